@@ -1,0 +1,105 @@
+//! Discovery: what runs where right now, as nodes tell each other.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{NetworkId, NodeId, PublishedPort, ServiceId, TaskId, Version, VirtualIp};
+
+/// Whether an endpoint takes new flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum EndpointState {
+    /// Runs, and does not listen yet.
+    Starting,
+    /// Takes new flows.
+    Ready,
+    /// Keeps the flows that it has and takes no new ones.
+    Draining,
+}
+
+/// Which endpoint: a task on a network, written by the node that owns it and by nobody else.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EndpointKey {
+    /// The network that the address belongs to.
+    pub network: NetworkId,
+    /// The task.
+    pub task: TaskId,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointRecord {
+    /// The service that it serves.
+    pub service: ServiceId,
+    /// The task's address on the network.
+    pub addr: Ipv4Addr,
+    /// Whether it takes new flows.
+    pub state: EndpointState,
+    /// Its share of new flows relative to the other endpoints of the service; 1 unless an operator says otherwise.
+    pub weight: u32,
+    /// Further names that it answers to.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+}
+
+/// All endpoints of one node, at one version of that node's own counting.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OwnerTable {
+    /// Grows with every change that the owner makes, also over restarts (it starts from the clock, in milliseconds).
+    pub version: u64,
+    /// The endpoints. As a list on the wire, because keys of JSON objects are texts.
+    #[serde(with = "as_list")]
+    pub records: BTreeMap<EndpointKey, EndpointRecord>,
+}
+
+mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::{EndpointKey, EndpointRecord};
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<EndpointKey, EndpointRecord>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<EndpointKey, EndpointRecord>, D::Error> {
+        Ok(Vec::<(EndpointKey, EndpointRecord)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+/// A node as the mesh needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// For people.
+    pub hostname: String,
+    /// Where overlay packets for it go.
+    pub underlay: Ipv4Addr,
+    /// Its own address on the ingress network.
+    pub overlay: Ipv4Addr,
+    /// Whether it is believed to be alive: the endpoints of one that is not are hidden.
+    pub alive: bool,
+}
+
+/// A service as every node's mesh needs to know it. Kept on disk by each node, so that it outlives the managers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceEntry {
+    /// The service.
+    pub id: ServiceId,
+    /// Its name.
+    pub name: String,
+    /// The store's version of it, to tell which of two entries is newer.
+    pub version: Version,
+    /// The ports that every node answers on. Host-mode ports are known to the task's own node only.
+    pub ports: Vec<PublishedPort>,
+    /// Its addresses.
+    pub virtual_ips: Vec<VirtualIp>,
+}

@@ -1,0 +1,50 @@
+//! What exists in a swarm: identifiers, nodes, services, tasks, networks, and the rules that their values obey.
+//!
+//! Every other crate speaks in these types. They are plain data: no I/O, no clock, no runtime. A value that
+//! reaches this crate from a person is checked where it is made ([`ImageRef`], [`ServiceName`], [`Constraint`]), so that
+//! the rest of the house need not check again.
+//!
+//! Two rules of the domain live here as code rather than as advice:
+//! * a task's observed state only moves forward ([`TaskState`] is ordered, [`Task::observe`] refuses to go back);
+//! * a task's spec never changes: a changed service makes new tasks ([`Service::task_version`] says which are current).
+
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod constraint;
+mod container;
+mod endpoint;
+mod id;
+mod image;
+mod meta;
+mod name;
+mod network;
+mod node;
+mod port;
+mod service;
+mod task;
+
+pub use cluster::{Cluster, ClusterSpec, Dispatcher, JoinSecrets};
+pub use constraint::{BadConstraint, Constraint, Operator};
+pub use container::{
+    ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
+};
+pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
+pub use id::{BadId, ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+pub use image::{BadImageRef, ImageRef};
+pub use meta::{Meta, Timestamp, Version};
+pub use name::{BadName, ServiceName};
+pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, VirtualIp};
+pub use node::{
+    Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
+    NodeStatus, Platform, Reachability, Role,
+};
+pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
+pub use service::{
+    Endpoint, EndpointMode, EndpointSpec, FailureAction, Service, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
+    UpdateState, UpdateStatus,
+};
+pub use task::{
+    ContainerStatus, Placement, RestartCondition, RestartPolicy, SpreadOver, StateWentBack, Task, TaskSpec, TaskState,
+    TaskStatus,
+};

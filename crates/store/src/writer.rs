@@ -1,0 +1,94 @@
+//! The one way to change the tables.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use skep_model::{Timestamp, Version};
+use tokio::sync::Mutex;
+
+use crate::{Change, Proposal, Store, Tables};
+
+/// Why a proposal was not committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// Another manager leads, or none does.
+    #[error(
+        "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
+    )]
+    NoLeader,
+    /// The log cannot be written any more: this manager must be restarted.
+    #[error("the manager's log has failed: {0}; see the daemon's log, and restart it once the cause is gone")]
+    Fatal(String),
+}
+
+/// What commits proposals.
+#[async_trait]
+pub trait Log: Send + Sync {
+    /// Commits `proposal` and applies it to this manager's [`Store`]. When it returns, the change is durable on a majority
+    /// and visible here.
+    ///
+    /// # Errors
+    /// When it was not committed, or when that is not known.
+    async fn propose(&self, proposal: Proposal) -> Result<Version, ProposeError>;
+}
+
+/// Why an update failed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError<E> {
+    /// The function that plans the changes refused.
+    #[error(transparent)]
+    Refused(E),
+    /// The log refused.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// Changes the tables, one update at a time: what a planner reads is still true when its changes are applied.
+pub struct Writer {
+    store: Store,
+    log: Arc<dyn Log>,
+    turn: Mutex<()>,
+}
+
+impl Writer {
+    /// A writer for `store`, whose proposals `log` commits. There must be one writer per store.
+    #[must_use]
+    pub fn new(store: Store, log: Arc<dyn Log>) -> Self {
+        Self { store, log, turn: Mutex::new(()) }
+    }
+
+    /// The store that it writes to.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Lets `plan` read the tables and commits the changes that it returns, all or none. No changes, no commit.
+    ///
+    /// # Errors
+    /// What `plan` returns, and then nothing has changed; or that the log did not commit.
+    pub async fn update<R, E>(
+        &self,
+        plan: impl FnOnce(&Tables) -> Result<(R, Vec<Change>), E>,
+    ) -> Result<R, UpdateError<E>> {
+        let _turn = self.turn.lock().await;
+        let (result, changes) = self.store.view(plan).map_err(UpdateError::Refused)?;
+        if !changes.is_empty() {
+            self.log.propose(Proposal { now: Timestamp::now(), changes }).await?;
+        }
+        Ok(result)
+    }
+}
+
+/// A log that commits at once and keeps nothing, for tests.
+#[cfg(any(test, feature = "fake"))]
+#[derive(Debug, Clone)]
+pub struct LocalLog(pub Store);
+
+#[cfg(any(test, feature = "fake"))]
+#[async_trait]
+impl Log for LocalLog {
+    async fn propose(&self, proposal: Proposal) -> Result<Version, ProposeError> {
+        Ok(self.0.apply(proposal))
+    }
+}
