@@ -1,1 +1,21 @@
-//! Placeholder.
+//! What runs where right now, as the nodes tell each other.
+//!
+//! Every node owns one table of endpoint records and is the only one to write it; it stamps the table with a version of its own
+//! counting. Whoever hears of a table keeps the newest version and forgets the others, so tables may arrive in any order, twice, or
+//! not at all for a while, and everybody ends up with the same. [`Tables`] is that rule as a plain value: no clock, no sockets.
+//! [`NetDb`] shares it within a daemon: the agent [publishes](NetDb::publish) the node's own endpoints, whoever speaks with other
+//! nodes [merges](NetDb::merge) what it hears, and the mesh follows the [`View`].
+//!
+//! A node that is not believed to be alive is hidden with its endpoints, and not forgotten: when it is back, so are they.
+//!
+//! This crate opens no socket. How tables travel is the business of those who hold the handle.
+
+#![forbid(unsafe_code)]
+
+mod handle;
+mod tables;
+mod view;
+
+pub use handle::NetDb;
+pub use tables::{Merged, Tables};
+pub use view::{Located, View};

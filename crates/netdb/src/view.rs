@@ -1,0 +1,23 @@
+//! What the mesh sees.
+
+use std::collections::BTreeMap;
+
+use skep_model::{EndpointKey, EndpointRecord, Member, NodeId};
+
+/// An endpoint and the node that it is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The node.
+    pub owner: NodeId,
+    /// What the node says of the endpoint.
+    pub record: EndpointRecord,
+}
+
+/// All members, and the endpoints of those that are alive.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct View {
+    /// The members, also those that are not alive.
+    pub members: BTreeMap<NodeId, Member>,
+    /// The endpoints on this node and on members that are alive.
+    pub endpoints: BTreeMap<EndpointKey, Located>,
+}
