@@ -1,8 +1,9 @@
-//! Chores of the house: `cargo xtask gen | bpf | layers`.
+//! Chores of the house: `cargo xtask gen | bpf | layers | licences`.
 
 mod bpf;
 mod gen_rpc;
 mod layers;
+mod licences;
 
 use clap::{Parser, Subcommand};
 
@@ -29,6 +30,8 @@ enum Chore {
     },
     /// Check that dependencies between crates point down only
     Layers,
+    /// Check licences of dependencies, and that none of them compiles C unexpectedly
+    Licences,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,5 +39,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Gen { check } => gen_rpc::run(check),
         Chore::Bpf { check } => bpf::run(check),
         Chore::Layers => layers::run(),
+        Chore::Licences => licences::run(),
     }
 }
