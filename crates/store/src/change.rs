@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_model::{Cluster, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
+use skep_model::{Cluster, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp, Version};
 
 /// Any stored object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,6 +91,9 @@ impl From<Task> for Change {
 /// Changes that are committed together or not at all.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Proposal {
+    /// The version of the tables that the changes were planned on: on any other they are not applied. It keeps a plan from undoing
+    /// what was committed meanwhile, by a leader before or by a proposal whose answer got lost. `None`: on any.
+    pub base: Option<Version>,
     /// The leader's clock when it proposed: every manager stamps the objects with the same time.
     pub now: Timestamp,
     /// The changes, in order.

@@ -17,7 +17,7 @@ mod writer;
 pub use change::{Change, Event, EventKind, Key, Object, Proposal};
 pub use shared::{Events, Lagged, Store};
 pub use snapshot::SnapshotError;
-pub use tables::{Entity, Tables};
+pub use tables::{Entity, Outdated, Tables};
 pub use writer::{Log, ProposeError, UpdateError, Writer};
 
 #[cfg(any(test, feature = "fake"))]

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use skep_model::Version;
 use tokio::sync::broadcast;
 
-use crate::{Event, Proposal, Tables};
+use crate::{Event, Outdated, Proposal, Tables};
 
 /// How many batches of events a slow watcher may be behind before it must read everything anew.
 const BACKLOG: usize = 4096;
@@ -37,13 +37,16 @@ impl Store {
     }
 
     /// Applies a proposal that the log has committed. For the log's state machine only; everybody else uses a [`crate::Writer`].
-    pub fn apply(&self, proposal: Proposal) -> Version {
+    ///
+    /// # Errors
+    /// [`Outdated`] when it was planned on another version of the tables; nothing has changed then, and nobody is told.
+    pub fn apply(&self, proposal: Proposal) -> Result<Version, Outdated> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        let events = tables.apply(proposal);
+        let events = tables.apply(proposal)?;
         let version = tables.version();
         // Sent under the lock, so that watchers hear of changes in the order in which they were made. No watcher is no error.
         let _ = self.events.send(Some(events.into()));
-        version
+        Ok(version)
     }
 
     /// Replaces everything by a snapshot. Watchers are told that they lag.

@@ -23,6 +23,11 @@ pub struct Tables {
     tasks_by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
 }
 
+/// The proposal was planned on another version of the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the cluster's state has changed while this was being decided; try again")]
+pub struct Outdated;
+
 /// A kind of object that has a table of its own.
 pub trait Entity: Sized + Clone + 'static {
     /// Its identifier.
@@ -98,10 +103,16 @@ impl Tables {
     }
 
     /// Applies a committed proposal. The same proposals in the same order give the same tables everywhere.
-    pub fn apply(&mut self, proposal: Proposal) -> Vec<Event> {
+    ///
+    /// # Errors
+    /// [`Outdated`] when it was planned on another version of the tables; nothing has changed then.
+    pub fn apply(&mut self, proposal: Proposal) -> Result<Vec<Event>, Outdated> {
+        if proposal.base.is_some_and(|base| base != self.version) {
+            return Err(Outdated);
+        }
         self.version = self.version.next();
         let now = proposal.now;
-        proposal.changes.into_iter().filter_map(|change| self.apply_one(change, now)).collect()
+        Ok(proposal.changes.into_iter().filter_map(|change| self.apply_one(change, now)).collect())
     }
 
     fn apply_one(&mut self, change: Change, now: Timestamp) -> Option<Event> {

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use skep_model::{Timestamp, Version};
 use tokio::sync::Mutex;
 
-use crate::{Change, Proposal, Store, Tables};
+use crate::{Change, Outdated, Proposal, Store, Tables};
 
 /// Why a proposal was not committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +19,9 @@ pub enum ProposeError {
     /// The log cannot be written any more: this manager must be restarted.
     #[error("the manager's log has failed: {0}; see the daemon's log, and restart it once the cause is gone")]
     Fatal(String),
+    /// It was committed, and not applied: something else was committed since it was planned.
+    #[error(transparent)]
+    Outdated(#[from] Outdated),
 }
 
 /// What commits proposals.
@@ -47,14 +50,14 @@ pub enum UpdateError<E> {
 pub struct Writer {
     store: Store,
     log: Arc<dyn Log>,
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Writer {
     /// A writer for `store`, whose proposals `log` commits. There must be one writer per store.
     #[must_use]
     pub fn new(store: Store, log: Arc<dyn Log>) -> Self {
-        Self { store, log, turn: Mutex::new(()) }
+        Self { store, log, turn: Arc::default() }
     }
 
     /// The store that it writes to.
@@ -65,17 +68,35 @@ impl Writer {
 
     /// Lets `plan` read the tables and commits the changes that it returns, all or none. No changes, no commit.
     ///
+    /// Safe to cancel: what `plan` has returned is committed all the same, and the next update waits for it. Must be
+    /// called within a tokio runtime.
+    ///
     /// # Errors
     /// What `plan` returns, and then nothing has changed; or that the log did not commit.
     pub async fn update<R, E>(
         &self,
         plan: impl FnOnce(&Tables) -> Result<(R, Vec<Change>), E>,
     ) -> Result<R, UpdateError<E>> {
-        let _turn = self.turn.lock().await;
-        let (result, changes) = self.store.view(plan).map_err(UpdateError::Refused)?;
-        if !changes.is_empty() {
-            self.log.propose(Proposal { now: Timestamp::now(), changes }).await?;
+        let turn = self.turn.clone().lock_owned().await;
+        let plan = |tables: &Tables| plan(tables).map(|(result, changes)| (result, changes, tables.version()));
+        let (result, changes, base) = self.store.view(plan).map_err(UpdateError::Refused)?;
+        if changes.is_empty() {
+            return Ok(result);
         }
+        let proposal = Proposal { base: Some(base), now: Timestamp::now(), changes };
+        let log = self.log.clone();
+        // A task of its own, which keeps the turn: a caller that goes away must not let the next one plan on tables that are about to
+        // change.
+        let proposing = tokio::spawn(async move {
+            let proposed = log.propose(proposal).await;
+            drop(turn);
+            proposed
+        });
+        match proposing.await {
+            Ok(proposed) => proposed?,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return Err(ProposeError::Fatal("the manager is shutting down".to_owned()).into()),
+        };
         Ok(result)
     }
 }
@@ -89,6 +110,6 @@ pub struct LocalLog(pub Store);
 #[async_trait]
 impl Log for LocalLog {
     async fn propose(&self, proposal: Proposal) -> Result<Version, ProposeError> {
-        Ok(self.0.apply(proposal))
+        Ok(self.0.apply(proposal)?)
     }
 }
