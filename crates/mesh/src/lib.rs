@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The routing mesh: how a packet for a published port of any node reaches a task, and how the answer finds its way back.
+//!
+//! Three layers, each usable without the ones below it:
+//! * [`Desired`] says in the swarm's words what a node's mesh should be; [`compile`] turns it into [`Tables`], the things that are
+//!   looked up per flow. Both are plain data. [`maglev`] is the part of it that chooses backends, the same on every node.
+//! * [`Datapath`] is something that can be brought to the state that [`Tables`] describe. [`Fake`] does so in memory.
+//! * [`Bpf`] does so in the kernel: four eBPF programs (in the repository's `bpf/`), their maps, pinned so that traffic goes on
+//!   while no daemon runs, and their attachments to devices.
+//!
+//! The crate makes no devices, addresses or routes, and knows interfaces only by the indexes that it is given. It keeps no state
+//! of its own: what is in the kernel is read back, compared and repaired at each [`Datapath::apply`].
+
+mod bpf;
+mod datapath;
+mod desired;
+mod fake;
+pub mod maglev;
+mod table;
+
+pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel};
+pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Traffic};
+pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
+pub use fake::Fake;
+pub use table::{
+    AddressOwner, Backend, BackendKey, BackendState, Frontend, FrontendKey, Hook, NodeFacts, Place, Tables, compile,
+};

@@ -1,0 +1,213 @@
+//! The data plane as the rest of the house sees it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use skep_model::TaskId;
+
+use crate::table::{FrontendKey, Tables};
+
+/// A data plane that can be brought to a state, asked for its counters, and removed.
+///
+/// [`apply`](Self::apply) is level-triggered: it compares what is there with what should be there and repairs the
+/// difference, whoever made it. Calling it with the same tables again changes nothing.
+pub trait Datapath: Send {
+    /// Makes the data plane be what `tables` says.
+    ///
+    /// # Errors
+    /// The first thing that could not be done, after everything else has been tried. Applying again continues.
+    fn apply(&mut self, tables: &Tables) -> Result<Applied, DatapathError>;
+
+    /// What has been counted since the data plane was made; it survives restarts of the daemon.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    fn counters(&self) -> Result<Counters, DatapathError>;
+
+    /// Flows to a task of this node that are known and not closed, to see whether a draining task is still needed.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError>;
+
+    /// Detaches and removes everything, for a node that leaves its swarm.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed, after everything else has been.
+    fn close_and_remove(self: Box<Self>) -> Result<(), DatapathError>;
+}
+
+/// What one [`Datapath::apply`] changed. All zero when everything already was as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Applied {
+    /// Map entries written.
+    pub written: usize,
+    /// Map entries removed.
+    pub removed: usize,
+    /// Devices that a program was attached to.
+    pub attached: usize,
+    /// Devices that a program was taken off, or that had vanished.
+    pub detached: usize,
+}
+
+impl Applied {
+    /// Whether anything was changed.
+    #[must_use]
+    pub fn changed(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+/// Everything that is counted.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Per frontend and backend, as seen by the node that the client asked. Only backends that are still known.
+    pub backends: BTreeMap<(FrontendKey, TaskId), Traffic>,
+    /// Per task of this node, whichever node was asked.
+    pub tasks: BTreeMap<TaskId, Traffic>,
+    /// Packets that were not passed on, by reason.
+    pub drops: BTreeMap<DropReason, u64>,
+}
+
+/// Flows, packets and bytes (of IP packets) since the backend became known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Flows that were opened.
+    pub flows: u64,
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+}
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// Why a packet was not passed on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[non_exhaustive]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The index in the kernel's counters.
+            #[must_use]
+            pub fn number(self) -> u32 {
+                match self { $(Self::$name => $number,)* }
+            }
+
+            /// For people and for metric labels.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than its headers say.
+    Malformed = 0, "malformed";
+    /// A service without a ready backend; answered with a reset or port-unreachable.
+    NoBackend = 1, "no_backend";
+    /// An established flow whose backend is gone; answered with a reset.
+    BackendGone = 2, "backend_gone";
+    /// An overlay packet from an address that is no member's.
+    NotAMember = 3, "not_a_member";
+    /// A task used an address that is not its own.
+    Spoofed = 4, "spoofed";
+    /// A reply of a flow that nothing is known about.
+    UnknownFlow = 5, "unknown_flow";
+    /// An overlay packet for a task that does not run here.
+    UnknownTask = 6, "unknown_task";
+    /// Every port tried for a colliding flow was taken.
+    NoPort = 7, "no_port";
+    /// A fragment whose first part was not seen.
+    Fragment = 8, "fragment";
+    /// The packet could not be rewritten (kernel helper failed).
+    Rewrite = 9, "rewrite";
+}
+
+/// What keeps the data plane from being as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// Not root, or a root without the needed capabilities.
+    #[error("the routing mesh needs root (CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN): start the daemon as root")]
+    NotPermitted,
+    /// Too old a kernel.
+    #[error("the routing mesh needs Linux 5.15 or newer, this is {found}")]
+    KernelTooOld {
+        /// What `uname` says.
+        found: String,
+    },
+    /// The kernel was built without something.
+    #[error("this kernel lacks {what}: the routing mesh needs a kernel built with {config}")]
+    KernelLacks {
+        /// In words.
+        what: &'static str,
+        /// The option's name.
+        config: &'static str,
+    },
+    /// Pinned maps of another layout which traffic still goes through.
+    #[error(
+        "the maps in {dir} have layout {found}, this skep knows layout {known}, and traffic goes through them: run the skep that made \
+         them, or leave the swarm with it first"
+    )]
+    Layout {
+        /// Where they are pinned.
+        dir: PathBuf,
+        /// Their layout.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The directory for pins cannot be used.
+    #[error("cannot keep eBPF objects in {dir}: {source}")]
+    PinDir {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kernel refused a program.
+    #[error("the kernel refused the eBPF program {program}: {reason}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The error with the verifier's last words.
+        reason: String,
+    },
+    /// A map could not be made, read or written.
+    #[error("map {map}: {reason}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// A program could not be attached or detached.
+    #[error("device {ifindex}: cannot attach {program}: {reason}")]
+    Attach {
+        /// The device.
+        ifindex: u32,
+        /// The program.
+        program: &'static str,
+        /// The kernel's answer.
+        reason: String,
+    },
+    /// More of something than the maps hold.
+    #[error("{count} {what} do not fit: the mesh was opened for {room}")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many are wanted.
+        count: usize,
+        /// How many fit.
+        room: usize,
+    },
+}

@@ -1,0 +1,77 @@
+//! What the mesh of a node should be, in the words of the swarm: the input of [`compile`](crate::compile).
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PublishedPort, ServiceEntry, TaskId};
+
+/// Everything that a node's data plane follows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The node itself.
+    pub node: OwnNode,
+    /// The devices that packets of the mesh come through.
+    pub devices: Devices,
+    /// All members, the node itself may be among them.
+    pub members: Vec<Member>,
+    /// All services with their published ports.
+    pub services: Vec<ServiceEntry>,
+    /// All endpoints of the ingress network, as discovery knows them, the node's own among them.
+    pub endpoints: Vec<LocatedEndpoint>,
+    /// The tasks that run on the node.
+    pub local_tasks: Vec<LocalTask>,
+}
+
+/// The node that the tables are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnNode {
+    /// Its identity.
+    pub id: NodeId,
+    /// Where other nodes send overlay packets for it.
+    pub underlay: Ipv4Addr,
+    /// Its address on the ingress network: what tasks see instead of a loopback client.
+    pub overlay: Ipv4Addr,
+    /// Every address that clients may ask it by, on any device, without loopback ones.
+    pub addresses: BTreeSet<Ipv4Addr>,
+}
+
+/// Devices by their interface index in the node's network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices {
+    /// `lo`.
+    pub loopback: u32,
+    /// The collect-metadata VXLAN device.
+    pub overlay: u32,
+    /// What fits into one overlay packet, in bytes (the underlay's MTU less 50).
+    pub overlay_mtu: u16,
+    /// Every device that clients may come through.
+    pub uplinks: BTreeSet<u32>,
+}
+
+/// An endpoint and the node that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocatedEndpoint {
+    /// Which endpoint.
+    pub key: EndpointKey,
+    /// Who runs it.
+    pub owner: NodeId,
+    /// What its owner says of it.
+    pub record: EndpointRecord,
+}
+
+/// A task that runs on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalTask {
+    /// The task.
+    pub task: TaskId,
+    /// Its address on the ingress network.
+    pub addr: Ipv4Addr,
+    /// The host's side of its veth pair.
+    pub host_ifindex: u32,
+    /// Hardware address of the task's side.
+    pub mac: [u8; 6],
+    /// Whether it takes new flows. The node's own word comes before the record that it has published.
+    pub state: EndpointState,
+    /// Ports published in host mode.
+    pub host_ports: Vec<PublishedPort>,
+}

@@ -1,0 +1,178 @@
+use skep_model::{EndpointKey, EndpointRecord, Member, NetworkId, ServiceEntry, ServiceId, Version};
+
+use super::*;
+use crate::desired::{Devices, OwnNode};
+
+fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
+    digit.to_string().repeat(25).parse().unwrap()
+}
+
+fn address(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn member(digit: char, n: u8) -> Member {
+    let hostname = format!("n{n}");
+    Member { node: id(digit), hostname, underlay: [192, 0, 2, n].into(), overlay: [10, 0, 0, n].into(), alive: true }
+}
+
+fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
+    let number = |n: u16| n.try_into().unwrap();
+    PublishedPort { protocol: Protocol::Tcp, target: number(target), published: number(published), mode }
+}
+
+fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
+    let name = format!("s{digit}");
+    ServiceEntry { id: id(digit), name, version: Version::default(), ports: ports.to_vec(), virtual_ips: vec![] }
+}
+
+fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
+    let state = EndpointState::Ready;
+    let record = EndpointRecord { service: id(service), addr: [10, 0, 1, n].into(), state, weight: 1, aliases: vec![] };
+    LocatedEndpoint { key: EndpointKey { network: id::<NetworkId>('z'), task: id(task) }, owner: id(owner), record }
+}
+
+fn local(task: char, n: u8) -> LocalTask {
+    let addr = [10, 0, 1, n].into();
+    LocalTask { task: id(task), addr, host_ifindex: 100 + u32::from(n), mac: [2; 6], state: EndpointState::Ready, host_ports: vec![] }
+}
+
+/// Nodes a (own) and b; service s on 8080 with task 1 here and task 2 there.
+fn desired() -> Desired {
+    Desired {
+        node: OwnNode {
+            id: id('a'),
+            underlay: address("192.0.2.1"),
+            overlay: address("10.0.0.1"),
+            addresses: [address("198.51.100.1")].into(),
+        },
+        devices: Devices { loopback: 1, overlay: 5, overlay_mtu: 1450, uplinks: [2].into() },
+        members: vec![member('a', 1), member('b', 2)],
+        services: vec![service('s', &[port(8080, 80, PublishMode::Ingress)])],
+        endpoints: vec![endpoint('1', 's', 'a', 1), endpoint('2', 's', 'b', 2)],
+        local_tasks: vec![local('1', 1)],
+    }
+}
+
+fn key(port: u16) -> FrontendKey {
+    FrontendKey { protocol: Protocol::Tcp, port }
+}
+
+fn backend_of(tables: &Tables, port: u16, task: char) -> Option<&Backend> {
+    tables.backends.get(&BackendKey { frontend: Some(key(port)), task: id(task) })
+}
+
+#[test]
+fn a_service_has_backends_here_and_there() {
+    let tables = compile(&desired());
+    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('1'), id('2')]);
+    assert_eq!(tables.frontends[&key(8080)].slots.len(), maglev::SLOTS);
+    let here = backend_of(&tables, 8080, '1').unwrap();
+    assert_eq!((here.port, here.place), (80, Place::Here { ifindex: 101, mac: [2; 6] }));
+    assert_eq!(backend_of(&tables, 8080, '2').unwrap().place, Place::There(address("192.0.2.2")));
+}
+
+#[test]
+fn every_node_computes_the_same_table() {
+    let mut other = desired();
+    other.node.id = id('b');
+    other.endpoints.reverse();
+    other.local_tasks = vec![local('2', 2)];
+    assert_eq!(compile(&desired()).frontends[&key(8080)], compile(&other).frontends[&key(8080)]);
+}
+
+#[test]
+fn addresses_are_told_apart() {
+    let addresses = compile(&desired()).addresses;
+    for own in ["192.0.2.1", "198.51.100.1", "10.0.0.1"] {
+        assert_eq!(addresses[&address(own)], AddressOwner::Own, "{own}");
+    }
+    for other in ["192.0.2.2", "10.0.0.2"] {
+        assert_eq!(addresses[&address(other)], AddressOwner::Member, "{other}");
+    }
+}
+
+#[test]
+fn a_dead_members_endpoints_are_gone_and_its_address_stays_trusted() {
+    let mut desired = desired();
+    desired.members[1].alive = false;
+    let tables = compile(&desired);
+    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('1')]);
+    assert_eq!(backend_of(&tables, 8080, '2'), None);
+    assert!(tables.members.contains(&address("192.0.2.2")));
+}
+
+#[test]
+fn a_draining_endpoint_keeps_its_flows_and_gets_no_slot() {
+    let mut desired = desired();
+    desired.endpoints[1].record.state = EndpointState::Draining;
+    let tables = compile(&desired);
+    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('1')]);
+    assert_eq!(backend_of(&tables, 8080, '2').unwrap().state, BackendState::Draining);
+}
+
+#[test]
+fn the_nodes_own_word_comes_before_its_record() {
+    let mut desired = desired();
+    desired.local_tasks[0].state = EndpointState::Draining;
+    let tables = compile(&desired);
+    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('2')]);
+    assert_eq!(backend_of(&tables, 8080, '1').unwrap().state, BackendState::Draining);
+    desired.local_tasks.clear();
+    assert_eq!(backend_of(&compile(&desired), 8080, '1'), None);
+}
+
+#[test]
+fn a_starting_endpoint_is_not_known_elsewhere() {
+    let mut desired = desired();
+    desired.endpoints[1].record.state = EndpointState::Starting;
+    assert_eq!(backend_of(&compile(&desired), 8080, '2'), None);
+}
+
+#[test]
+fn a_port_without_anybody_ready_stays_a_frontend() {
+    let mut desired = desired();
+    desired.endpoints.clear();
+    assert_eq!(compile(&desired).frontends[&key(8080)].slots, Vec::<u32>::new());
+}
+
+#[test]
+fn host_mode_comes_before_the_mesh() {
+    let mut desired = desired();
+    desired.local_tasks.push(LocalTask { host_ports: vec![port(8080, 81, PublishMode::Host)], ..local('3', 3) });
+    let tables = compile(&desired);
+    let frontend = &tables.frontends[&key(8080)];
+    assert_eq!((frontend.mode, frontend.ready.as_slice()), (PublishMode::Host, [id('3')].as_slice()));
+    assert_eq!(backend_of(&tables, 8080, '3').unwrap().port, 81);
+    assert_eq!(backend_of(&tables, 8080, '2'), None);
+}
+
+#[test]
+fn host_mode_ports_of_a_service_are_no_frontends_elsewhere() {
+    let mut desired = desired();
+    desired.services = vec![service('s', &[port(8080, 80, PublishMode::Host)])];
+    assert!(compile(&desired).frontends.is_empty());
+}
+
+#[test]
+fn of_two_services_on_one_port_the_smaller_id_has_it() {
+    let mut desired = desired();
+    desired.services.insert(0, service('t', &[port(8080, 90, PublishMode::Ingress)]));
+    desired.endpoints.push(endpoint('4', 't', 'b', 4));
+    assert_eq!(compile(&desired).frontends[&key(8080)].ready, vec![id::<TaskId>('1'), id('2')]);
+    assert_eq!(id::<ServiceId>('s').as_str().len(), 25);
+}
+
+#[test]
+fn weight_zero_takes_no_new_flows() {
+    let mut desired = desired();
+    desired.endpoints[0].record.weight = 0;
+    assert_eq!(compile(&desired).frontends[&key(8080)].ready, vec![id::<TaskId>('2')]);
+}
+
+#[test]
+fn every_device_gets_its_program() {
+    let hooks = compile(&desired()).hooks;
+    let want = [(1, Hook::Loopback), (2, Hook::Uplink), (5, Hook::Overlay), (101, Hook::Task)];
+    assert_eq!(hooks, want.into());
+}
