@@ -24,7 +24,7 @@ const ACCEPTED: &[&str] = &[
 ];
 
 /// Crates whose manifest forgets the licence that their LICENSE file has.
-const READ_BY_HAND: &[(&str, &str)] = &[("rust-criu", "Apache-2.0")];
+const READ_BY_HAND: &[(&str, &str)] = &[("rust-criu", "MIT")];
 
 /// Crates that compile C.
 const COMPILE_C: &[&str] = &["ring", "zstd-sys"];
