@@ -1,1 +1,32 @@
-//! Placeholder.
+//! How managers agree: the log of proposals that every one of them applies in the same order.
+//!
+//! [`Raft`] is a member of the group. It implements [`skep_store::Log`]: a proposal that it acknowledges is on the disks of a majority
+//! and applied to this manager's [`skep_store::Store`], and no `kill -9` takes it back. [`Raft::leadership`] says who leads; the loops
+//! that decide run while that says [`Leadership::Leader`], and not before: only then has the store caught up with everything
+//! that was ever acknowledged.
+//!
+//! On disk a member has a directory of its own: `log.redb` holds the log and the vote, `snap-<index>` the state up to that index of the log. Both
+//! are checked when the member starts; a damaged one is refused by name, never read past. Members speak through
+//! [`skep_rpc`]; [`Raft::service`] is what a manager adds to its [`skep_rpc::Services`].
+//!
+//! The consensus itself is openraft's, which is named in this crate alone.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod leadership;
+mod log;
+mod machine;
+mod member;
+mod network;
+mod service;
+mod snapshot;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::RaftError;
+pub use leadership::Leadership;
+pub use member::{Raft, RaftConfig};
+pub use service::RaftService;

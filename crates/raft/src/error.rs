@@ -1,0 +1,95 @@
+//! What can go wrong with a member.
+
+use std::path::{Path, PathBuf};
+
+/// Why a member does not start, or does not do what it is asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RaftError {
+    /// The directory or a file in it cannot be used.
+    #[error("cannot use {}: {why}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the operating system says.
+        why: String,
+    },
+    /// The log is open already.
+    #[error("{} is in use: another skep daemon runs on the same data root", path.display())]
+    LogInUse {
+        /// The log's file.
+        path: PathBuf,
+    },
+    /// The log is not what was written.
+    #[error(
+        "the log {} is damaged: {why}; restore the data root from a backup, or remove this manager from the swarm and let it \
+         join anew", path.display()
+    )]
+    LogDamaged {
+        /// The log's file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A snapshot is not what was written, and the log does not reach back far enough to do without.
+    #[error(
+        "the snapshot {} is damaged: {why}; restore the data root from a backup, or remove this manager from the swarm and let it \
+         join anew", path.display()
+    )]
+    SnapshotDamaged {
+        /// The snapshot's file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The log begins after the newest snapshot ends.
+    #[error(
+        "a snapshot is missing in {}: the log begins at {first}; restore the data root from a backup, or remove this manager from the \
+         swarm and let it join anew", path.display()
+    )]
+    SnapshotMissing {
+        /// Where it should be.
+        path: PathBuf,
+        /// The first index of the log.
+        first: u64,
+    },
+    /// The directory belongs to another member.
+    #[error("{} belongs to the Raft member {stored:x}, not to {given:x}", path.display())]
+    OtherMember {
+        /// The log's file.
+        path: PathBuf,
+        /// Whose it is.
+        stored: u64,
+        /// Who wanted to use it.
+        given: u64,
+    },
+    /// The member is in a group already.
+    #[error("this node is already part of a swarm")]
+    AlreadyInitialized,
+    /// Another member leads, or none does.
+    #[error("this manager does not lead the swarm")]
+    NotLeader,
+    /// The member stopped, by itself or because it was told to.
+    #[error("the manager's log has stopped: {why}; see the daemon's log, and restart it once the cause is gone")]
+    Stopped {
+        /// Why.
+        why: String,
+    },
+}
+
+impl RaftError {
+    pub(crate) fn io(path: &Path, why: &std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), why: why.to_string() }
+    }
+
+    pub(crate) fn log(path: &Path, why: &impl ToString) -> Self {
+        Self::LogDamaged { path: path.to_owned(), why: why.to_string() }
+    }
+
+    pub(crate) fn snapshot(path: &Path, why: &impl ToString) -> Self {
+        Self::SnapshotDamaged { path: path.to_owned(), why: why.to_string() }
+    }
+
+    pub(crate) fn stopped(why: &impl ToString) -> Self {
+        Self::Stopped { why: why.to_string() }
+    }
+}

@@ -1,0 +1,126 @@
+//! The one thread that writes the log.
+//!
+//! It takes everything that waits, writes it in order in one transaction, and only when that is on disk tells those who wait. After an
+//! error it writes nothing more: what follows would leave a hole.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, mpsc};
+
+use openraft::storage::LogFlushed;
+use tokio::sync::oneshot;
+
+use super::Tail;
+use super::file::{Encoded, LogFile};
+use crate::types::{LogId, Types, Vote};
+
+/// How many operations go into one transaction at most.
+const BATCH: usize = 256;
+
+type Done = oneshot::Sender<io::Result<()>>;
+
+/// Something to write.
+pub(super) enum Op {
+    Append {
+        entries: Vec<Encoded>,
+        last: Option<LogId>,
+        callback: LogFlushed<Types>,
+    },
+    Truncate {
+        from: u64,
+        last: Option<LogId>,
+        done: Done,
+    },
+    Purge {
+        upto: LogId,
+        last: Option<LogId>,
+        done: Done,
+    },
+    Vote(Vote, Done),
+    /// Not worth a transaction of its own: it is written with the next of the others.
+    Committed(LogId),
+}
+
+impl Op {
+    fn waits(&self) -> bool {
+        !matches!(self, Self::Committed(_))
+    }
+
+    fn answer(self, result: io::Result<()>) {
+        match self {
+            Self::Append { callback, .. } => callback.log_io_completed(result),
+            // Who does not wait any more has stopped.
+            Self::Truncate { done, .. } | Self::Purge { done, .. } | Self::Vote(_, done) => drop(done.send(result)),
+            Self::Committed(_) => {}
+        }
+    }
+}
+
+/// Sends to the thread. The thread ends, after having written everything, when the last clone is gone.
+#[derive(Clone)]
+pub(super) struct Writer(mpsc::Sender<Op>);
+
+impl Writer {
+    pub(super) fn start(file: Arc<LogFile>, tail: Arc<RwLock<Tail>>) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || run(&file, &tail, &receiver))?;
+        Ok(Self(sender))
+    }
+
+    pub(super) fn send(&self, op: Op) {
+        if let Err(mpsc::SendError(op)) = self.0.send(op) {
+            op.answer(Err(gone()));
+        }
+    }
+
+    /// Sends and waits until it is on disk.
+    pub(super) async fn durable(&self, op: impl FnOnce(Done) -> Op) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        self.send(op(done));
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("the thread that writes the log is gone")
+}
+
+fn run(file: &LogFile, tail: &RwLock<Tail>, queue: &mpsc::Receiver<Op>) {
+    let mut batch: Vec<Op> = Vec::new();
+    let mut failed: Option<String> = None;
+    while let Ok(first) = queue.recv() {
+        batch.push(first);
+        batch.extend(queue.try_iter().take(BATCH));
+        if !batch.iter().any(Op::waits) {
+            continue;
+        }
+        if failed.is_none() {
+            failed = file.write(&batch).err().map(|error| error.to_string());
+        }
+        if failed.is_none() {
+            forget_written(tail, &batch);
+        }
+        for op in batch.drain(..) {
+            op.answer(failed.clone().map_or(Ok(()), |why| Err(io::Error::other(why))));
+        }
+    }
+    if failed.is_none() && !batch.is_empty() {
+        // At the end what is left is what was committed last; without it the next start finds out by itself.
+        if let Err(error) = file.write(&batch) {
+            tracing::warn!(%error, "cannot note in the log what was committed last");
+        }
+    }
+}
+
+/// Entries that are in the file need not be kept in memory.
+fn forget_written(tail: &RwLock<Tail>, batch: &[Op]) {
+    let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
+    for op in batch {
+        let Op::Append { entries, .. } = op else { continue };
+        for written in entries {
+            // Unless it was truncated and appended anew while this was being written.
+            if tail.pending.get(&written.index).is_some_and(|entry| entry.log_id == written.id) {
+                tail.pending.remove(&written.index);
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! A member of the group.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use openraft::error::{ClientWriteError, InitializeError, RaftError as CoreError};
+use openraft::{BasicNode, ChangeMembers, Config, ServerState, SnapshotPolicy};
+use skep_model::Version;
+use skep_rpc::NodeIdentity;
+use skep_store::{Log, Proposal, ProposeError, Store};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::RaftError;
+use crate::leadership::{self, Leadership};
+use crate::log::LogStore;
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::service::RaftService;
+use crate::types::{Applied, Core};
+
+/// How long a proposal may take. A leader that is cut off learns of it sooner; this is for disks that hang.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait for the first election of a group of one, and for the log to be closed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a member needs to know of itself.
+#[derive(Debug, Clone)]
+pub struct RaftConfig {
+    /// The member's own directory; it is made when it is missing.
+    pub dir: PathBuf,
+    /// The member's number: random, given once, and never used again, not even by the same machine after it has left.
+    pub raft_id: u64,
+    /// Where other members reach it: the manager port.
+    pub addr: SocketAddr,
+    /// What it proves to other members.
+    pub identity: NodeIdentity,
+}
+
+/// A member of the group. Clones are the same member; it stops when the last one is gone, or on [`Raft::shutdown`].
+#[derive(Clone)]
+pub struct Raft(Arc<Shared>);
+
+struct Shared {
+    core: Core,
+    config: RaftConfig,
+    leadership: watch::Receiver<Leadership>,
+    follower: AbortHandle,
+    closed: watch::Receiver<()>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // It holds the core, which would go on without anybody.
+        self.follower.abort();
+    }
+}
+
+impl Raft {
+    /// Starts the member on what is on its disk: nothing, and then it waits to be [initialised](Self::initialize) or to be called by
+    /// others; or its log, and then `store` is filled from it. A member that is alone in its group leads within milliseconds.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or what is in it is damaged, of another member, or in use.
+    pub async fn start(config: RaftConfig, store: Store) -> Result<Self, RaftError> {
+        // As Docker's: a snapshot each 10,000 entries, and 500 kept for members that lag a little.
+        Self::start_with(config, store, SnapshotPolicy::LogsSinceLast(10_000), 500).await
+    }
+
+    pub(crate) async fn start_with(
+        config: RaftConfig,
+        store: Store,
+        snapshot_policy: SnapshotPolicy,
+        keep: u64,
+    ) -> Result<Self, RaftError> {
+        let timing = Config {
+            cluster_name: "skep".to_owned(),
+            // A leader is missed after the longest election timeout; candidates then wait for up to as long again: about a second.
+            heartbeat_interval: 100,
+            election_timeout_min: 300,
+            election_timeout_max: 600,
+            install_snapshot_timeout: 60_000,
+            snapshot_policy,
+            max_in_snapshot_log_to_keep: keep,
+            purge_batch_size: 64,
+            ..Config::default()
+        };
+        let timing = Arc::new(timing.validate().expect("the timing is consistent"));
+        let (log, machine, closed) = {
+            let (config, store) = (config.clone(), store.clone());
+            let opening = tokio::task::spawn_blocking(move || open(&config, store));
+            opening.await.map_err(|why| RaftError::stopped(&why))??
+        };
+        let network = Network { identity: config.identity.clone() };
+        let core = Core::new(config.raft_id, timing, network, log, machine).await;
+        let core = core.map_err(|why| RaftError::stopped(&why))?;
+        lead_when_alone(&core).await?;
+        let (sender, leadership) = watch::channel(Leadership::Unknown);
+        let follower = tokio::spawn(leadership::follow(core.clone(), sender)).abort_handle();
+        Ok(Self(Arc::new(Shared { core, config, leadership, follower, closed })))
+    }
+
+    /// Makes this member a group of one, and waits until it leads.
+    ///
+    /// # Errors
+    /// [`RaftError::AlreadyInitialized`] when it is in a group already.
+    pub async fn initialize(&self) -> Result<(), RaftError> {
+        let member = BTreeMap::from([(self.0.config.raft_id, BasicNode::new(self.0.config.addr))]);
+        self.0.core.initialize(member).await.map_err(|error| match error {
+            CoreError::APIError(InitializeError::NotAllowed(_)) => RaftError::AlreadyInitialized,
+            error => RaftError::stopped(&error),
+        })?;
+        self.led().await
+    }
+
+    /// Whether the member is in a group.
+    ///
+    /// # Errors
+    /// [`RaftError::Stopped`].
+    pub async fn is_initialized(&self) -> Result<bool, RaftError> {
+        self.0.core.is_initialized().await.map_err(|why| RaftError::stopped(&why))
+    }
+
+    pub(crate) async fn led(&self) -> Result<(), RaftError> {
+        let mut leadership = self.leadership();
+        let leading = leadership.wait_for(Leadership::is_leader);
+        match tokio::time::timeout(PATIENCE, leading).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(RaftError::NotLeader),
+        }
+    }
+
+    /// Who leads, and changes of that.
+    #[must_use]
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    /// The member's number.
+    #[must_use]
+    pub fn raft_id(&self) -> u64 {
+        self.0.config.raft_id
+    }
+
+    /// The service by which other members reach this one: for [`skep_rpc::Services::raft`]. It keeps the member running.
+    #[must_use]
+    pub fn service(&self) -> RaftService {
+        RaftService { core: self.0.core.clone(), member: self.0.config.raft_id }
+    }
+
+    /// The members that vote, and where they answer.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<u64, String> {
+        let metrics = self.0.core.metrics();
+        let membership = metrics.borrow().membership_config.clone();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        membership.nodes().filter(|(id, _)| voters.contains(id)).map(|(id, node)| (*id, node.addr.clone())).collect()
+    }
+
+    /// Adds a member that has been started and not initialised: it is brought up to date first and votes then. Leader only.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
+    pub async fn add_member(&self, raft_id: u64, addr: SocketAddr) -> Result<(), RaftError> {
+        self.0.core.add_learner(raft_id, BasicNode::new(addr), true).await.map_err(not_leader)?;
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([raft_id]))).await
+    }
+
+    /// Removes a member, for good: its number is never used again. Leader only; a leader that removes itself stops leading.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
+    pub async fn remove_member(&self, raft_id: u64) -> Result<(), RaftError> {
+        self.change(ChangeMembers::RemoveVoters(BTreeSet::from([raft_id]))).await
+    }
+
+    async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), RaftError> {
+        // Not retained: a member that does not vote any more is not a learner either.
+        self.0.core.change_membership(change, false).await.map(drop).map_err(not_leader)
+    }
+
+    /// Stops the member. When it returns, its files are closed. Nothing acknowledged is lost without it.
+    pub async fn shutdown(&self) {
+        if let Err(error) = self.0.core.shutdown().await {
+            tracing::warn!(%error, "the manager's log did not stop cleanly");
+        }
+        // An error says that the file is closed, which is what is waited for.
+        let mut closed = self.0.closed.clone();
+        if tokio::time::timeout(PATIENCE, closed.changed()).await.is_err() {
+            tracing::warn!("the manager's log is still in use");
+        }
+    }
+}
+
+fn open(config: &RaftConfig, store: Store) -> Result<(LogStore, Machine, watch::Receiver<()>), RaftError> {
+    std::fs::create_dir_all(&config.dir).map_err(|why| RaftError::io(&config.dir, &why))?;
+    let (log, closed) = LogStore::open(&config.dir, config.raft_id)?;
+    let machine = Machine::open(&config.dir, store, log.purged())?;
+    Ok((log, machine, closed))
+}
+
+/// A member that is alone need not wait for anybody's silence before it calls an election.
+async fn lead_when_alone(core: &Core) -> Result<(), RaftError> {
+    let state = core.with_raft_state(|state| {
+        let membership = state.membership_state.effective().membership().clone();
+        (membership, state.server_state)
+    });
+    let (membership, state) = state.await.map_err(|why| RaftError::stopped(&why))?;
+    let voters: Vec<u64> = membership.voter_ids().collect();
+    let own = core.metrics().borrow().id;
+    if voters == [own] && state != ServerState::Leader {
+        core.trigger().elect().await.map_err(|why| RaftError::stopped(&why))?;
+    }
+    Ok(())
+}
+
+fn not_leader(error: CoreError<u64, ClientWriteError<u64, BasicNode>>) -> RaftError {
+    match error {
+        CoreError::APIError(ClientWriteError::ForwardToLeader(_)) => RaftError::NotLeader,
+        error => RaftError::stopped(&error),
+    }
+}
+
+#[async_trait]
+impl Log for Raft {
+    async fn propose(&self, proposal: Proposal) -> Result<Version, ProposeError> {
+        match &*self.0.leadership.borrow() {
+            Leadership::Leader { .. } => {}
+            Leadership::Stopped(why) => return Err(ProposeError::Fatal(why.clone())),
+            Leadership::Unknown | Leadership::Follower { .. } => return Err(ProposeError::NoLeader),
+        }
+        let writing = self.0.core.client_write(proposal);
+        let Ok(written) = tokio::time::timeout(PROPOSE_TIMEOUT, writing).await else {
+            return Err(ProposeError::NoLeader);
+        };
+        match written {
+            Ok(response) => match response.data {
+                Applied::Version(version) => Ok(version),
+                Applied::Outdated => Err(ProposeError::Outdated(skep_store::Outdated)),
+                Applied::Nothing => Err(ProposeError::Fatal("the proposal was applied as something else".to_owned())),
+            },
+            Err(CoreError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NoLeader),
+            Err(error) => Err(ProposeError::Fatal(error.to_string())),
+        }
+    }
+}

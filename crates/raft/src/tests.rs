@@ -1,0 +1,7 @@
+//! Whole members on real disks and over real TCP.
+
+mod alone;
+mod damage;
+mod group;
+mod rig;
+mod suite;
