@@ -220,4 +220,57 @@ mod tests {
         assert_eq!(mount_point(b""), None);
         assert_eq!(mount_point(br"1 2 3:4 / /a\9 rw").unwrap(), Path::new(r"/a\9"));
     }
+
+    /// Three layers with a file each, under short names.
+    fn three_layers(dir: &Path) {
+        for name in ["l/a", "l/b", "l/c", "upper,1", "work", "place"] {
+            fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        for name in ["a", "b", "c"] {
+            fs::write(dir.join("l").join(name).join("top"), name).unwrap();
+            fs::write(dir.join("l").join(name).join(name), "").unwrap();
+        }
+    }
+
+    #[test]
+    fn both_interfaces_of_the_kernel_stack_layers_alike() {
+        assert!(rustix::process::geteuid().is_root(), "this test mounts file systems: run it as root");
+        for classic in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path();
+            three_layers(path);
+            let (links, upper, work, place) =
+                (path.join("l"), path.join("upper,1"), path.join("work"), path.join("place"));
+            let overlay = Overlay {
+                links: &links,
+                lowers: ["c", "b", "a"].map(str::to_owned).to_vec(),
+                upper: &upper,
+                work: &work,
+                durability: Durability::Caller,
+            };
+            let root = if classic { overlay.detached_classic(&place).unwrap() } else { overlay.make().unwrap() };
+            assert!(!mounts().unwrap().contains(&place), "nothing is mounted where others see it");
+            let read = |name: &str| {
+                let file = rustix::fs::openat(&root, name, OFlags::RDONLY, Mode::empty())?;
+                io::read_to_string(fs::File::from(file))
+            };
+            assert_eq!(read("top").unwrap(), "c", "the first lower directory is the top");
+            assert!(["a", "b", "c"].iter().all(|name| read(name).is_ok()));
+            rustix::fs::unlinkat(&root, "top", rustix::fs::AtFlags::empty()).unwrap();
+            assert!(read("top").is_err() && upper.join("top").symlink_metadata().is_ok());
+        }
+    }
+
+    #[test]
+    fn too_many_layers_for_the_classic_interface_are_said_to_be_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let overlay = Overlay {
+            links: dir.path(),
+            lowers: vec!["0123456789abcdef0123".to_owned(); 300],
+            upper: dir.path(),
+            work: dir.path(),
+            durability: Durability::Kernel,
+        };
+        assert!(overlay.classic(dir.path()).unwrap_err().to_string().contains("300 layers need"));
+    }
 }
