@@ -78,13 +78,17 @@ pub(super) fn add_layer(root: &Path, chain: &ChainId, made: &Path, info: &LayerI
 pub(super) fn ensure_link(root: &Path, chain: &ChainId) -> Result<PathBuf, ImageError> {
     let link = root.join("l").join(link_name(chain));
     let target = PathBuf::from("../layers").join(chain.hex()).join("diff");
+    let right = || fs::read_link(&link).is_ok_and(|there| there == target);
     match fs::read_link(&link) {
         Ok(there) if there == target => return Ok(link),
         Ok(_) => fs::remove_file(&link).map_err(ImageError::io("replace", &link))?,
         Err(_) => {}
     }
-    symlink(&target, &link).map_err(ImageError::io("create", &link))?;
-    Ok(link)
+    match symlink(&target, &link) {
+        // Another thread was quicker.
+        Err(_) if right() => Ok(link),
+        made => made.map(|()| link.clone()).map_err(ImageError::io("create", &link)),
+    }
 }
 
 /// Writes a blob under its digest, durably. Bytes that are there already are left.

@@ -84,7 +84,7 @@ pub(super) fn load(store: &Images, archive: impl Read, progress: Progress<'_>) -
     let scratch = store.scratch()?;
     let archive = Archive::receive(archive, scratch.path(), &store.limits)?;
     let plans = manifest::plans(&archive)?;
-    let mut load = Load { store, archive: &archive, pins: Pins { store, chains: Vec::new() }, unpacked: 0 };
+    let mut load = Load { store, archive: &archive, pins: Pins { store, chains: Vec::new() } };
     let result = load.run(plans, progress);
     drop(load);
     if result.is_err()
@@ -124,7 +124,6 @@ struct Load<'a> {
     store: &'a Images,
     archive: &'a Archive,
     pins: Pins<'a>,
-    unpacked: usize,
 }
 
 /// An image whose layers are in the store, with the bytes of its configuration.
@@ -148,9 +147,8 @@ impl Load<'_> {
                 }
             }
         }
-        if self.unpacked > 0 {
-            layers::sync(&self.store.root)?;
-        }
+        // Also when nothing was unpacked here: another load may have put a layer in place and not come to this yet.
+        layers::sync(&self.store.root)?;
         self.commit(ready, &order, progress)
     }
 
@@ -195,7 +193,6 @@ impl Load<'_> {
         if let Ok(size) = layers::size(root, &chain) {
             return Ok(size);
         }
-        self.unpacked += 1;
         let scratch = self.store.scratch()?;
         let made = scratch.path().join("layer");
         let tree = new_layer(root, parents, scratch.path(), &made)?;
