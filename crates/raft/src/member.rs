@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 
 use crate::RaftError;
 use crate::leadership::{self, Leadership};
-use crate::log::LogStore;
+use crate::log::{LogStore, Order};
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::service::RaftService;
@@ -86,7 +86,7 @@ impl Raft {
             install_snapshot_timeout: 60_000,
             snapshot_policy,
             max_in_snapshot_log_to_keep: keep,
-            purge_batch_size: 64,
+            purge_batch_size: 1,
             ..Config::default()
         };
         let timing = Arc::new(timing.validate().expect("the timing is consistent"));
@@ -198,7 +198,7 @@ impl Raft {
 
 fn open(config: &RaftConfig, store: Store) -> Result<(LogStore, Machine, watch::Receiver<()>), RaftError> {
     std::fs::create_dir_all(&config.dir).map_err(|why| RaftError::io(&config.dir, &why))?;
-    let (log, closed) = LogStore::open(&config.dir, config.raft_id)?;
+    let (log, closed) = LogStore::open(&config.dir, config.raft_id, Order::Checked)?;
     let machine = Machine::open(&config.dir, store, log.purged())?;
     Ok((log, machine, closed))
 }

@@ -33,6 +33,16 @@ struct Tail {
     last: Option<LogId>,
 }
 
+/// Whether an entry that does not follow the last one is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// It is: it would be a hole, or overwrite what was not truncated.
+    Checked,
+    /// It is taken: openraft's own test of storage appends in any order.
+    #[cfg(test)]
+    Any,
+}
+
 /// The log. Clones read the same log.
 #[derive(Clone)]
 pub(crate) struct LogStore {
@@ -41,20 +51,25 @@ pub(crate) struct LogStore {
     writer: Writer,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    order: Order,
 }
 
 impl LogStore {
     /// Opens the log in `dir`, or makes it, and checks all of it.
     ///
     /// The second value is closed when the file is: when the last clone is gone and the thread has ended.
-    pub(crate) fn open(dir: &Path, member: u64) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
+    pub(crate) fn open(
+        dir: &Path,
+        member: u64,
+        order: Order,
+    ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
         let (file, state) = LogFile::open(&dir.join("log.redb"), member)?;
         let closed = file.closed();
         let file = Arc::new(file);
         let tail = Tail { pending: BTreeMap::new(), purged: state.purged, last: state.last };
         let tail = Arc::new(RwLock::new(tail));
         let writer = Writer::start(file.clone(), tail.clone()).map_err(|why| RaftError::io(dir, &why))?;
-        Ok((Self { file, tail, writer, vote: state.vote, committed: state.committed }, closed))
+        Ok((Self { file, tail, writer, vote: state.vote, committed: state.committed, order }, closed))
     }
 
     /// The last index that is gone from the log's beginning.
@@ -168,12 +183,12 @@ impl RaftLogStorage<Types> for LogStore {
         self.change_tail(|tail| {
             for entry in entries {
                 let (id, after) = (entry.log_id, tail.last);
-                if after.is_some_and(|last| last.index + 1 != id.index) {
+                if self.order == Order::Checked && after.is_some_and(|last| last.index + 1 != id.index) {
                     let hole =
                         format!("entry {} after {} would leave a hole", id.index, after.unwrap_or_default().index);
                     return Err(StorageIoError::write_log_entry(id, AnyError::error(hole)));
                 }
-                tail.last = Some(*entry.get_log_id());
+                tail.last = after.max(Some(*entry.get_log_id()));
                 tail.pending.insert(id.index, entry);
             }
             Ok(())

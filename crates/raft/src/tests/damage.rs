@@ -9,7 +9,7 @@ use skep_store::{Store, Tables};
 use tempfile::{TempDir, tempdir};
 
 use super::rig::{config, node, propose};
-use crate::log::LogStore;
+use crate::log::{LogStore, Order};
 use crate::machine::Machine;
 use crate::types::{LogId, SnapshotMeta};
 use crate::{Raft, RaftError, snapshot};
@@ -18,7 +18,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// The directory of a member that has committed `proposals`, and its log's last id.
+/// The directory of a member that has committed so many proposals, and what they made.
 fn written(proposals: usize, policy: SnapshotPolicy) -> (TempDir, Vec<skep_model::NodeId>) {
     let dir = tempdir().unwrap();
     let nodes = runtime().block_on(async {
@@ -81,7 +81,7 @@ fn a_damaged_snapshot_that_the_log_cannot_replace_is_refused_by_name() {
 fn a_missing_snapshot_is_noticed() {
     let (dir, _) = written(60, SnapshotPolicy::LogsSinceLast(20));
     std::fs::remove_file(snapshot_in(dir.path())).unwrap();
-    let (log, _) = LogStore::open(dir.path(), 7).unwrap();
+    let (log, _) = LogStore::open(dir.path(), 7, Order::Checked).unwrap();
     let error = Machine::open(dir.path(), Store::default(), log.purged()).err().unwrap();
     assert!(matches!(error, RaftError::SnapshotMissing { .. }), "{error}");
 }

@@ -82,10 +82,13 @@ async fn a_member_that_missed_more_than_the_log_keeps_is_sent_a_snapshot() {
     for _ in 0..60 {
         nodes.push(propose(&members[0].raft).await.unwrap().0);
     }
-    let back = Member::start(dirs[2].path(), IDS[2], Some(addr), policy).await;
+    let mut back = Member::start(dirs[2].path(), IDS[2], Some(addr), SnapshotPolicy::Never).await;
     for node in &nodes {
         back.knows(node).await;
     }
+    // It made no snapshot itself: whoever watches it is told of one only if it was sent one.
+    let told = async { while back.events.next().await.unwrap().is_ok() {} };
+    tokio::time::timeout(PATIENCE, told).await.expect("it should have been sent a snapshot");
     members.push(back);
     for member in members {
         member.stop().await;

@@ -9,7 +9,7 @@ use openraft::SnapshotPolicy;
 use skep_ca::{JoinToken, NodeKey};
 use skep_model::{Availability, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp, Version};
 use skep_rpc::{Authenticate, NodeIdentity, Refusal, Services};
-use skep_store::{Change, Log, Proposal, ProposeError, Store, Tables};
+use skep_store::{Change, Events, Log, Proposal, ProposeError, Store, Tables};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -44,6 +44,8 @@ pub(super) fn config(dir: &Path, raft_id: u64, addr: SocketAddr) -> RaftConfig {
 pub(super) struct Member {
     pub(super) raft: Raft,
     pub(super) store: Store,
+    /// What the store has told since before the member started.
+    pub(super) events: Events,
     pub(super) addr: SocketAddr,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
@@ -56,6 +58,7 @@ impl Member {
         let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let store = Store::default();
+        let events = store.watch();
         let raft = Raft::start_with(config(dir, raft_id, addr), store.clone(), policy, 5).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let services = Services::default().raft(raft.service());
@@ -63,7 +66,7 @@ impl Member {
             let stopped = async move { drop(stopped.await) };
             skep_rpc::serve(listener, services, Arc::new(OneKey(key())), stopped).await.unwrap();
         });
-        Self { raft, store, addr, stop, serving }
+        Self { raft, store, events, addr, stop, serving }
     }
 
     pub(super) async fn leads(&self) -> u64 {

@@ -4,7 +4,7 @@ use openraft::testing::{StoreBuilder, Suite};
 use skep_store::Store;
 use tempfile::TempDir;
 
-use crate::log::LogStore;
+use crate::log::{LogStore, Order};
 use crate::machine::Machine;
 use crate::types::{StorageError, Types};
 
@@ -13,7 +13,7 @@ struct Builder;
 impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _closed) = LogStore::open(dir.path(), 1).unwrap();
+        let (log, _closed) = LogStore::open(dir.path(), 1, Order::Any).unwrap();
         let machine = Machine::open(dir.path(), Store::default(), None).unwrap();
         Ok((dir, log, machine))
     }
