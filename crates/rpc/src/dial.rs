@@ -46,7 +46,8 @@ fn endpoint(addr: &str) -> Result<Endpoint, RpcError> {
     let bad = || RpcError::BadAddress { addr: addr.to_owned() };
     let uri: Uri = format!("http://{addr}").parse().map_err(|_| bad())?;
     let authority = uri.authority().filter(|a| !a.host().is_empty() && !a.as_str().contains('@')).ok_or_else(bad)?;
-    if uri.path() != "/" || uri.query().is_some() || authority.port().is_some() != authority.port_u16().is_some() {
+    let port_is_bad = authority.as_str() != authority.host() && authority.port_u16().is_none();
+    if port_is_bad || uri.path() != "/" || uri.query().is_some() {
         return Err(bad());
     }
     Ok(Endpoint::from(uri)
