@@ -77,6 +77,12 @@ impl LogStore {
         self.read_tail(|tail| tail.purged.map(|id| id.index))
     }
 
+    /// The last log id, of an entry or of what is gone.
+    #[cfg(test)]
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.read_tail(|tail| tail.last)
+    }
+
     fn read_tail<R>(&self, read: impl FnOnce(&Tail) -> R) -> R {
         read(&self.tail.read().unwrap_or_else(PoisonError::into_inner))
     }
