@@ -1,0 +1,96 @@
+//! The swarm, as a manager shows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skep_model::{Cluster, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
+
+/// Everything in the swarm at one moment.
+#[derive(Debug, Clone)]
+pub struct ClusterView {
+    /// The swarm itself.
+    pub cluster: Arc<Cluster>,
+    /// What lets a node in.
+    pub tokens: JoinTokens,
+    /// The root certificate in PEM; `None` while the swarm has no certificates.
+    pub trust_root: Option<String>,
+    /// All nodes.
+    pub nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// All networks.
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    /// All services.
+    pub services: BTreeMap<ServiceId, Arc<Service>>,
+    /// All tasks, ended ones of the history too.
+    pub tasks: BTreeMap<TaskId, Arc<Task>>,
+}
+
+impl ClusterView {
+    /// The tasks of one service.
+    pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
+        self.tasks.values().filter(move |t| t.service == *service)
+    }
+}
+
+/// The texts that `docker swarm join --token` takes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinTokens {
+    /// Admits workers.
+    pub worker: String,
+    /// Admits managers.
+    pub manager: String,
+}
+
+impl std::fmt::Debug for JoinTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinTokens(…)")
+    }
+}
+
+/// Which join tokens to replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rotate {
+    /// The one for workers.
+    pub worker: bool,
+    /// The one for managers.
+    pub manager: bool,
+}
+
+/// Whether a node that still answers may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeRemoval {
+    /// Only one that is down.
+    IfDown,
+    /// Any worker.
+    Force,
+}
+
+/// An object before and after: created when there is no `old`, removed when there is no `new`.
+#[derive(Debug, Clone)]
+pub struct Pair<T> {
+    /// Before.
+    pub old: Option<Arc<T>>,
+    /// After.
+    pub new: Option<Arc<T>>,
+}
+
+/// One change of one object of the swarm.
+#[derive(Debug, Clone)]
+pub struct SwarmChange {
+    /// When this manager heard of it.
+    pub at: Timestamp,
+    /// What changed.
+    pub object: Changed,
+}
+
+/// The object that changed.
+#[derive(Debug, Clone)]
+pub enum Changed {
+    /// A node.
+    Node(Pair<Node>),
+    /// A service.
+    Service(Pair<Service>),
+    /// A network.
+    Network(Pair<Network>),
+    /// A task.
+    Task(Pair<Task>),
+}

@@ -1,0 +1,72 @@
+//! The containers of this node's tasks.
+
+use std::collections::BTreeMap;
+
+use skep_model::{ContainerSpec, NetworkAttachment, PublishedPort, ResourceLimits, Timestamp};
+
+/// One container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerInfo {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// `<service>.<slot>.<task id>`.
+    pub name: String,
+    /// The image as the service names it.
+    pub image: String,
+    /// The image's id, without `sha256:`; empty when it is gone.
+    pub image_id: String,
+    /// The program and its arguments as really run.
+    pub command: Vec<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// How it is.
+    pub state: ContainerState,
+    /// Labels, those of the swarm (`com.docker.swarm.task.id`, …) among them.
+    pub labels: BTreeMap<String, String>,
+    /// Ports that its image or its service knows of.
+    pub ports: Vec<ContainerPort>,
+    /// Its place on networks, with the network's name.
+    pub networks: Vec<(String, NetworkAttachment)>,
+    /// What was asked for.
+    pub spec: ContainerSpec,
+    /// What it may use.
+    pub limits: ResourceLimits,
+    /// Its host name.
+    pub hostname: String,
+    /// Its network namespace's path; empty when it has none.
+    pub netns: String,
+    /// Bytes of its writable layer; `None` when nobody has counted.
+    pub size: Option<u64>,
+}
+
+/// A port of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerPort {
+    /// Published on this node.
+    Published(PublishedPort),
+    /// Only open inside, `80/tcp`.
+    Exposed(String),
+}
+
+/// How a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerState {
+    /// Made, not started.
+    Created,
+    /// Runs.
+    Running {
+        /// Its first process.
+        pid: i32,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// Has ended.
+    Exited {
+        /// With which code; `None` when nobody saw it.
+        code: Option<i32>,
+        /// When it was started, if it was.
+        started: Option<Timestamp>,
+        /// When it ended.
+        at: Timestamp,
+    },
+}

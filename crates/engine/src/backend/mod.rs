@@ -1,0 +1,122 @@
+//! What the daemon offers to the API.
+
+pub mod cluster;
+pub mod container;
+pub mod image;
+pub mod log;
+pub mod node;
+pub mod swarm;
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Version};
+
+use crate::error::Error;
+use cluster::{ClusterView, Rotate, SwarmChange};
+use container::ContainerInfo;
+use image::{ImageInfo, LoadEvent, Removed};
+use log::{LogLine, LogOptions, LogSource};
+use node::{NodeInfo, SwarmState};
+use swarm::{InitOptions, JoinOptions};
+
+/// Everything that the API can be asked. Node-level calls work on every node; cluster-level calls answer
+/// [`Error::no_swarm`], [`Error::not_a_manager`], [`Error::manager_not_ready`] or [`Error::no_leader`] where they cannot.
+///
+/// Messages carry no `rpc error:` prefix; the API adds it. All calls are cancel-safe: a client that hangs up drops the
+/// future, and what was asked may or may not have been done.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    // ---- this node ----
+
+    /// What the node is to a swarm right now. Called for every `/_ping`: answers from memory.
+    fn swarm_state(&self) -> SwarmState;
+
+    /// What the node is and has.
+    async fn info(&self) -> Result<NodeInfo, Error>;
+
+    /// Starts a swarm with this node as its manager; returns once the manager answers.
+    async fn swarm_init(&self, options: InitOptions) -> Result<NodeId, Error>;
+
+    /// Joins a swarm; returns once the node is a member. A wrong token is [`ErrorKind::InvalidArgument`] with
+    /// "A valid join token is necessary to join this cluster".
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
+    async fn swarm_join(&self, options: JoinOptions) -> Result<(), Error>;
+
+    /// Leaves the swarm. Without [`swarm::Leave::Force`] a manager refuses ("You are attempting to leave the swarm on a node that
+    /// is participating as a manager. …").
+    async fn swarm_leave(&self, leave: swarm::Leave) -> Result<(), Error>;
+
+    /// Loads an archive. The stream reports progress; an error in it is the end of it.
+    async fn image_load(
+        &self,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error>;
+
+    /// The images of this node.
+    async fn images(&self) -> Result<Vec<ImageInfo>, Error>;
+
+    /// One image, by reference, id or unique id prefix (with or without `sha256:`).
+    /// Not there: "No such image: …".
+    async fn image(&self, name: &str) -> Result<ImageInfo, Error>;
+
+    /// Removes a reference, and the image when it was the last one.
+    async fn image_remove(&self, name: &str, removal: image::Removal) -> Result<Vec<Removed>, Error>;
+
+    /// Gives an image another reference.
+    async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error>;
+
+    /// The containers of this node's tasks, running or not.
+    async fn containers(&self) -> Result<Vec<ContainerInfo>, Error>;
+
+    /// The output of one container of this node.
+    async fn container_logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+
+    /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
+    /// manager. Called once, by the server.
+    fn changes(&self) -> BoxStream<'static, SwarmChange>;
+
+    // ---- the swarm: managers only ----
+
+    /// The swarm as this manager knows it, consistent in itself, at least as new as the last write made through this
+    /// backend.
+    async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
+
+    /// Changes the swarm's spec, its join tokens, or both.
+    async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error>;
+
+    /// Creates a service. The spec is well-formed; conflicts with other services are the backend's to find.
+    async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error>;
+
+    /// Replaces a service's spec. A version that is not the current one: [`Error::out_of_sequence`].
+    async fn update_service(&self, id: &ServiceId, version: Version, spec: ServiceSpec) -> Result<(), Error>;
+
+    /// Goes back to the spec before. None there: [`ErrorKind::FailedPrecondition`].
+    ///
+    /// [`ErrorKind::FailedPrecondition`]: crate::ErrorKind::FailedPrecondition
+    async fn rollback_service(&self, id: &ServiceId, version: Version) -> Result<(), Error>;
+
+    /// Removes a service and its tasks.
+    async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
+
+    /// Replaces a node's spec. The role in it is the node's present one.
+    async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error>;
+
+    /// Removes a node. One that is not down needs [`cluster::NodeRemoval::Force`]; a manager is never removed.
+    async fn remove_node(&self, id: &NodeId, removal: cluster::NodeRemoval) -> Result<(), Error>;
+
+    /// The output of tasks, wherever they run, in the order in which it arrives.
+    async fn task_logs(
+        &self,
+        source: LogSource,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+}

@@ -1,0 +1,78 @@
+//! What is not here: endpoints of Docker's that this version of skep answers with a sentence, and lists of things that cannot
+//! exist here, which are empty.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use axum::routing::{any, get, post};
+use serde_json::Value;
+
+use super::answer::{Answer, Json, Refusal};
+use super::{App, Shared, images};
+use crate::error::{Error, ErrorKind};
+
+pub(super) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/secrets", get(of_swarm))
+        .route("/secrets/create", post(async || not_yet("secrets come later")))
+        .route("/secrets/{id}", any(async |app: Shared, id: Path<String>| missing(app, "secret", id).await))
+        .route("/configs", get(of_swarm))
+        .route("/configs/create", post(async || not_yet("configs come later")))
+        .route("/configs/{id}", any(async |app: Shared, id: Path<String>| missing(app, "config", id).await))
+        .route("/volumes", get(async || Json::ok(images::no_volumes())))
+        .route(
+            "/volumes/create",
+            post(async || not_yet("volumes of their own come later; a service's are made with it")),
+        )
+        .route("/volumes/prune", post(async || not_yet("pruning volumes comes later")))
+        .route("/volumes/{name}", any(no_volume))
+        .route("/plugins", get(async || Json::ok(Value::Array(Vec::new()))))
+        .route("/plugins/{*rest}", any(no_plugin))
+        .route(
+            "/containers/create",
+            post(async || not_yet("containers are made for services: use docker service create")),
+        )
+        .route("/containers/prune", post(async || not_yet("containers go with their tasks; there is nothing to prune")))
+        .route("/containers/{id}", any(async || not_yet(OF_TASKS)))
+        .route("/containers/{id}/{verb}", any(async || not_yet("looking inside a container comes later")))
+        .route("/containers/{id}/attach/ws", get(async || not_yet("looking inside a container comes later")))
+        .route("/exec/{*rest}", any(async || not_yet("exec comes later")))
+        .route("/networks/{id}/{verb}", post(async || not_yet("tasks are attached to networks by their services")))
+        .route("/build", post(async || not_yet("skep builds no images: build elsewhere and use docker load")))
+        .route("/build/{*rest}", any(async || not_yet("skep builds no images: build elsewhere and use docker load")))
+        .route("/commit", post(async || not_yet("skep makes no images")))
+        .route("/session", post(async || not_yet("skep builds no images: build elsewhere and use docker load")))
+        .route("/auth", post(async || not_yet("registries come with pulling, which comes later")))
+        .route(
+            "/distribution/{*rest}",
+            get(async || not_yet("registries are not asked for images yet: docker load them")),
+        )
+}
+
+const OF_TASKS: &str = "containers belong to tasks and go with them: scale or remove the service";
+
+fn not_yet(what: &str) -> Refusal {
+    Error::unimplemented(format!("not in this version of skep: {what}")).into()
+}
+
+/// An empty list, on managers.
+async fn of_swarm(State(app): Shared) -> Answer {
+    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    Ok(Json::ok(Value::Array(Vec::new())).into_response())
+}
+
+async fn missing(State(app): Shared, what: &str, Path(id): Path<String>) -> Answer {
+    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    Err(Error::not_found(what, id).into())
+}
+
+async fn no_volume(Path(name): Path<String>) -> Refusal {
+    Error::new(ErrorKind::NotFound, format!("get {name}: no such volume")).into()
+}
+
+async fn no_plugin(Path(rest): Path<String>) -> Refusal {
+    let name = rest.strip_suffix("/json").unwrap_or(&rest);
+    Error::new(ErrorKind::NotFound, format!("plugin {name:?} not found")).into()
+}

@@ -1,0 +1,146 @@
+//! Which request goes where.
+//!
+//! [`entry`] is the whole API: it takes the version off the path, refuses versions that are not served, passes the rest to the
+//! table of endpoints, and puts the headers on the answer that clients negotiate by.
+
+pub(crate) mod answer;
+mod containers;
+mod elsewhere;
+pub(crate) mod filters;
+mod images;
+mod networks;
+mod nodes;
+mod params;
+mod resolve;
+mod services;
+mod swarm;
+mod system;
+mod tasks;
+mod version;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use crate::backend::Backend;
+use crate::events::EventLog;
+use answer::Refusal;
+pub use version::{NEWEST, OLDEST};
+
+/// What every endpoint has at hand.
+pub(crate) struct App {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) events: EventLog,
+    closing: watch::Receiver<bool>,
+}
+
+impl App {
+    pub(crate) fn new(backend: Arc<dyn Backend>, events: EventLog, closing: watch::Receiver<bool>) -> Arc<Self> {
+        Arc::new(Self { backend, events, closing })
+    }
+
+    /// Completes when the server stops: endless streams end then.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut closing = self.closing.clone();
+        async move {
+            // An error means that the server is gone, which is the same.
+            let _ = closing.wait_for(|closing| *closing).await;
+        }
+    }
+}
+
+/// The application as endpoints take it.
+type Shared = State<Arc<App>>;
+
+/// The whole API.
+pub(crate) fn entry(app: Arc<App>) -> Router {
+    let endpoints = endpoints().with_state(app);
+    Router::new().fallback(move |request: Request| negotiate(endpoints.clone(), request))
+}
+
+async fn negotiate(endpoints: Router, mut request: Request) -> Response {
+    let mut response = match version::split(request.uri().path()) {
+        Err(refusal) => refusal.into_response(),
+        Ok((version, rest)) => match with_path(request.uri(), rest) {
+            None => Refusal::page_not_found().into_response(),
+            Some(uri) => {
+                *request.uri_mut() = uri;
+                request.extensions_mut().insert(version);
+                match endpoints.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        },
+    };
+    let headers = response.headers_mut();
+    headers.insert("Api-Version", HeaderValue::from_static(NEWEST));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert("Server", HeaderValue::from_static(concat!("skep/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    response
+}
+
+fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
+    match uri.query() {
+        Some(query) => format!("{path}?{query}").parse().ok(),
+        None => path.parse().ok(),
+    }
+}
+
+/// The table of endpoints.
+fn endpoints() -> Router<Arc<App>> {
+    Router::new()
+        .merge(of_the_swarm())
+        .merge(of_the_node())
+        .merge(elsewhere::routes())
+        .fallback(async || Refusal::page_not_found())
+        .method_not_allowed_fallback(async || Refusal::page_not_found())
+}
+
+fn of_the_swarm() -> Router<Arc<App>> {
+    Router::new()
+        .route("/swarm", get(swarm::inspect))
+        .route("/swarm/init", post(swarm::init))
+        .route("/swarm/join", post(swarm::join))
+        .route("/swarm/leave", post(swarm::leave))
+        .route("/swarm/update", post(swarm::update))
+        .route("/swarm/unlockkey", get(swarm::unlock_key))
+        .route("/swarm/unlock", post(swarm::unlock))
+        .route("/nodes", get(nodes::list))
+        .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
+        .route("/nodes/{id}/update", post(nodes::update))
+        .route("/services", get(services::list))
+        .route("/services/create", post(services::create))
+        .route("/services/{id}", get(services::inspect).delete(services::remove))
+        .route("/services/{id}/update", post(services::update))
+        .route("/services/{id}/logs", get(services::logs))
+        .route("/tasks", get(tasks::list))
+        .route("/tasks/{id}", get(tasks::inspect))
+        .route("/tasks/{id}/logs", get(tasks::logs))
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
+        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+}
+
+fn of_the_node() -> Router<Arc<App>> {
+    Router::new()
+        .route("/_ping", get(system::ping).head(system::ping_head))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/events", get(system::events))
+        .route("/system/df", get(system::disk_usage))
+        .route("/images/json", get(images::list))
+        .route("/images/load", post(images::load))
+        .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
+        .route("/containers/json", get(containers::list))
+        .route("/containers/{id}/json", get(containers::inspect))
+        .route("/containers/{id}/logs", get(containers::logs))
+}

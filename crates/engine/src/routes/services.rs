@@ -1,0 +1,109 @@
+//! `/services`
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use super::answer::{Answer, Json, Refusal, empty};
+use super::params::{Body, Params};
+use super::resolve;
+use crate::backend::log::LogSource;
+use crate::stream::logs;
+use crate::translate::service::{self as translate, Defaults};
+use crate::types::meta::Created;
+use crate::types::service as wire;
+
+const FILTERS: [&str; 5] = ["id", "name", "label", "mode", "runtime"];
+
+fn defaults(params: &Params) -> Defaults {
+    if params.flag("insertDefaults") { Defaults::Insert } else { Defaults::Omit }
+}
+
+pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
+    let filters = params.filters(&FILTERS)?;
+    filters.words("mode", &["replicated", "global", "replicated-job", "global-job"])?;
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let mode = |s: &skep_model::Service| match s.spec.mode {
+        skep_model::ServiceMode::Replicated { .. } => "replicated",
+        skep_model::ServiceMode::Global => "global",
+    };
+    let shown = view.services.values().filter(|s| {
+        filters.begins("id", s.id.as_str())
+            && filters.begins("name", s.spec.name.as_str())
+            && filters.labels("label", &s.spec.labels)
+            && filters.is("mode", mode(s))
+            && filters.is("runtime", "container")
+    });
+    let with_status = params.flag("status");
+    let to_wire = |s: &std::sync::Arc<skep_model::Service>| {
+        let mut wire = translate::to_wire(s, defaults(&params));
+        if with_status {
+            wire.service_status = Some(translate::status(s, view.tasks_of(&s.id).map(AsRef::as_ref)));
+        }
+        wire
+    };
+    Ok(Json::ok(shown.map(to_wire).collect::<Vec<_>>()).into_response())
+}
+
+pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>, params: Params) -> Answer {
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let service = resolve::service(&view, &id)?;
+    Ok(Json::ok(translate::to_wire(service, defaults(&params))).into_response())
+}
+
+pub(super) async fn create(State(app): Shared, Body(spec): Body<wire::ServiceSpec>) -> Answer {
+    // Who cannot create services at all should hear that first.
+    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+    let id = app.backend.create_service(spec).await.map_err(Refusal::of_cluster)?;
+    Ok(Json(StatusCode::CREATED, Created { id: id.to_string(), warnings: Vec::new() }).into_response())
+}
+
+pub(super) async fn update(
+    State(app): Shared,
+    Path(id): Path<String>,
+    params: Params,
+    Body(spec): Body<wire::ServiceSpec>,
+) -> Answer {
+    let version = params.version("service")?;
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let service = resolve::service(&view, &id)?;
+    match params.text("rollback") {
+        "" => {
+            let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+            translate::check_update(&service.spec, &spec).map_err(Refusal::of_cluster)?;
+            app.backend.update_service(&service.id, version, spec).await.map_err(Refusal::of_cluster)?;
+        }
+        "previous" => {
+            app.backend.rollback_service(&service.id, version).await.map_err(Refusal::of_cluster)?;
+        }
+        other => {
+            let message = format!("unrecognized rollback option {other}: expected previous");
+            return Err(Refusal::of_cluster(crate::Error::invalid(message)));
+        }
+    }
+    Ok(Json::ok(wire::ServiceUpdateResponse::default()).into_response())
+}
+
+pub(super) async fn remove(State(app): Shared, Path(id): Path<String>) -> Answer {
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let service = resolve::service(&view, &id)?;
+    app.backend.remove_service(&service.id).await.map_err(Refusal::of_cluster)?;
+    Ok(empty())
+}
+
+pub(super) async fn logs(State(app): Shared, Path(id): Path<String>, params: Params) -> Answer<Response> {
+    let options = params.logs()?;
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let service = resolve::service(&view, &id)?;
+    let shape = logs::Shape::of(&params_of(&params), service.spec.task.container.tty);
+    let source = LogSource::Service(service.id.clone());
+    let lines = app.backend.task_logs(source, options).await.map_err(Refusal::of_cluster)?;
+    Ok(logs::response(lines, shape, app.closed()))
+}
+
+/// What of a query decides how lines look.
+pub(super) fn params_of(params: &Params) -> logs::Asked {
+    logs::Asked { details: params.flag("details"), timestamps: params.flag("timestamps") }
+}

@@ -1,0 +1,73 @@
+//! `/swarm`
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+
+use super::Shared;
+use super::answer::{Answer, Json, Refusal, empty};
+use super::params::{Body, Params};
+use crate::backend::cluster::Rotate;
+use crate::backend::node::SwarmState;
+use crate::backend::swarm::Leave;
+use crate::error::{Error, ErrorKind};
+use crate::translate::swarm as translate;
+use crate::types::swarm as wire;
+
+pub(super) async fn inspect(State(app): Shared) -> Answer {
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    Ok(Json::ok(translate::to_wire_with_tokens(&view)).into_response())
+}
+
+pub(super) async fn init(State(app): Shared, Body(request): Body<wire::InitRequest>) -> Answer {
+    // Before anything else is found wrong: nothing in the request would help.
+    if app.backend.swarm_state() != SwarmState::Inactive && !request.force_new_cluster {
+        return Err(Error::already_in_swarm().into());
+    }
+    let options = translate::init_from_wire(&request)?;
+    let node = app.backend.swarm_init(options).await?;
+    Ok(Json::ok(node.to_string()).into_response())
+}
+
+pub(super) async fn join(State(app): Shared, Body(request): Body<wire::JoinRequest>) -> Answer {
+    if app.backend.swarm_state() != SwarmState::Inactive {
+        return Err(Error::already_in_swarm().into());
+    }
+    let options = translate::join_from_wire(&request)?;
+    app.backend.swarm_join(options).await.map_err(Refusal::of_cluster)?;
+    Ok(empty())
+}
+
+pub(super) async fn leave(State(app): Shared, params: Params) -> Answer {
+    let leave = if params.flag("force") { Leave::Force } else { Leave::Gently };
+    app.backend.swarm_leave(leave).await?;
+    Ok(empty())
+}
+
+pub(super) async fn update(State(app): Shared, params: Params, Body(spec): Body<wire::Spec>) -> Answer {
+    let version = params.version("swarm")?;
+    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    if params.flag("rotateManagerUnlockKey") {
+        return Err(Refusal::of_cluster(no_lock()));
+    }
+    let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+    let rotate = Rotate { worker: params.flag("rotateWorkerToken"), manager: params.flag("rotateManagerToken") };
+    app.backend.update_cluster(version, spec, rotate).await.map_err(Refusal::of_cluster)?;
+    Ok(empty())
+}
+
+fn no_lock() -> Error {
+    Error::unimplemented("this version of skep cannot lock its managers yet, so there is no unlock key")
+}
+
+pub(super) async fn unlock_key(State(app): Shared) -> Answer {
+    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    // No key: what clients make of it is that none is set, which is so.
+    Ok(Json::ok(wire::UnlockKeyResponse::default()).into_response())
+}
+
+pub(super) async fn unlock(State(app): Shared) -> Answer {
+    if app.backend.swarm_state() == SwarmState::Inactive {
+        return Err(Error::not_in_swarm().into());
+    }
+    Err(Error::new(ErrorKind::FailedPrecondition, "swarm is not locked").into())
+}

@@ -1,0 +1,145 @@
+//! Nodes.
+
+use skep_model::{Node, NodeDescription, NodeSpec, Role};
+
+use super::{optional, signed, text};
+use crate::error::{Error, ErrorKind};
+use crate::types::meta::ObjectVersion;
+use crate::types::node as wire;
+
+/// The Engine API's words for what nodes are.
+pub(crate) mod words {
+    use skep_model::{Availability, NodeState, Reachability, Role};
+
+    pub(crate) fn role(role: Role) -> &'static str {
+        match role {
+            Role::Worker => "worker",
+            Role::Manager => "manager",
+        }
+    }
+
+    pub(crate) fn availability(availability: Availability) -> &'static str {
+        match availability {
+            Availability::Active => "active",
+            Availability::Pause => "pause",
+            Availability::Drain => "drain",
+        }
+    }
+
+    pub(crate) fn state(state: NodeState) -> &'static str {
+        match state {
+            NodeState::Unknown => "unknown",
+            NodeState::Down => "down",
+            NodeState::Ready => "ready",
+            NodeState::Disconnected => "disconnected",
+        }
+    }
+
+    pub(crate) fn reachability(reachability: Reachability) -> &'static str {
+        match reachability {
+            Reachability::Unknown => "unknown",
+            Reachability::Unreachable => "unreachable",
+            Reachability::Reachable => "reachable",
+        }
+    }
+}
+
+/// Reads a word for what may run on a node; nothing is `active`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] for another word.
+pub fn availability(word: &str) -> Result<skep_model::Availability, Error> {
+    use skep_model::Availability;
+    match word.to_ascii_lowercase().as_str() {
+        "" | "active" => Ok(Availability::Active),
+        "pause" => Ok(Availability::Pause),
+        "drain" => Ok(Availability::Drain),
+        _ => Err(Error::invalid(format!("invalid Availability: {word:?}: expected active, pause or drain"))),
+    }
+}
+
+/// Reads a node's spec.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`] for words that mean nothing.
+pub fn spec_from_wire(spec: &wire::NodeSpec) -> Result<NodeSpec, Error> {
+    let role = match spec.role.to_ascii_lowercase().as_str() {
+        "worker" => Role::Worker,
+        "manager" => Role::Manager,
+        _ => return Err(Error::invalid(format!("invalid Role: {:?}: expected worker or manager", spec.role))),
+    };
+    if spec.availability.is_empty() {
+        return Err(Error::invalid("invalid Availability: \"\": expected active, pause or drain"));
+    }
+    Ok(NodeSpec {
+        name: optional(&spec.name),
+        labels: spec.labels.clone(),
+        role,
+        availability: availability(&spec.availability)?,
+    })
+}
+
+/// Refuses a change of role, as there can be only one manager so far.
+///
+/// # Errors
+/// [`ErrorKind::FailedPrecondition`] for demoting, [`ErrorKind::Unimplemented`] for promoting.
+pub fn check_role(old: Role, new: Role) -> Result<(), Error> {
+    match (old, new) {
+        (Role::Manager, Role::Worker) => {
+            Err(Error::new(ErrorKind::FailedPrecondition, "attempting to demote the last manager of the swarm"))
+        }
+        (Role::Worker, Role::Manager) => {
+            Err(Error::unimplemented("this version of skep has one manager per swarm: a worker cannot be promoted yet"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a node.
+#[must_use]
+pub fn to_wire(node: &Node) -> wire::Node {
+    wire::Node {
+        id: node.id.to_string(),
+        version: ObjectVersion { index: node.meta.version.0 },
+        created_at: node.meta.created.into(),
+        updated_at: node.meta.updated.into(),
+        spec: wire::NodeSpec {
+            name: text(node.spec.name.as_ref()),
+            labels: node.spec.labels.clone(),
+            role: words::role(node.spec.role).to_owned(),
+            availability: words::availability(node.spec.availability).to_owned(),
+        },
+        description: node.description.as_ref().map(description).unwrap_or_default(),
+        status: wire::NodeStatus {
+            state: words::state(node.status.state).to_owned(),
+            message: node.status.message.clone(),
+            addr: node.status.addr.map(|a| a.to_string()).unwrap_or_default(),
+        },
+        manager_status: node.manager.as_ref().map(|m| wire::ManagerStatus {
+            leader: m.leader,
+            reachability: words::reachability(m.reachability).to_owned(),
+            addr: m.addr.to_string(),
+        }),
+    }
+}
+
+fn description(description: &NodeDescription) -> wire::NodeDescription {
+    let plugin = |(kind, name): (&str, &str)| wire::PluginDescription { kind: kind.to_owned(), name: name.to_owned() };
+    wire::NodeDescription {
+        hostname: description.hostname.clone(),
+        platform: wire::Platform {
+            architecture: description.platform.architecture.clone(),
+            os: description.platform.os.clone(),
+        },
+        resources: wire::NodeResources {
+            nano_cpus: signed(description.resources.nano_cpus),
+            memory_bytes: signed(description.resources.memory),
+        },
+        engine: wire::EngineDescription {
+            engine_version: description.engine.version.clone(),
+            labels: description.engine.labels.clone(),
+            plugins: [("Log", "json-file"), ("Network", "overlay"), ("Volume", "local")].map(plugin).to_vec(),
+        },
+        tls_info: wire::TlsInfo::default(),
+    }
+}
