@@ -51,7 +51,13 @@ impl Turn {
         let slots = SLOTS as u64;
         let next = (hash(candidate.name, 0x5eed_0001) % slots) as usize;
         let step = (hash(candidate.name, 0x5eed_0002) % (slots - 1) + 1) as usize;
-        Self { index: u32::try_from(index).unwrap_or(u32::MAX), weight: u64::from(candidate.weight), credit: 0, next, step }
+        Self {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            weight: u64::from(candidate.weight),
+            credit: 0,
+            next,
+            step,
+        }
     }
 
     /// Whether it claims a slot in this round: the heaviest in every round, others in proportion.
@@ -90,8 +96,7 @@ mod tests {
     use super::*;
 
     fn by_name(names: &[String], weights: &[u32]) -> Vec<String> {
-        let candidates: Vec<_> =
-            names.iter().zip(weights).map(|(name, &weight)| Candidate { name, weight }).collect();
+        let candidates: Vec<_> = names.iter().zip(weights).map(|(name, &weight)| Candidate { name, weight }).collect();
         table(&candidates).into_iter().map(|i| names[i as usize].clone()).collect()
     }
 

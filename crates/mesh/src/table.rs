@@ -132,8 +132,12 @@ pub struct Tables {
 /// the smaller id has it.
 #[must_use]
 pub fn compile(desired: &Desired) -> Tables {
-    let nodes: BTreeMap<&NodeId, Ipv4Addr> =
-        desired.members.iter().filter(|m| m.alive && m.node != desired.node.id).map(|m| (&m.node, m.underlay)).collect();
+    let nodes: BTreeMap<&NodeId, Ipv4Addr> = desired
+        .members
+        .iter()
+        .filter(|m| m.alive && m.node != desired.node.id)
+        .map(|m| (&m.node, m.underlay))
+        .collect();
     let mut tables = Tables {
         node: NodeFacts {
             underlay: desired.node.underlay,

@@ -9,12 +9,24 @@ use crate::datapath::DatapathError;
 /// Oldest kernel with everything that the programs use.
 const OLDEST: (u32, u32) = (5, 15);
 
+/// First kernel where several programs share a device in a known order, and a link to one of them can be pinned.
+const TCX: (u32, u32) = (6, 6);
+
+fn release() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned())
+}
+
+/// Whether programs can be attached by TCX links.
+pub(super) fn has_tcx() -> bool {
+    version(&release()).is_some_and(|v| v >= TCX)
+}
+
 /// Whether the routing mesh can work here.
 ///
 /// # Errors
 /// What is missing: privileges, a newer kernel, or an option that the kernel was built without.
 pub fn check_kernel() -> Result<(), DatapathError> {
-    let found = nix::sys::utsname::uname().map_or_else(|_| String::new(), |u| u.release().to_string_lossy().into_owned());
+    let found = release();
     if version(&found).is_some_and(|v| v < OLDEST) {
         return Err(DatapathError::KernelTooOld { found });
     }

@@ -34,7 +34,14 @@ fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
 
 fn local(task: char, n: u8) -> LocalTask {
     let addr = [10, 0, 1, n].into();
-    LocalTask { task: id(task), addr, host_ifindex: 100 + u32::from(n), mac: [2; 6], state: EndpointState::Ready, host_ports: vec![] }
+    LocalTask {
+        task: id(task),
+        addr,
+        host_ifindex: 100 + u32::from(n),
+        mac: [2; 6],
+        state: EndpointState::Ready,
+        host_ports: vec![],
+    }
 }
 
 /// Nodes a (own) and b; service s on 8080 with task 1 here and task 2 there.

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/*
+ * What the programs need of the kernel's interface, written down here so that building them needs no kernel headers. Numbers and
+ * layouts are those of the kernel's stable user-space interface.
+ */
+#pragma once
+
+typedef unsigned char __u8;
+typedef unsigned short __u16;
+typedef unsigned int __u32;
+typedef unsigned long long __u64;
+typedef int __s32;
+typedef long long __s64;
+typedef __u16 __be16;
+typedef __u32 __be32;
+typedef _Bool bool;
+#define true 1
+#define false 0
+#define NULL ((void *)0)
+
+#define SEC(name) __attribute__((section(name), used))
+#define __always_inline inline __attribute__((always_inline))
+#define __noinline __attribute__((noinline))
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+
+/* Fields of a map's definition in BTF. */
+#define __uint(name, val) int (*name)[val]
+#define __type(name, val) typeof(val) *name
+#define __array(name, val) typeof(val) *name[]
+
+/* All targets are little endian. */
+#define bpf_htons(x) ((__be16)__builtin_bswap16(x))
+#define bpf_ntohs(x) ((__u16)__builtin_bswap16(x))
+#define bpf_htonl(x) ((__be32)__builtin_bswap32(x))
+#define bpf_ntohl(x) ((__u32)__builtin_bswap32(x))
+
+enum {
+	MAP_TYPE_HASH = 1,
+	MAP_TYPE_ARRAY = 2,
+	MAP_TYPE_PERCPU_ARRAY = 6,
+	MAP_TYPE_LRU_HASH = 9,
+	MAP_TYPE_HASH_OF_MAPS = 13,
+};
+
+enum { PIN_BY_NAME = 1 };
+enum { UPDATE_ANY = 0, UPDATE_NOEXIST = 1 };
+enum { MAP_NO_PREALLOC = 1 };
+
+/* Verdicts. With TCX, UNSPEC lets the next program decide; with clsact, OK ends the classification. */
+enum { VERDICT_NEXT = -1, VERDICT_OK = 0, VERDICT_DROP = 2 };
+
+/* Flags of helpers. */
+enum {
+	F_INGRESS = 1 << 0,
+	F_RECOMPUTE_CSUM = 1 << 0,
+	F_PSEUDO_HDR = 1 << 4,
+	F_MARK_MANGLED_0 = 1 << 5,
+	F_ZERO_CSUM_TX = 1 << 1,
+};
+enum { ADJ_ROOM_MAC = 1 };
+enum { PACKET_HOST = 0 };
+
+struct __sk_buff {
+	__u32 len;
+	__u32 pkt_type;
+	__u32 mark;
+	__u32 queue_mapping;
+	__u32 protocol;
+	__u32 vlan_present;
+	__u32 vlan_tci;
+	__u32 vlan_proto;
+	__u32 priority;
+	__u32 ingress_ifindex;
+	__u32 ifindex;
+	__u32 tc_index;
+	__u32 cb[5];
+	__u32 hash;
+	__u32 tc_classid;
+	__u32 data;
+	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__u64 flow_keys;
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	__u64 sk;
+	__u32 gso_size;
+	__u8 tstamp_type;
+	__u8 pad[3];
+	__u64 hwtstamp;
+};
+
+/* Addresses in it are in host byte order. Kernels before 6.0 know it without the last member. */
+struct tunnel_key {
+	__u32 tunnel_id;
+	__u32 remote_ipv4;
+	__u32 remote_ipv6_rest[3];
+	__u8 tos;
+	__u8 ttl;
+	__u16 ext;
+	__u32 label;
+	__u32 local_ipv4;
+	__u32 local_ipv6_rest[3];
+};
+#define TUNNEL_KEY_OLD __builtin_offsetof(struct tunnel_key, local_ipv4)
+
+struct ethhdr {
+	__u8 dst[6];
+	__u8 src[6];
+	__be16 proto;
+};
+
+struct iphdr {
+	__u8 version_ihl;
+	__u8 tos;
+	__be16 total;
+	__be16 id;
+	__be16 fragment;
+	__u8 ttl;
+	__u8 proto;
+	__u16 check;
+	__be32 saddr;
+	__be32 daddr;
+};
+
+struct tcphdr {
+	__be16 sport;
+	__be16 dport;
+	__be32 seq;
+	__be32 ack;
+	__u8 offset;
+	__u8 flags;
+	__be16 window;
+	__u16 check;
+	__be16 urgent;
+};
+
+struct udphdr {
+	__be16 sport;
+	__be16 dport;
+	__be16 len;
+	__u16 check;
+};
+
+struct icmphdr {
+	__u8 type;
+	__u8 code;
+	__u16 check;
+	__be32 rest;
+};
+
+enum { ETHERTYPE_IPV4 = 0x0800 };
+enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17 };
+enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
+enum { FRAGMENT_OFFSET = 0x1fff, FRAGMENT_MORE = 0x2000, FRAGMENT_NEVER = 0x4000 };
+enum { ICMP_UNREACHABLE = 3, ICMP_TIME_EXCEEDED = 11, ICMP_BAD_PARAMETER = 12, ICMP_PORT_UNREACHABLE = 3 };
+
+static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
+static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static __u32 (*bpf_get_prandom_u32)(void) = (void *)7;
+static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags) = (void *)9;
+static long (*bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)11;
+static long (*bpf_skb_get_tunnel_key)(struct __sk_buff *skb, struct tunnel_key *key, __u32 size, __u64 flags) = (void *)20;
+static long (*bpf_skb_set_tunnel_key)(struct __sk_buff *skb, struct tunnel_key *key, __u32 size, __u64 flags) = (void *)21;
+static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
+static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)26;
+static __s64 (*bpf_csum_diff)(const void *from, __u32 from_size, const void *to, __u32 to_size, __u32 seed) = (void *)28;
+static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;
+static long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
+static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
+static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
+static long (*bpf_redirect_neigh)(__u32 ifindex, void *params, int plen, __u64 flags) = (void *)152;
+static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
+static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;
