@@ -32,18 +32,18 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } addresses SEC(".maps");
 
-/* Published ports and who serves them. Asked for new flows only. */
+/* Published ports and who serves them. Asked for new flows only. Sizes instead of types: a map of maps takes no type information. */
 struct {
 	__uint(type, MAP_TYPE_HASH_OF_MAPS);
 	__uint(max_entries, 16384);
 	__uint(map_flags, MAP_NO_PREALLOC);
-	__type(key, struct frontend_key);
+	__uint(key_size, sizeof(struct frontend_key));
 	__uint(value_size, sizeof(__u32));
 	__uint(pinning, PIN_BY_NAME);
 	__array(values, struct {
 		__uint(type, MAP_TYPE_ARRAY);
 		__uint(max_entries, 1);
-		__type(key, __u32);
+		__uint(key_size, sizeof(__u32));
 		__uint(value_size, sizeof(struct frontend));
 	});
 } frontends SEC(".maps");

@@ -1,0 +1,246 @@
+//! Nodes, tasks and a client as network namespaces on one bridge, made with plain `ip` commands, for tests of the real data plane.
+//!
+//! Names carry the process id, so that tests may run at the same time; dropping the lab removes everything.
+
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part")]
+
+mod netns;
+mod talk;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use skep_mesh::{
+    Applied, Bpf, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, MapSizes, OwnNode, compile,
+};
+use skep_model::{
+    EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, Protocol, PublishMode, PublishedPort, ServiceEntry, ServiceId,
+    TaskId, Version,
+};
+
+pub use netns::Netns;
+pub use talk::{Answer, ask_on, ask_tcp, ask_udp, ask_udp_on, serve};
+
+/// What a node's devices can carry on the overlay of an underlay of 1500 bytes.
+const OVERLAY_MTU: u16 = 1450;
+
+/// How programs are attached.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Attach {
+    Best,
+    Clsact,
+}
+
+/// A node: a namespace with a daemon's worth of data plane.
+pub struct Node {
+    pub id: NodeId,
+    pub ns: Netns,
+    pub bpf: Option<Box<Bpf>>,
+    pub pins: PathBuf,
+    pub alive: bool,
+    pub underlay: Ipv4Addr,
+    pub second: Ipv4Addr,
+    pub overlay: Ipv4Addr,
+}
+
+/// A task: a namespace behind a veth pair of its node, with servers in it.
+pub struct Task {
+    pub id: TaskId,
+    pub service: ServiceId,
+    pub node: usize,
+    pub addr: Ipv4Addr,
+    pub ns: Netns,
+    pub veth: String,
+    pub state: EndpointState,
+    pub host_ports: Vec<PublishedPort>,
+}
+
+/// The whole picture.
+pub struct Lab {
+    pub bridge: Netns,
+    pub client: Netns,
+    pub nodes: Vec<Node>,
+    pub tasks: Vec<Task>,
+    pub services: Vec<ServiceEntry>,
+    pub network: NetworkId,
+    dir: tempfile::TempDir,
+}
+
+/// The client's address.
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
+
+/// A port published in ingress mode.
+pub fn ingress(protocol: Protocol, published: u16, target: u16) -> PublishedPort {
+    let number = |n: u16| n.try_into().unwrap();
+    PublishedPort { protocol, target: number(target), published: number(published), mode: PublishMode::Ingress }
+}
+
+impl Lab {
+    /// A client and `count` nodes; no tasks, nothing published, programs attached.
+    pub fn new(count: u8) -> Self {
+        Self::with(count, Attach::Best)
+    }
+
+    pub fn with(count: u8, attach: Attach) -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "tests of the data plane make network namespaces: run them as root");
+        let bridge = Netns::new("br");
+        bridge.ip("link add br0 type bridge");
+        bridge.ip("link set br0 up");
+        let client = Netns::new("cl");
+        plug(&bridge, &client, "cl");
+        client.ip(&format!("addr add {CLIENT}/24 dev eth0"));
+        let dir = tempfile::tempdir().unwrap();
+        let nodes = (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach)).collect();
+        let network = NetworkId::random();
+        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, dir };
+        lab.apply();
+        lab
+    }
+
+    /// A service with these ports and a task on each of these nodes, serving on port 80 over both protocols.
+    pub fn service(&mut self, ports: &[PublishedPort], nodes: &[usize]) -> ServiceId {
+        let id = ServiceId::random();
+        let entry =
+            ServiceEntry { id: id.clone(), name: "web".into(), version: Version::default(), ports: ports.to_vec(), virtual_ips: vec![] };
+        self.services.push(entry);
+        for &node in nodes {
+            self.task(&id, node);
+        }
+        self.apply();
+        id
+    }
+
+    /// One more task; not applied yet. Returns its index.
+    pub fn task(&mut self, service: &ServiceId, node: usize) -> usize {
+        let n = self.tasks.len();
+        let addr = Ipv4Addr::new(10, 0, 1, 1 + u8::try_from(n).unwrap());
+        let veth = format!("t{n}");
+        let host = &self.nodes[node].ns;
+        let ns = Netns::new(&veth);
+        host.ip(&format!("link add {veth} mtu {OVERLAY_MTU} type veth peer name eth0 netns {}", ns.name()));
+        host.ip(&format!("addr add 169.254.1.1/32 dev {veth}"));
+        host.ip(&format!("link set {veth} up"));
+        host.ip(&format!("route add {addr}/32 dev {veth}"));
+        ns.ip(&format!("link set eth0 mtu {OVERLAY_MTU}"));
+        ns.ip(&format!("addr add {addr}/32 dev eth0"));
+        ns.ip("link set eth0 up");
+        ns.ip("route add 169.254.1.1 dev eth0 scope link");
+        ns.ip("route add default via 169.254.1.1");
+        serve(&ns, addr, 80);
+        let task = TaskId::random();
+        let (service, state) = (service.clone(), EndpointState::Ready);
+        self.tasks.push(Task { id: task, service, node, addr, ns, veth, state, host_ports: vec![] });
+        n
+    }
+
+    /// Brings every node's data plane to the lab's picture.
+    pub fn apply(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.apply_on(node).unwrap();
+        }
+    }
+
+    pub fn apply_on(&mut self, node: usize) -> Result<Applied, DatapathError> {
+        let tables = compile(&self.desired(node));
+        let Node { ns, bpf, .. } = &mut self.nodes[node];
+        let Some(bpf) = bpf.as_mut() else { return Ok(Applied::default()) };
+        ns.run(|| bpf.apply(&tables))
+    }
+
+    /// What `node` should be like.
+    pub fn desired(&self, node: usize) -> Desired {
+        let own = &self.nodes[node];
+        let index = |name: &str| own.ns.ifindex(name);
+        let members = self.nodes.iter().map(|n| Member {
+            node: n.id.clone(),
+            hostname: n.ns.name().to_owned(),
+            underlay: n.underlay,
+            overlay: n.overlay,
+            alive: n.alive,
+        });
+        let endpoints = self.tasks.iter().map(|t| LocatedEndpoint {
+            key: EndpointKey { network: self.network.clone(), task: t.id.clone() },
+            owner: self.nodes[t.node].id.clone(),
+            record: EndpointRecord { service: t.service.clone(), addr: t.addr, state: t.state, weight: 1, aliases: vec![] },
+        });
+        let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| LocalTask {
+            task: t.id.clone(),
+            addr: t.addr,
+            host_ifindex: index(&t.veth),
+            mac: t.ns.mac("eth0"),
+            state: t.state,
+            host_ports: t.host_ports.clone(),
+        });
+        Desired {
+            node: OwnNode {
+                id: own.id.clone(),
+                underlay: own.underlay,
+                overlay: own.overlay,
+                addresses: BTreeSet::from([own.underlay, own.second]),
+            },
+            devices: Devices {
+                loopback: index("lo"),
+                overlay: index("skep-vx"),
+                overlay_mtu: OVERLAY_MTU,
+                uplinks: BTreeSet::from([index("eth0")]),
+            },
+            members: members.collect(),
+            services: self.services.clone(),
+            endpoints: endpoints.collect(),
+            local_tasks: locals.collect(),
+        }
+    }
+}
+
+impl Node {
+    fn new(n: u8, bridge: &Netns, pins: PathBuf, attach: Attach) -> Self {
+        let ns = Netns::new(&format!("n{n}"));
+        let (underlay, second, overlay) = ([10, 99, 0, n].into(), [10, 99, 0, 200 + n].into(), Ipv4Addr::new(10, 0, 0, n));
+        plug(bridge, &ns, &format!("n{n}"));
+        ns.ip(&format!("addr add {underlay}/24 dev eth0"));
+        ns.ip(&format!("addr add {second}/24 dev eth0"));
+        ns.ip("link add skep-vx type vxlan external dstport 4789 nolearning");
+        ns.ip(&format!("link set skep-vx mtu {OVERLAY_MTU} up"));
+        ns.ip(&format!("addr add {overlay}/32 dev skep-vx"));
+        ns.sysctl("net/ipv4/conf/lo/route_localnet", "1");
+        ns.sysctl("net/ipv4/conf/lo/accept_local", "1");
+        let mut node = Self { id: NodeId::random(), ns, bpf: None, pins, alive: true, underlay, second, overlay };
+        node.start(attach);
+        node
+    }
+
+    /// Starts its "daemon".
+    pub fn start(&mut self, attach: Attach) {
+        let sizes = MapSizes { flows: 16_384, frontends: 1024, backends: 1024 };
+        let bpf = self.ns.run(|| match attach {
+            Attach::Best => Bpf::open(&self.pins, sizes),
+            Attach::Clsact => Bpf::open_with_clsact(&self.pins, sizes),
+        });
+        self.bpf = Some(Box::new(bpf.unwrap()));
+    }
+
+    pub fn bpf(&self) -> &Bpf {
+        self.bpf.as_ref().unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(bpf) = self.bpf.take()
+            && let Err(error) = self.ns.run(|| bpf.close_and_remove())
+        {
+            eprintln!("{}: {error}", self.ns.name());
+        }
+        // A daemon that was "killed" left its mount.
+        let _ = nix::mount::umount2(&self.pins, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// A cable from the bridge to the namespace's eth0.
+fn plug(bridge: &Netns, ns: &Netns, port: &str) {
+    bridge.ip(&format!("link add {port} type veth peer name eth0 netns {}", ns.name()));
+    bridge.ip(&format!("link set {port} master br0 up"));
+    ns.ip("link set eth0 up");
+    ns.ip("link set lo up");
+}

@@ -1,0 +1,118 @@
+//! Servers that say who asked, and clients that ask.
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use super::Netns;
+
+/// Long enough for a busy machine; nothing that works takes a hundredth of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves on `port` of every address, TCP and UDP: each request is answered with "<own address> <peer's address>". TCP requests are
+/// HTTP-like (up to an empty line), any number per connection; UDP answers repeat the length of the request.
+pub fn serve(ns: &Netns, own: Ipv4Addr, port: u16) {
+    let tcp = ns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    let udp = ns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    thread::spawn(move || {
+        for stream in tcp.incoming().flatten() {
+            thread::spawn(move || answer(stream, own));
+        }
+    });
+    thread::spawn(move || {
+        let mut buffer = vec![0; 65536];
+        while let Ok((length, peer)) = udp.recv_from(&mut buffer) {
+            let mut text = format!("{own} {peer} ").into_bytes();
+            text.resize(length.max(text.len()), b'.');
+            let _ = udp.send_to(&text, peer);
+        }
+    });
+}
+
+fn answer(mut stream: TcpStream, own: Ipv4Addr) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let peer = stream.peer_addr()?;
+    let body = format!("{own} {peer}");
+    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let (mut buffer, mut filled) = (vec![0; 4096], 0);
+    loop {
+        let read = stream.read(&mut buffer[filled..])?;
+        if read == 0 {
+            return Ok(());
+        }
+        filled += read;
+        while let Some(end) = buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") {
+            let closing = buffer[..end].windows(17).any(|w| w == b"Connection: close");
+            stream.write_all(response.as_bytes())?;
+            buffer.copy_within(end + 4..filled, 0);
+            filled -= end + 4;
+            if closing {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Sends one request over a connection and returns the answer's body: "<server's address> <peer's address>".
+pub fn ask_on(stream: &mut TcpStream) -> io::Result<String> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n")?;
+    let mut text = String::new();
+    let mut buffer = [0; 1024];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.rsplit(' ').next().and_then(|n| n.parse::<usize>().ok());
+        if Some(body.len()) == length {
+            return Ok(body.to_owned());
+        }
+    }
+}
+
+/// Asks once over a new connection.
+pub fn ask_tcp(to: Ipv4Addr, port: u16) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, port)), PATIENCE)?;
+    Ok(Answer::parse(&ask_on(&mut stream)?))
+}
+
+/// Sends a datagram of `length` bytes from a new socket; the answer must be as long.
+pub fn ask_udp(to: Ipv4Addr, port: u16, length: usize) -> io::Result<Answer> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((to, port))?;
+    ask_udp_on(&socket, length)
+}
+
+pub fn ask_udp_on(socket: &UdpSocket, length: usize) -> io::Result<Answer> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(&vec![b'x'; length])?;
+    let mut buffer = vec![0; 65536];
+    let read = socket.recv(&mut buffer)?;
+    assert!(read >= length, "asked with {length} bytes, answered with {read}");
+    Ok(Answer::parse(&String::from_utf8_lossy(&buffer[..read])))
+}
+
+/// Who answered, and whom it saw.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answer {
+    pub server: Ipv4Addr,
+    pub peer: SocketAddr,
+}
+
+impl Answer {
+    pub fn parse(text: &str) -> Self {
+        let mut words = text.split_whitespace();
+        Self { server: words.next().unwrap().parse().unwrap(), peer: words.next().unwrap().parse().unwrap() }
+    }
+
+    pub fn peer_ip(&self) -> Ipv4Addr {
+        match self.peer.ip() {
+            IpAddr::V4(addr) => addr,
+            IpAddr::V6(addr) => panic!("{addr}"),
+        }
+    }
+}
