@@ -1,0 +1,194 @@
+//! `image`, and its short forms `images` and `load`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use http_body_util::BodyExt as _;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::shared::{self, InspectFlags, segment};
+use crate::client::file_body;
+use crate::output::{Listing, Row, ago, decimal_size, short_id};
+use crate::session::Session;
+use crate::view::View as _;
+
+/// The verbs of images.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List images
+    Ls(ListFlags),
+    /// Load images from an archive
+    Load(LoadFlags),
+    /// Remove images
+    Rm {
+        /// Remove although something uses it
+        #[arg(short, long)]
+        force: bool,
+        /// References or identifiers
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+    /// Show images as JSON
+    Inspect(InspectFlags),
+    /// Give an image another name
+    Tag {
+        /// The image
+        source: String,
+        /// The new name, with or without a tag
+        target: String,
+    },
+}
+
+/// Flags of `image ls`.
+#[derive(Debug, Args)]
+pub struct ListFlags {
+    #[command(flatten)]
+    list: shared::ListFlags,
+    /// Show whole identifiers
+    #[arg(long)]
+    no_trunc: bool,
+    /// Show also images without a name
+    #[arg(short, long)]
+    all: bool,
+    /// Show only this repository, or repository:tag
+    repository: Option<String>,
+}
+
+/// Flags of `image load`.
+#[derive(Debug, Args)]
+pub struct LoadFlags {
+    /// The archive; otherwise stdin
+    #[arg(short, long)]
+    input: Option<PathBuf>,
+    /// Show nothing of the progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Carries out a verb.
+pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Ls(flags) => list(session, flags).await,
+        Command::Load(flags) => load(session, flags).await,
+        Command::Rm { force, images } => {
+            let query = if force { vec![("force", "1".to_owned())] } else { Vec::new() };
+            for image in images {
+                match session.client.delete(&format!("/images/{}", segment(&image)), &query).await {
+                    Ok(removed) => show_removed(session, &removed)?,
+                    Err(error) => session.report(&error),
+                }
+            }
+            Ok(())
+        }
+        Command::Inspect(flags) => {
+            let path = |name: &str| format!("/images/{}/json", segment(name));
+            shared::inspect(session, &flags, path, &[], |v| crate::output::indent(&v.to_string())).await
+        }
+        Command::Tag { source, target } => {
+            let (repository, tag) = split_tag(&target);
+            let query = [("repo", repository.to_owned()), ("tag", tag.unwrap_or_default().to_owned())];
+            session.client.post(&format!("/images/{}/tag", segment(&source)), &query, &Value::Null).await?;
+            Ok(())
+        }
+    }
+}
+
+fn show_removed(session: &mut Session, removed: &Value) -> anyhow::Result<()> {
+    for entry in removed.list("") {
+        for key in ["Untagged", "Deleted"] {
+            if let Some(text) = entry[key].as_str() {
+                session.line(format!("{key}: {text}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A colon after the last slash begins a tag; one before it, a port.
+fn split_tag(reference: &str) -> (&str, Option<&str>) {
+    match reference.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (reference, None),
+    }
+}
+
+/// `image ls`.
+pub(super) async fn list(session: &mut Session, mut flags: ListFlags) -> anyhow::Result<()> {
+    flags.list.filter.extend(flags.repository.take().map(|r| format!("reference={r}")));
+    let mut query = flags.list.query()?;
+    if flags.all {
+        query.push(("all", "1".to_owned()));
+    }
+    let images = session.client.get("/images/json", &query).await?;
+    let mut images: Vec<&Value> = images.list("").iter().collect();
+    images.sort_by_key(|i| -i.int("/Created"));
+    let now = Timestamp::now();
+    let rows = images.into_iter().flat_map(|image| image_rows(image, flags.no_trunc, now)).collect();
+    let columns = &[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("Size", "SIZE"),
+    ];
+    flags.list.show(session, &Listing { columns, further: &[], rows })
+}
+
+fn image_rows(image: &Value, whole: bool, now: Timestamp) -> Vec<Row> {
+    let mut names = image.texts("/RepoTags");
+    if names.is_empty() {
+        names.push("<none>:<none>");
+    }
+    let id = if whole { image.text("/Id") } else { short_id(image.text("/Id")) };
+    let created = Timestamp::from_second(image.int("/Created")).map(|t| t.to_string()).unwrap_or_default();
+    let row = |name: &str| {
+        let (repository, tag) = split_tag(name);
+        vec![
+            ("Repository", repository.to_owned()),
+            ("Tag", tag.unwrap_or("<none>").to_owned()),
+            ("ID", id.to_owned()),
+            ("CreatedSince", ago(&created, now)),
+            ("Size", decimal_size(image.int("/Size"))),
+        ]
+    };
+    names.into_iter().map(row).collect()
+}
+
+/// `image load`.
+pub(super) async fn load(session: &mut Session, flags: LoadFlags) -> anyhow::Result<()> {
+    let body = match &flags.input {
+        Some(path) => file_body(
+            tokio::fs::File::open(path).await.with_context(|| format!("cannot read the archive {}", path.display()))?,
+        ),
+        None => file_body(tokio::io::stdin()),
+    };
+    let quiet = if flags.quiet { "1" } else { "0" };
+    let mut answer = session.client.upload("/images/load", &[("quiet", quiet.to_owned())], body).await?;
+    let mut lines = super::system::Lines::default();
+    while let Some(frame) = answer.frame().await {
+        let Ok(bytes) = frame?.into_data() else { continue };
+        for message in lines.push(&bytes)? {
+            if let Some(error) = message["error"].as_str() {
+                anyhow::bail!("{error}");
+            }
+            if let Some(text) = message["stream"].as_str() {
+                session.line(text.trim_end())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags() {
+        assert_eq!(split_tag("web:1"), ("web", Some("1")));
+        assert_eq!(split_tag("host:5000/web"), ("host:5000/web", None));
+        assert_eq!(split_tag("host:5000/web:2"), ("host:5000/web", Some("2")));
+    }
+}

@@ -1,0 +1,70 @@
+//! The tree of subcommands: one file per noun.
+
+mod container;
+mod image;
+mod network;
+mod node;
+mod service;
+mod shared;
+mod swarm;
+mod system;
+mod tasks;
+
+use clap::Subcommand;
+
+use crate::session::Session;
+
+/// What skep can ask a daemon for: docker's verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the versions of this program and of the daemon
+    Version(system::VersionFlags),
+    /// Show the daemon's state
+    Info(system::InfoFlags),
+    /// Make, join, change and leave a swarm
+    #[command(subcommand)]
+    Swarm(swarm::Command),
+    /// The machines of the swarm
+    #[command(subcommand)]
+    Node(node::Command),
+    /// What the swarm runs
+    #[command(subcommand)]
+    Service(Box<service::Command>),
+    /// The swarm's networks
+    #[command(subcommand)]
+    Network(network::Command),
+    /// This node's images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// List this node's images (image ls)
+    Images(image::ListFlags),
+    /// Load images from an archive (image load)
+    Load(image::LoadFlags),
+    /// List this node's containers
+    Ps(container::PsFlags),
+    /// Show what a container wrote
+    Logs(container::LogsFlags),
+    /// Show an object of any kind as JSON
+    Inspect(container::InspectFlags),
+    /// Show what happens, as it happens
+    Events(system::EventsFlags),
+}
+
+/// Carries out a command.
+pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Version(flags) => system::version(session, flags).await,
+        Command::Info(flags) => system::info(session, flags).await,
+        Command::Swarm(command) => swarm::run(session, command).await,
+        Command::Node(command) => node::run(session, command).await,
+        Command::Service(command) => Box::pin(service::run(session, *command)).await,
+        Command::Network(command) => network::run(session, command).await,
+        Command::Image(command) => image::run(session, command).await,
+        Command::Images(flags) => image::list(session, flags).await,
+        Command::Load(flags) => image::load(session, flags).await,
+        Command::Ps(flags) => container::list(session, flags).await,
+        Command::Logs(flags) => container::logs(session, flags).await,
+        Command::Inspect(flags) => container::inspect(session, flags).await,
+        Command::Events(flags) => system::events(session, flags).await,
+    }
+}
