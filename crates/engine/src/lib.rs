@@ -14,6 +14,8 @@
 pub mod backend;
 pub mod error;
 mod events;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod routes;
 mod server;
 mod stream;

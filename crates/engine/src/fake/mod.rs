@@ -1,0 +1,263 @@
+//! A backend in memory, for tests of the API and of its clients: one node, whose tasks "run" as soon as they are asked for.
+
+mod node;
+mod state;
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::backend::Backend;
+use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
+use crate::backend::container::ContainerInfo;
+use crate::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
+use crate::backend::node::{NodeInfo, SwarmState};
+use crate::backend::swarm::{InitOptions, JoinOptions, Leave};
+use crate::error::{Error, ErrorKind};
+use state::State;
+
+/// The backend. Images of any name can be run; only [`FakeBackend::with_image`] and loading make one show.
+#[derive(Debug)]
+pub struct FakeBackend {
+    state: Mutex<State>,
+    changes: broadcast::Sender<SwarmChange>,
+}
+
+impl Default for FakeBackend {
+    fn default() -> Self {
+        let (changes, _) = broadcast::channel(1024);
+        Self { state: Mutex::default(), changes }
+    }
+}
+
+impl FakeBackend {
+    /// A node in no swarm.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Puts an image on the node.
+    pub fn with_image(&self, reference: &ImageRef) {
+        self.state().images.push(node::image(Some(reference.clone())));
+    }
+
+    /// Makes the node a worker of somebody else's swarm.
+    pub fn make_worker(&self) {
+        self.state().joined = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the swarm and tells who listens.
+    fn change<T>(&self, f: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
+        let mut state = self.state();
+        state.managed()?;
+        let before = state.view.clone();
+        let result = f(&mut state)?;
+        for change in state::differences(before.as_ref(), state.view.as_ref()) {
+            // Nobody listening is no error.
+            let _ = self.changes.send(change);
+        }
+        Ok(result)
+    }
+}
+
+#[async_trait]
+impl Backend for FakeBackend {
+    fn swarm_state(&self) -> SwarmState {
+        self.state().swarm_state()
+    }
+
+    async fn info(&self) -> Result<NodeInfo, Error> {
+        Ok(node::info(&self.state()))
+    }
+
+    async fn swarm_init(&self, options: InitOptions) -> Result<NodeId, Error> {
+        let mut state = self.state();
+        if state.swarm_state() != SwarmState::Inactive {
+            return Err(Error::already_in_swarm());
+        }
+        Ok(state.start_swarm(&options))
+    }
+
+    async fn swarm_join(&self, options: JoinOptions) -> Result<(), Error> {
+        if !options.token.starts_with("SWMTKN-1-") {
+            return Err(Error::invalid("invalid join token"));
+        }
+        if !options.token.ends_with("-good") {
+            return Err(Error::invalid("A valid join token is necessary to join this cluster"));
+        }
+        self.make_worker();
+        Ok(())
+    }
+
+    async fn swarm_leave(&self, leave: Leave) -> Result<(), Error> {
+        let mut state = self.state();
+        match (state.swarm_state(), leave) {
+            (SwarmState::Inactive, _) => Err(Error::not_in_swarm()),
+            (SwarmState::Manager, Leave::Gently) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
+            )),
+            _ => {
+                state.view = None;
+                state.joined = false;
+                Ok(())
+            }
+        }
+    }
+
+    async fn image_load(
+        &self,
+        mut archive: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error> {
+        let mut size = 0;
+        let mut name = Vec::new();
+        while let Some(part) = archive.next().await {
+            let part = part.map_err(|e| Error::invalid(e.to_string()))?;
+            size += part.len() as u64;
+            name.extend_from_slice(&part);
+        }
+        // The "archive" is the reference of the image that it holds.
+        let reference: ImageRef = std::str::from_utf8(&name)
+            .ok()
+            .and_then(|text| text.trim().parse().ok())
+            .ok_or_else(|| Error::invalid("the archive is no image: neither manifest.json nor index.json is in it"))?;
+        let image = node::image(Some(reference.clone()));
+        let id = image.id.clone();
+        self.state().images.push(image);
+        let layer = LoadEvent::Layer { id: "layer".to_owned(), current: size, total: Some(size) };
+        Ok(stream::iter([Ok(layer), Ok(LoadEvent::Loaded { id, reference: Some(reference) })]).boxed())
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>, Error> {
+        Ok(self.state().images.clone())
+    }
+
+    async fn image(&self, name: &str) -> Result<ImageInfo, Error> {
+        node::find(&self.state().images, name).cloned()
+    }
+
+    async fn image_remove(&self, name: &str, _: Removal) -> Result<Vec<Removed>, Error> {
+        let mut state = self.state();
+        let image = node::find(&state.images, name)?.clone();
+        let reference: Option<ImageRef> = name.parse().ok();
+        if let Some(reference) = reference.filter(|r| image.refs.contains(r) && image.refs.len() > 1) {
+            for other in &mut state.images {
+                other.refs.retain(|r| *r != reference);
+            }
+            return Ok(vec![Removed::Untagged(reference)]);
+        }
+        state.images.retain(|i| i.id != image.id);
+        let untagged = image.refs.into_iter().map(Removed::Untagged);
+        Ok(untagged.chain([Removed::Deleted(image.id)]).collect())
+    }
+
+    async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error> {
+        let mut state = self.state();
+        let id = node::find(&state.images, name)?.id.clone();
+        for image in &mut state.images {
+            image.refs.retain(|r| *r != target);
+            if image.id == id {
+                image.refs.push(target.clone());
+            }
+        }
+        Ok(())
+    }
+
+    async fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {
+        Ok(node::containers(&self.state()))
+    }
+
+    async fn container_logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        let view = self.cluster().await?;
+        let owner = view.tasks.values().find(|t| t.status.container.as_ref().is_some_and(|c| c.id == id));
+        let task = owner.ok_or_else(|| Error::not_found("container", id))?.id.clone();
+        self.task_logs(LogSource::Task(task), options).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, SwarmChange> {
+        BroadcastStream::new(self.changes.subscribe()).filter_map(async |change| change.ok()).boxed()
+    }
+
+    async fn cluster(&self) -> Result<Arc<ClusterView>, Error> {
+        self.state().managed().map(Arc::new)
+    }
+
+    async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
+        self.change(|state| state.update_cluster(version, spec, rotate))
+    }
+
+    async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error> {
+        self.change(|state| state.create_service(spec))
+    }
+
+    async fn update_service(&self, id: &ServiceId, version: Version, spec: ServiceSpec) -> Result<(), Error> {
+        self.change(|state| state.update_service(id, version, spec))
+    }
+
+    async fn rollback_service(&self, id: &ServiceId, version: Version) -> Result<(), Error> {
+        self.change(|state| state.rollback_service(id, version))
+    }
+
+    async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
+        self.change(|state| state.remove_service(id))
+    }
+
+    async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {
+        self.change(|state| state.update_node(id, version, spec))
+    }
+
+    async fn remove_node(&self, id: &NodeId, _: NodeRemoval) -> Result<(), Error> {
+        Err(Error::new(
+            ErrorKind::FailedPrecondition,
+            format!(
+                "node {id} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
+            ),
+        ))
+    }
+
+    async fn task_logs(
+        &self,
+        source: LogSource,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        let view = self.cluster().await?;
+        let of = |task: &&Arc<skep_model::Task>| match &source {
+            LogSource::Service(id) => task.service == *id,
+            LogSource::Task(id) => task.id == *id,
+        };
+        let mut lines = Vec::new();
+        for task in view.tasks.values().filter(of) {
+            let Some(node) = task.node.clone() else { continue };
+            let origin = LogOrigin { node, service: task.service.clone(), task: task.id.clone() };
+            let line = |text: &str| LogLine {
+                origin: origin.clone(),
+                stream: LogStream::Stdout,
+                at: Timestamp::UNIX_EPOCH,
+                data: Bytes::from(format!("{text}\n")),
+            };
+            let written = ["started", "serving"].map(line);
+            let skip =
+                options.tail.map_or(0, |n| written.len().saturating_sub(usize::try_from(n).unwrap_or(usize::MAX)));
+            lines.extend(written.into_iter().skip(skip).map(Ok));
+        }
+        let past = stream::iter(lines);
+        Ok(if options.follow { past.chain(stream::pending()).boxed() } else { past.boxed() })
+    }
+}
