@@ -15,12 +15,12 @@ use skep_mesh::{
     Applied, Bpf, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, MapSizes, OwnNode, compile,
 };
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, Protocol, PublishMode, PublishedPort, ServiceEntry, ServiceId,
-    TaskId, Version,
+    EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, Protocol, PublishMode, PublishedPort,
+    ServiceEntry, ServiceId, TaskId, Version,
 };
 
 pub use netns::Netns;
-pub use talk::{Answer, ask_on, ask_tcp, ask_udp, ask_udp_on, serve};
+pub use talk::{Answer, ask_on, ask_tcp, ask_udp, ask_udp_on, connect_from, is_refused, serve};
 
 /// What a node's devices can carry on the overlay of an underlay of 1500 bytes.
 const OVERLAY_MTU: u16 = 1450;
@@ -101,8 +101,13 @@ impl Lab {
     /// A service with these ports and a task on each of these nodes, serving on port 80 over both protocols.
     pub fn service(&mut self, ports: &[PublishedPort], nodes: &[usize]) -> ServiceId {
         let id = ServiceId::random();
-        let entry =
-            ServiceEntry { id: id.clone(), name: "web".into(), version: Version::default(), ports: ports.to_vec(), virtual_ips: vec![] };
+        let entry = ServiceEntry {
+            id: id.clone(),
+            name: "web".into(),
+            version: Version::default(),
+            ports: ports.to_vec(),
+            virtual_ips: vec![],
+        };
         self.services.push(entry);
         for &node in nodes {
             self.task(&id, node);
@@ -162,7 +167,13 @@ impl Lab {
         let endpoints = self.tasks.iter().map(|t| LocatedEndpoint {
             key: EndpointKey { network: self.network.clone(), task: t.id.clone() },
             owner: self.nodes[t.node].id.clone(),
-            record: EndpointRecord { service: t.service.clone(), addr: t.addr, state: t.state, weight: 1, aliases: vec![] },
+            record: EndpointRecord {
+                service: t.service.clone(),
+                addr: t.addr,
+                state: t.state,
+                weight: 1,
+                aliases: vec![],
+            },
         });
         let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| LocalTask {
             task: t.id.clone(),
@@ -196,7 +207,8 @@ impl Lab {
 impl Node {
     fn new(n: u8, bridge: &Netns, pins: PathBuf, attach: Attach) -> Self {
         let ns = Netns::new(&format!("n{n}"));
-        let (underlay, second, overlay) = ([10, 99, 0, n].into(), [10, 99, 0, 200 + n].into(), Ipv4Addr::new(10, 0, 0, n));
+        let (underlay, second, overlay) =
+            ([10, 99, 0, n].into(), [10, 99, 0, 200 + n].into(), Ipv4Addr::new(10, 0, 0, n));
         plug(bridge, &ns, &format!("n{n}"));
         ns.ip(&format!("addr add {underlay}/24 dev eth0"));
         ns.ip(&format!("addr add {second}/24 dev eth0"));

@@ -63,8 +63,7 @@ impl Netns {
     }
 
     pub fn sysctl(&self, key: &str, value: &str) {
-        self.run(|| fs::write(format!("/proc/sys/{key}"), value))
-            .unwrap();
+        self.run(|| fs::write(format!("/proc/sys/{key}"), value)).unwrap();
     }
 
     pub fn ifindex(&self, device: &str) -> u32 {

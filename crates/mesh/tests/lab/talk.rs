@@ -116,3 +116,20 @@ impl Answer {
         }
     }
 }
+
+/// Connects from a port of one's choice, which another connection may use too.
+pub fn connect_from(port: u16, to: Ipv4Addr, published: u16) -> io::Result<TcpStream> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt};
+    use std::os::fd::AsRawFd;
+    let fd = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&fd, sockopt::ReuseAddr, &true)?;
+    bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, port))?;
+    let [a, b, c, d] = to.octets();
+    connect(fd.as_raw_fd(), &SockaddrIn::new(a, b, c, d, published))?;
+    Ok(fd.into())
+}
+
+/// Whether asking is refused at once, rather than left without an answer.
+pub fn is_refused<T>(result: &io::Result<T>) -> bool {
+    result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
