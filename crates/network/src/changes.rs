@@ -1,0 +1,73 @@
+//! That something changed, not what.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::error::NetworkError;
+
+/// Bits of the routing netlink's groups: links, IPv4 addresses, IPv4 routes, IPv6 addresses (rtnetlink(7)).
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100;
+
+/// Yields whenever links, addresses or routes of the namespace may have changed. Read what is there, then wait again: nothing that
+/// happens after a yield is missed, and many changes may make one yield.
+#[derive(Debug)]
+pub struct Changes(Source);
+
+#[derive(Debug)]
+enum Source {
+    Kernel(AsyncFd<OwnedFd>),
+    Fake(watch::Receiver<u64>),
+}
+
+impl Changes {
+    pub(crate) fn of_this_namespace() -> Result<Self, NetworkError> {
+        let failed = |source| NetworkError::netlink("watch the node's links and addresses", source);
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
+            .map_err(|e| failed(e.into()))?;
+        bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS)).map_err(|e| failed(e.into()))?;
+        Ok(Self(Source::Kernel(AsyncFd::register(socket).map_err(failed)?)))
+    }
+
+    pub(crate) fn faked(receiver: watch::Receiver<u64>) -> Self {
+        Self(Source::Fake(receiver))
+    }
+
+    /// Waits for the next change. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the kernel's socket breaks; open another.
+    pub async fn next(&mut self) -> Result<(), NetworkError> {
+        let failed = |source| NetworkError::netlink("watch the node's links and addresses", source);
+        match &mut self.0 {
+            Source::Fake(receiver) => receiver.changed().await.map_err(|_| failed(io::ErrorKind::BrokenPipe.into())),
+            Source::Kernel(socket) => loop {
+                let mut ready = socket.readable().await.map_err(failed)?;
+                let something = drain(socket.get_ref()).map_err(|e| failed(e.into()))?;
+                ready.clear_ready();
+                if something {
+                    return Ok(());
+                }
+            },
+        }
+    }
+}
+
+/// Empties the socket; whether anything was in it, or was lost because it was full.
+fn drain(socket: &OwnedFd) -> Result<bool, Errno> {
+    let mut buffer = [0; 8192];
+    let mut something = false;
+    loop {
+        match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(_) | Err(Errno::ENOBUFS) => something = true,
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Ok(something),
+            Err(error) => return Err(error),
+        }
+    }
+}

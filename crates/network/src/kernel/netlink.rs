@@ -1,0 +1,319 @@
+//! The one place that knows rtnetlink.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::FromRawFd;
+
+use futures::{StreamExt, TryStreamExt};
+use ipnet::Ipv4Net;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::proto::Connection;
+use rtnetlink::sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
+
+use crate::error::NetworkError;
+use crate::facts::{Address, Link};
+use crate::namespace::Namespace;
+use crate::node::{HOST_MAC, MacAddr, OVERLAY_MAC, Overlay, TASK_LINK_PREFIX};
+
+/// A netlink socket of one namespace.
+#[derive(Debug, Clone)]
+pub(crate) struct Netlink {
+    handle: Handle,
+}
+
+/// A link with what only this crate wants to know of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub(crate) link: Link,
+    pub(crate) alias: Option<String>,
+    /// Index of a virtual Ethernet device's other end, in that end's namespace.
+    pub(crate) peer: Option<u32>,
+    /// Port of a VXLAN device that takes its keys from each packet.
+    pub(crate) vxlan_port: Option<u16>,
+}
+
+impl Netlink {
+    /// For the namespace of the calling thread, which in a daemon is every thread's.
+    pub(crate) fn here() -> Result<Self, NetworkError> {
+        Self::over(Socket::new(NETLINK_ROUTE))
+    }
+
+    /// For another namespace: a socket stays in the one where it was made.
+    pub(crate) fn inside(namespace: &Namespace) -> Result<Self, NetworkError> {
+        Self::over(namespace.run(|| Socket::new(NETLINK_ROUTE))?)
+    }
+
+    fn over(socket: io::Result<Socket>) -> Result<Self, NetworkError> {
+        use std::os::fd::IntoRawFd;
+        let socket = socket.map_err(|e| NetworkError::netlink("open a netlink socket", e))?;
+        socket.set_non_blocking(true).map_err(|e| NetworkError::netlink("open a netlink socket", e))?;
+        // SAFETY: the descriptor was just released by its owner and is open.
+        let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
+        let (connection, handle, _) = rtnetlink::from_socket(socket);
+        let connection: Connection<_, TokioSocket> = connection;
+        // Ends when the last handle is dropped.
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    pub(crate) async fn links(&self) -> Result<Vec<Found>, NetworkError> {
+        let messages: Vec<LinkMessage> =
+            self.handle.link().get().execute().try_collect().await.map_err(|e| failed("list links", e))?;
+        Ok(messages.into_iter().map(read_link).collect())
+    }
+
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<Found>, NetworkError> {
+        let mut answer = Box::pin(self.handle.link().get().match_name(name).execute());
+        match answer.next().await {
+            None => Ok(None),
+            Some(Ok(message)) => Ok(Some(read_link(message))),
+            Some(Err(error)) if code(&error) == Some(libc::ENODEV) => Ok(None),
+            Some(Err(error)) => Err(failed(format!("look for {name}"), error)),
+        }
+    }
+
+    pub(crate) async fn require(&self, name: &str) -> Result<Found, NetworkError> {
+        self.find(name).await?.ok_or_else(|| NetworkError::NoInterface(name.to_owned()))
+    }
+
+    pub(crate) async fn delete(&self, index: u32) -> Result<(), NetworkError> {
+        match self.handle.link().del(index).execute().await {
+            Err(error) if code(&error) != Some(libc::ENODEV) => Err(failed(format!("remove link {index}"), error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn delete_by_name(&self, name: &str) -> Result<(), NetworkError> {
+        match self.find(name).await? {
+            Some(found) => self.delete(found.link.index).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn add(&self, name: &str, message: LinkMessage) -> Result<(), NetworkError> {
+        self.handle.link().add(message).execute().await.map_err(|e| failed(format!("create {name}"), e))
+    }
+
+    pub(crate) async fn add_overlay(&self, overlay: &Overlay) -> Result<(), NetworkError> {
+        let message = LinkMessageBuilder::<LinkVxlan>::new(&overlay.name)
+            .collect_metadata(true)
+            .learning(false)
+            .port(overlay.port)
+            .mtu(overlay.mtu)
+            .address(OVERLAY_MAC.0.to_vec())
+            .build();
+        self.add(&overlay.name, message).await
+    }
+
+    /// A pair whose one end is `name` here, with the host's address, and the other `peer` inside `namespace`.
+    pub(crate) async fn add_task_pair(
+        &self,
+        name: &str,
+        peer: &str,
+        namespace: &Namespace,
+        mtu: u32,
+        mac: MacAddr,
+    ) -> Result<(), NetworkError> {
+        let other = unspec().name(peer).mtu(mtu).address(mac.0.to_vec()).setns_by_fd(namespace.raw()).build();
+        let message = LinkMessageBuilder::<LinkVeth>::new(name, peer)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
+            .mtu(mtu)
+            .address(HOST_MAC.0.to_vec())
+            .build();
+        self.add(name, message).await
+    }
+
+    /// A pair whose one end is `name` here, and the other `peer` inside `namespace`.
+    pub(crate) async fn add_pair(&self, name: &str, peer: &str, namespace: &Namespace) -> Result<(), NetworkError> {
+        let other = unspec().name(peer).setns_by_fd(namespace.raw()).build();
+        let message = LinkMessageBuilder::<LinkVeth>::new(name, peer)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
+            .build();
+        self.add(name, message).await
+    }
+
+    pub(crate) async fn add_bridge(&self, name: &str) -> Result<(), NetworkError> {
+        self.add(name, LinkMessageBuilder::<LinkBridge>::new(name).build()).await
+    }
+
+    async fn change(&self, name: &str, message: LinkMessage) -> Result<(), NetworkError> {
+        self.handle.link().set(message).execute().await.map_err(|e| failed(format!("set up {name}"), e))
+    }
+
+    /// Sets MTU and address, and switches the link on.
+    pub(crate) async fn set(&self, index: u32, name: &str, mtu: u32, mac: Option<MacAddr>) -> Result<(), NetworkError> {
+        let mut message = unspec().index(index).mtu(mtu).up();
+        if let Some(mac) = mac {
+            message = message.address(mac.0.to_vec());
+        }
+        self.change(name, message.build()).await
+    }
+
+    pub(crate) async fn set_alias(&self, index: u32, name: &str, alias: &str) -> Result<(), NetworkError> {
+        self.change(name, unspec().index(index).alias(alias).build()).await
+    }
+
+    pub(crate) async fn raise(&self, name: &str) -> Result<(), NetworkError> {
+        let index = self.require(name).await?.link.index;
+        self.change(name, unspec().index(index).up().build()).await
+    }
+
+    pub(crate) async fn lower(&self, name: &str) -> Result<(), NetworkError> {
+        let index = self.require(name).await?.link.index;
+        self.change(name, unspec().index(index).down().build()).await
+    }
+
+    pub(crate) async fn plug(&self, name: &str, bridge: &str) -> Result<(), NetworkError> {
+        let (index, bridge) = (self.require(name).await?.link.index, self.require(bridge).await?.link.index);
+        self.change(name, unspec().index(index).controller(bridge).up().build()).await
+    }
+
+    pub(crate) async fn addresses(&self) -> Result<Vec<Address>, NetworkError> {
+        let mut answer = Box::pin(self.handle.address().get().execute());
+        let mut found = Vec::new();
+        while let Some(message) = answer.try_next().await.map_err(|e| failed("list addresses", e))? {
+            // On a point-to-point link `Address` is the other end, so `Local` is the node's own.
+            let local = message.attributes.iter().find_map(|a| match a {
+                AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
+                _ => None,
+            });
+            if let Some(ip) = local {
+                let header = &message.header;
+                let global = header.scope == AddressScope::Universe;
+                found.push(Address { ip, prefix_len: header.prefix_len, link: header.index, global });
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn add_address(
+        &self,
+        index: u32,
+        name: &str,
+        ip: Ipv4Addr,
+        prefix_len: u8,
+    ) -> Result<(), NetworkError> {
+        let request = self.handle.address().add(index, ip.into(), prefix_len).replace();
+        request.execute().await.map_err(|e| failed(format!("give {name} the address {ip}"), e))
+    }
+
+    pub(crate) async fn remove_address(&self, index: u32, name: &str, ip: Ipv4Addr) -> Result<(), NetworkError> {
+        let what = || format!("take the address {ip} from {name}");
+        let mut answer = Box::pin(self.handle.address().get().set_link_index_filter(index).execute());
+        while let Some(message) = answer.try_next().await.map_err(|e| failed(what(), e))? {
+            if message.attributes.contains(&AddressAttribute::Local(ip.into())) {
+                self.handle.address().del(message).execute().await.map_err(|e| failed(what(), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn add_neighbour(
+        &self,
+        index: u32,
+        name: &str,
+        ip: Ipv4Addr,
+        mac: MacAddr,
+    ) -> Result<(), NetworkError> {
+        let request = self.handle.neighbours().add(index, ip.into()).link_layer_address(&mac.0).replace();
+        request.execute().await.map_err(|e| failed(format!("make {ip} known on {name}"), e))
+    }
+
+    pub(crate) async fn add_default_route(&self, index: u32, gateway: Ipv4Addr) -> Result<(), NetworkError> {
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink().build();
+        let request = self.handle.route().add(route).replace();
+        request.execute().await.map_err(|e| failed(format!("route everything to {gateway}"), e))
+    }
+
+    pub(crate) async fn routes(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let messages: Vec<RouteMessage> =
+            self.handle.route().get(all).execute().try_collect().await.map_err(|e| failed("list routes", e))?;
+        let mut found: Vec<Ipv4Net> = messages.iter().filter_map(read_route).collect();
+        found.sort();
+        found.dedup();
+        Ok(found)
+    }
+}
+
+fn unspec() -> LinkMessageBuilder<LinkUnspec> {
+    LinkMessageBuilder::<LinkUnspec>::new()
+}
+
+fn read_route(message: &RouteMessage) -> Option<Ipv4Net> {
+    let header = &message.header;
+    if header.table != RouteHeader::RT_TABLE_MAIN {
+        return None;
+    }
+    let destination = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
+        _ => None,
+    });
+    Ipv4Net::new(destination.unwrap_or(Ipv4Addr::UNSPECIFIED), header.destination_prefix_length).ok()
+}
+
+fn read_link(message: LinkMessage) -> Found {
+    let flags = message.header.flags;
+    let mut found = Found {
+        link: Link {
+            index: message.header.index,
+            name: String::new(),
+            kind: None,
+            mac: None,
+            mtu: 0,
+            up: flags.contains(LinkFlags::Up),
+            loopback: flags.contains(LinkFlags::Loopback),
+            own: false,
+        },
+        alias: None,
+        peer: None,
+        vxlan_port: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => found.link.name = name,
+            LinkAttribute::IfAlias(alias) => found.alias = Some(alias),
+            LinkAttribute::Mtu(mtu) => found.link.mtu = mtu,
+            LinkAttribute::Link(index) => found.peer = Some(index),
+            LinkAttribute::Address(bytes) => found.link.mac = bytes.try_into().ok().map(MacAddr),
+            LinkAttribute::LinkInfo(info) => read_info(info, &mut found),
+            _ => {}
+        }
+    }
+    let task_link = found.link.kind.as_deref() == Some("veth") && found.link.name.starts_with(TASK_LINK_PREFIX);
+    found.link.own = task_link || (found.vxlan_port.is_some() && found.link.mac == Some(OVERLAY_MAC));
+    found
+}
+
+fn read_info(info: Vec<LinkInfo>, found: &mut Found) {
+    for part in info {
+        match part {
+            LinkInfo::Kind(kind) => found.link.kind = Some(kind.to_string()),
+            LinkInfo::Data(InfoData::Vxlan(data)) if data.contains(&InfoVxlan::CollectMetadata(true)) => {
+                found.vxlan_port = data.iter().find_map(|d| match d {
+                    InfoVxlan::Port(port) => Some(*port),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn code(error: &rtnetlink::Error) -> Option<i32> {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.code.map(|c| -c.get()),
+        _ => None,
+    }
+}
+
+fn failed(action: impl Into<String>, error: rtnetlink::Error) -> NetworkError {
+    let source = match code(&error) {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => io::Error::other(error),
+    };
+    NetworkError::netlink(action, source)
+}
