@@ -20,6 +20,8 @@ mod commands;
 mod output;
 mod progress;
 pub mod publish;
+#[cfg(test)]
+mod replay;
 mod session;
 mod values;
 mod view;

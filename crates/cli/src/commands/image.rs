@@ -43,6 +43,7 @@ pub enum Command {
 
 /// Flags of `image ls`.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct ListFlags {
     #[command(flatten)]
     list: shared::ListFlags,

@@ -108,7 +108,7 @@ pub(super) fn ports(ports: &[Value]) -> String {
     for (protocol, published, target) in open {
         match runs.last_mut() {
             Some(run) if run.takes(published, target, protocol) => {
-                (run.published.1, run.target.1) = (published, target)
+                (run.published.1, run.target.1) = (published, target);
             }
             _ => runs.push(Run {
                 published: (published, published),

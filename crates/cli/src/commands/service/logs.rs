@@ -14,6 +14,7 @@ use crate::view::View as _;
 
 /// Flags of `service logs`.
 #[derive(Debug, Args)]
+#[group(skip)]
 pub struct LogsFlags {
     #[command(flatten)]
     common: container::LogsFlags,
