@@ -31,7 +31,9 @@ impl Changes {
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)
             .map_err(|e| failed(e.into()))?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUPS)).map_err(|e| failed(e.into()))?;
-        Ok(Self(Source::Kernel(AsyncFd::register(socket).map_err(failed)?)))
+        // SAFETY: an OwnedFd gives the same open descriptor for as long as it lives, and the AsyncFd owns it.
+        let socket = unsafe { AsyncFd::register(socket) }.map_err(|e| failed(e.into()))?;
+        Ok(Self(Source::Kernel(socket)))
     }
 
     pub(crate) fn faked(receiver: watch::Receiver<u64>) -> Self {
