@@ -1,132 +1,181 @@
-//! What listens in a network namespace: asked from the kernel by `sock_diag(7)`, without a packet being sent.
+//! What listens in a namespace, asked of the kernel by sock_diag(7): no probe traffic, a few microseconds.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use skep_model::Protocol;
 
-/// `SOCK_DIAG_BY_FAMILY` of `linux/sock_diag.h`.
+use crate::error::NetworkError;
+use crate::namespace::Namespace;
+
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// Length of a `struct nlmsghdr`.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
 const HEADER: usize = 16;
-/// Length of a `struct inet_diag_req_v2`.
-const REQUEST: usize = 56;
-/// Where in a `struct inet_diag_msg` the source port is, in network byte order.
-const SOURCE_PORT: usize = 4;
-/// Where the destination port is: zero for a UDP socket that takes datagrams from anybody.
-const DESTINATION_PORT: usize = 6;
-
-/// `TCP_LISTEN` and `TCP_CLOSE` of `net/tcp_states.h`, as bits. An unconnected UDP socket is in the latter.
+/// `struct inet_diag_msg` without attributes.
+const MESSAGE: usize = 72;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+/// TCP_LISTEN, and what UDP calls a socket that is bound and has no peer: TCP_CLOSE.
 const LISTEN: u32 = 1 << 10;
-const CLOSE: u32 = 1 << 7;
+const UNCONNECTED: u32 = 1 << 7;
 
-/// Ports that the calling thread's network namespace listens on, by IPv4 or IPv6, on any address.
+/// A socket that waits for peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+    /// The address that it is bound to; unspecified means every one.
+    pub address: IpAddr,
+    /// Takes IPv6 only; meaningless for an IPv4 address.
+    pub v6_only: bool,
+}
+
+impl Listener {
+    /// Whether peers outside of the namespace reach it by IPv4.
+    #[must_use]
+    pub fn open_to_ipv4(&self) -> bool {
+        match self.address {
+            IpAddr::V4(ip) => !ip.is_loopback(),
+            IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+                Some(mapped) => !mapped.is_loopback(),
+                None => ip.is_unspecified() && !self.v6_only,
+            },
+        }
+    }
+}
+
+/// A socket through which one namespace can be asked again and again.
+#[derive(Debug)]
+pub struct Listeners {
+    socket: OwnedFd,
+}
+
+impl Listeners {
+    /// For the namespace at `netns`: a pinned one, or `/proc/<pid>/ns/net`.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub fn open(netns: &Path) -> Result<Self, NetworkError> {
+        let opened = Namespace::open(netns)?.run(|| {
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
+        })?;
+        let socket = opened.map_err(|e| failed(e.into()))?;
+        Ok(Self { socket })
+    }
+
+    /// Ports that are open to the outside of the namespace, by IPv4: TCP that listens, UDP that is bound.
+    ///
+    /// # Errors
+    /// When the kernel cannot answer.
+    pub fn ports(&mut self) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
+        let open = self.all()?;
+        Ok(open.into_iter().filter(Listener::open_to_ipv4).map(|l| (l.protocol, l.port)).collect())
+    }
+
+    /// Every socket that waits for peers, also on loopback addresses.
+    ///
+    /// # Errors
+    /// When the kernel cannot answer.
+    pub fn all(&mut self) -> Result<BTreeSet<Listener>, NetworkError> {
+        let mut found = BTreeSet::new();
+        for (protocol, number, states) in
+            [(Protocol::Tcp, libc::IPPROTO_TCP, LISTEN), (Protocol::Udp, libc::IPPROTO_UDP, UNCONNECTED)]
+        {
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                send(self.socket.as_raw_fd(), &request(family as u8, number as u8, states), MsgFlags::empty())
+                    .map_err(|e| failed(e.into()))?;
+                self.receive(protocol, &mut found).map_err(failed)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn receive(&self, protocol: Protocol, found: &mut BTreeSet<Listener>) -> io::Result<()> {
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if read_datagram(&buffer[..length], protocol, found)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Ports that are open to the outside in the namespace at `netns`. To ask repeatedly, keep a [`Listeners`].
 ///
 /// # Errors
-/// When the kernel does not answer; it needs `CONFIG_INET_DIAG` and `CONFIG_INET_UDP_DIAG`.
-pub fn here() -> io::Result<BTreeSet<(Protocol, u16)>> {
-    let mut open = BTreeSet::new();
-    for (protocol, states) in [(Protocol::Tcp, LISTEN), (Protocol::Udp, CLOSE)] {
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            dump(family.to_le_bytes()[0], protocol, states, &mut open)?;
-        }
-    }
-    Ok(open)
+/// When there is no such namespace, or the kernel cannot answer.
+pub fn listeners(netns: &Path) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
+    Listeners::open(netns)?.ports()
 }
 
-fn dump(family: u8, protocol: Protocol, states: u32, open: &mut BTreeSet<(Protocol, u16)>) -> io::Result<()> {
-    let socket =
-        socket(AddressFamily::Netlink, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)?;
-    sendto(socket.as_raw_fd(), &request(family, protocol, states), &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let length = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if !read(&buffer[..length], protocol, open)? {
-            return Ok(());
-        }
-    }
+fn failed(source: io::Error) -> NetworkError {
+    NetworkError::netlink("ask which ports are open", source)
 }
 
-fn request(family: u8, protocol: Protocol, states: u32) -> [u8; HEADER + REQUEST] {
-    let mut message = [0; HEADER + REQUEST];
-    message[0..4].copy_from_slice(&72_u32.to_ne_bytes());
-    message[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-    message[6..8].copy_from_slice(&flags.to_ne_bytes());
-    message[HEADER] = family;
-    message[HEADER + 1] = protocol.number();
-    message[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
-    message
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+fn request(family: u8, protocol: u8, states: u32) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER + 56];
+    let length = bytes.len() as u32;
+    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    bytes[HEADER] = family;
+    bytes[HEADER + 1] = protocol;
+    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
+    bytes
 }
 
-/// Reads a datagram of answers; whether more will come.
-fn read(mut answers: &[u8], protocol: Protocol, open: &mut BTreeSet<(Protocol, u16)>) -> io::Result<bool> {
-    while let Some(header) = answers.get(..HEADER) {
-        let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let kind = i32::from(u16::from_ne_bytes([header[4], header[5]]));
-        let Some(body) = answers.get(HEADER..length) else { break };
-        match kind {
-            libc::NLMSG_DONE => return Ok(false),
-            libc::NLMSG_ERROR => return Err(refusal(body)),
-            _ => {
-                if let Some(port) = listening_port(body) {
-                    open.insert((protocol, port));
-                }
+/// Reads the messages of one datagram; whether the last one of the answer was among them.
+fn read_datagram(mut rest: &[u8], protocol: Protocol, found: &mut BTreeSet<Listener>) -> io::Result<bool> {
+    while rest.len() >= HEADER {
+        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let message = rest.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
+        match u16::from_ne_bytes([rest[4], rest[5]]) {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                let code = message.first_chunk().map_or(-libc::EPROTO, |c| i32::from_ne_bytes(*c));
+                return Err(io::Error::from_raw_os_error(-code));
             }
+            _ => found.extend(read_message(message, protocol)),
         }
-        answers = answers.get(length.next_multiple_of(4)..).unwrap_or_default();
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(true)
+    Ok(false)
 }
 
-fn listening_port(message: &[u8]) -> Option<u16> {
-    let port = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
-    let source = port(SOURCE_PORT)?;
-    (source != 0 && port(DESTINATION_PORT)? == 0).then_some(source)
+fn read_message(message: &[u8], protocol: Protocol) -> Option<Listener> {
+    let fixed: &[u8; MESSAGE] = message.first_chunk()?;
+    let source: [u8; 16] = fixed[8..24].try_into().ok()?;
+    let address = match i32::from(fixed[0]) {
+        libc::AF_INET => Ipv4Addr::new(source[0], source[1], source[2], source[3]).into(),
+        _ => Ipv6Addr::from(source).into(),
+    };
+    let port = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let v6_only = attribute(&message[MESSAGE..], INET_DIAG_SKV6ONLY).is_some_and(|v| v.first() == Some(&1));
+    (port != 0).then_some(Listener { protocol, port, address, v6_only })
 }
 
-fn refusal(body: &[u8]) -> io::Error {
-    let code = body.get(..4).map_or(0, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
-    io::Error::from_raw_os_error(-code)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{TcpListener, UdpSocket};
-
-    use super::*;
-
-    #[test]
-    fn open_ports_are_seen_and_closed_ones_are_not() {
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let tcp6 = TcpListener::bind("[::1]:0").unwrap();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let connected = UdpSocket::bind("127.0.0.1:0").unwrap();
-        connected.connect("127.0.0.1:9").unwrap();
-        let ports = [
-            (Protocol::Tcp, tcp.local_addr().unwrap().port()),
-            (Protocol::Tcp, tcp6.local_addr().unwrap().port()),
-            (Protocol::Udp, udp.local_addr().unwrap().port()),
-        ];
-        let open = here().unwrap();
-        assert!(ports.iter().all(|p| open.contains(p)), "{ports:?} among {open:?}");
-        assert!(!open.contains(&(Protocol::Udp, connected.local_addr().unwrap().port())));
-        drop((tcp, tcp6, udp));
-        let open = here().unwrap();
-        assert!(ports.iter().all(|p| !open.contains(p)));
-    }
-
-    #[test]
-    fn damaged_answers_do_no_harm() {
-        let mut open = BTreeSet::new();
-        for length in 0..64_u8 {
-            let mut bytes = vec![length; length.into()];
-            if let Some(first) = bytes.get_mut(..4) {
-                first.copy_from_slice(&u32::from(length).to_ne_bytes());
-            }
-            let _ = read(&bytes, Protocol::Tcp, &mut open);
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+    while rest.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
+        let value = rest.get(4..length)?;
+        if u16::from_ne_bytes([rest[2], rest[3]]) == wanted {
+            return Some(value);
         }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
+    None
 }
