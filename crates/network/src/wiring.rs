@@ -2,8 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::driver::Netlink;
 use crate::error::NetworkError;
-use crate::kernel::Netlink;
 use crate::namespace::Namespace;
 
 /// Lays links inside one namespace and from it to others.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use crate::driver::Netlink;
 use crate::error::NetworkError;
-use crate::kernel::Netlink;
 use crate::namespace::Namespace;
 use crate::node::{Attachment, GATEWAY, HOST_MAC, TaskLink, host_link_name, task_mac};
 use crate::sysctl;

@@ -1,0 +1,181 @@
+//! What listens in a namespace, asked of the kernel by sock_diag(7): no probe traffic, a few microseconds.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use skep_model::Protocol;
+
+use crate::error::NetworkError;
+use crate::namespace::Namespace;
+
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
+const HEADER: usize = 16;
+/// `struct inet_diag_msg` without attributes.
+const MESSAGE: usize = 72;
+const INET_DIAG_SKV6ONLY: u16 = 11;
+/// TCP_LISTEN, and what UDP calls a socket that is bound and has no peer: TCP_CLOSE.
+const LISTEN: u32 = 1 << 10;
+const UNCONNECTED: u32 = 1 << 7;
+
+/// A socket that waits for peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Listener {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its port, 1 to 65535.
+    pub port: u16,
+    /// The address that it is bound to; unspecified means every one.
+    pub address: IpAddr,
+    /// Takes IPv6 only; meaningless for an IPv4 address.
+    pub v6_only: bool,
+}
+
+impl Listener {
+    /// Whether peers outside of the namespace reach it by IPv4.
+    #[must_use]
+    pub fn open_to_ipv4(&self) -> bool {
+        match self.address {
+            IpAddr::V4(ip) => !ip.is_loopback(),
+            IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+                Some(mapped) => !mapped.is_loopback(),
+                None => ip.is_unspecified() && !self.v6_only,
+            },
+        }
+    }
+}
+
+/// A socket through which one namespace can be asked again and again.
+#[derive(Debug)]
+pub struct Listeners {
+    socket: OwnedFd,
+}
+
+impl Listeners {
+    /// For the namespace at `netns`: a pinned one, or `/proc/<pid>/ns/net`.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub fn open(netns: &Path) -> Result<Self, NetworkError> {
+        let opened = Namespace::open(netns)?.run(|| {
+            socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
+        })?;
+        let socket = opened.map_err(|e| failed(e.into()))?;
+        Ok(Self { socket })
+    }
+
+    /// Ports that are open to the outside of the namespace, by IPv4: TCP that listens, UDP that is bound.
+    ///
+    /// # Errors
+    /// When the kernel cannot answer.
+    pub fn ports(&mut self) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
+        let open = self.all()?;
+        Ok(open.into_iter().filter(Listener::open_to_ipv4).map(|l| (l.protocol, l.port)).collect())
+    }
+
+    /// Every socket that waits for peers, also on loopback addresses.
+    ///
+    /// # Errors
+    /// When the kernel cannot answer.
+    pub fn all(&mut self) -> Result<BTreeSet<Listener>, NetworkError> {
+        let mut found = BTreeSet::new();
+        for (protocol, number, states) in
+            [(Protocol::Tcp, libc::IPPROTO_TCP, LISTEN), (Protocol::Udp, libc::IPPROTO_UDP, UNCONNECTED)]
+        {
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                send(self.socket.as_raw_fd(), &request(family as u8, number as u8, states), MsgFlags::empty())
+                    .map_err(|e| failed(e.into()))?;
+                self.receive(protocol, &mut found).map_err(failed)?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn receive(&self, protocol: Protocol, found: &mut BTreeSet<Listener>) -> io::Result<()> {
+        let mut buffer = vec![0; 32 * 1024];
+        loop {
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Ok(length) => length,
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            if read_datagram(&buffer[..length], protocol, found)? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Ports that are open to the outside in the namespace at `netns`. To ask repeatedly, keep a [`Listeners`].
+///
+/// # Errors
+/// When there is no such namespace, or the kernel cannot answer.
+pub fn listeners(netns: &Path) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
+    Listeners::open(netns)?.ports()
+}
+
+fn failed(source: io::Error) -> NetworkError {
+    NetworkError::netlink("ask which ports are open", source)
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
+fn request(family: u8, protocol: u8, states: u32) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER + 56];
+    let length = bytes.len() as u32;
+    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    bytes[HEADER] = family;
+    bytes[HEADER + 1] = protocol;
+    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
+    bytes
+}
+
+/// Reads the messages of one datagram; whether the last one of the answer was among them.
+fn read_datagram(mut rest: &[u8], protocol: Protocol, found: &mut BTreeSet<Listener>) -> io::Result<bool> {
+    while rest.len() >= HEADER {
+        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+        let message = rest.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
+        match u16::from_ne_bytes([rest[4], rest[5]]) {
+            NLMSG_DONE => return Ok(true),
+            NLMSG_ERROR => {
+                let code = message.first_chunk().map_or(-libc::EPROTO, |c| i32::from_ne_bytes(*c));
+                return Err(io::Error::from_raw_os_error(-code));
+            }
+            _ => found.extend(read_message(message, protocol)),
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+fn read_message(message: &[u8], protocol: Protocol) -> Option<Listener> {
+    let fixed: &[u8; MESSAGE] = message.first_chunk()?;
+    let source: [u8; 16] = fixed[8..24].try_into().ok()?;
+    let address = match i32::from(fixed[0]) {
+        libc::AF_INET => Ipv4Addr::new(source[0], source[1], source[2], source[3]).into(),
+        _ => Ipv6Addr::from(source).into(),
+    };
+    let port = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let v6_only = attribute(&message[MESSAGE..], INET_DIAG_SKV6ONLY).is_some_and(|v| v.first() == Some(&1));
+    (port != 0).then_some(Listener { protocol, port, address, v6_only })
+}
+
+fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {
+    while rest.len() >= 4 {
+        let length = usize::from(u16::from_ne_bytes([rest[0], rest[1]]));
+        let value = rest.get(4..length)?;
+        if u16::from_ne_bytes([rest[2], rest[3]]) == wanted {
+            return Some(value);
+        }
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    None
+}
