@@ -50,11 +50,10 @@ pub struct ContainerSpec {
     pub hosts: Vec<String>,
     #[serde(rename = "DNSConfig", skip_serializing_if = "zero")]
     pub dns_config: Option<DnsConfig>,
-    /// Not supported yet: kept as it came, to be refused or shown.
     #[serde(skip_serializing_if = "zero")]
-    pub secrets: Vec<Value>,
+    pub secrets: Vec<SecretReference>,
     #[serde(skip_serializing_if = "zero")]
-    pub configs: Vec<Value>,
+    pub configs: Vec<ConfigReference>,
     #[serde(skip_serializing_if = "zero")]
     pub isolation: String,
     #[serde(skip_serializing_if = "zero")]
@@ -80,6 +79,39 @@ pub struct Privileges {
     #[serde(skip_serializing_if = "zero")]
     pub app_armor: Option<Value>,
     pub no_new_privileges: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct SecretReference {
+    pub file: Option<FileTarget>,
+    #[serde(rename = "SecretID")]
+    pub secret_id: String,
+    pub secret_name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ConfigReference {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<FileTarget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Value>,
+    #[serde(rename = "ConfigID")]
+    pub config_id: String,
+    pub config_name: String,
+}
+
+/// A file that a secret or a config appears as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct FileTarget {
+    pub name: String,
+    #[serde(rename = "UID")]
+    pub uid: String,
+    #[serde(rename = "GID")]
+    pub gid: String,
+    pub mode: u32,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -124,7 +124,6 @@ pub struct Runtime {
 pub struct Commit {
     #[serde(rename = "ID")]
     pub id: String,
-    #[serde(skip_serializing_if = "zero")]
     pub expected: String,
 }
 

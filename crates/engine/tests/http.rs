@@ -1,0 +1,260 @@
+//! The API over plain HTTP: what every client relies on.
+
+mod support;
+
+use serde_json::{Value, json};
+use skep_engine::{Listeners, ServeError, Server};
+use support::Node;
+
+fn web(name: &str, port: u32) -> String {
+    json!({
+        "Name": name,
+        "TaskTemplate": { "ContainerSpec": { "Image": "nginx" } },
+        "Mode": { "Replicated": { "Replicas": 2 } },
+        "EndpointSpec": { "Ports": [{ "Protocol": "tcp", "TargetPort": 80, "PublishedPort": port }] },
+    })
+    .to_string()
+}
+
+#[tokio::test]
+async fn ping_says_what_clients_negotiate_by() {
+    let node = Node::start().await;
+    for (method, length) in [("GET", 2), ("HEAD", 0)] {
+        let answer = node.request(method, "/_ping", "").await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.body.len(), length);
+        for header in [
+            "api-version: 1.47",
+            "docker-experimental: false",
+            "ostype: linux",
+            "server: skep/",
+            "swarm: inactive",
+            "builder-version: 2",
+            "cache-control: no-cache, no-store, must-revalidate",
+        ] {
+            assert!(answer.headers.contains(header), "{header} is not in {}", answer.headers);
+        }
+        assert_eq!(answer.headers.matches("content-length").count(), 1, "{}", answer.headers);
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn versions_and_paths_that_are_not_there() {
+    let node = Node::start().await;
+    let answer = node.get("/v1.99/services").await;
+    assert_eq!((answer.status, answer.message().contains("client version 1.99 is too new")), (400, true));
+    let answer = node.get("/v1.1/services").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.headers.contains("text/plain"));
+    assert!(String::from_utf8_lossy(&answer.body).contains("client version 1.1 is too old"));
+    for (method, path) in [("GET", "/v1.41/nosuch"), ("PUT", "/v1.41/services")] {
+        let answer = node.request(method, path, "").await;
+        assert_eq!((answer.status, answer.message()), (404, "page not found".to_owned()));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_swarm_managers_calls_are_refused_as_recorded() {
+    let node = Node::start().await;
+    let none = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+    for path in ["/nodes", "/services", "/swarm", "/swarm/unlockkey", "/tasks", "/secrets"] {
+        let answer = node.get(path).await;
+        assert_eq!((answer.status, answer.message()), (503, none.to_owned()), "{path}");
+    }
+    node.backend.make_worker();
+    let answer = node.request("POST", "/services/create", &web("x", 8080)).await;
+    assert_eq!(answer.status, 503);
+    assert!(answer.message().contains("Worker nodes can't be used to view or modify cluster state"));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_is_created_found_updated_and_removed() {
+    let node = Node::manager().await;
+    let created = node.request("POST", "/v1.41/services/create", &web("web", 8080)).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let id = created.json()["ID"].as_str().unwrap().to_owned();
+    for name in [id.as_str(), "web", &id[..6]] {
+        assert_eq!(node.get(&format!("/services/{name}")).await.json()["ID"], json!(id));
+    }
+    assert_eq!(node.get("/services/we").await.status, 404, "names are not found by their beginnings");
+
+    let service = node.get("/services/web").await.json();
+    assert_eq!(service["Endpoint"]["Ports"][0]["PublishedPort"], json!(8080));
+    assert_eq!(service["Spec"]["TaskTemplate"].get("RestartPolicy"), None);
+    let full = node.get("/services/web?insertDefaults=true").await.json();
+    assert_eq!(full["Spec"]["TaskTemplate"]["RestartPolicy"]["Delay"], json!(5_000_000_000_u64));
+
+    let mut spec = service["Spec"].clone();
+    spec["TaskTemplate"]["ForceUpdate"] = json!(1);
+    let version = service["Version"]["Index"].as_u64().unwrap();
+    let update = format!("/services/{id}/update?version=");
+    let updated = node.request("POST", &format!("{update}{version}"), &spec.to_string()).await;
+    assert_eq!((updated.status, updated.json()), (200, json!({ "Warnings": null })));
+    let stale = node.request("POST", &format!("{update}{version}"), &spec.to_string()).await;
+    assert_eq!((stale.status, stale.message()), (500, "rpc error: code = Unknown desc = update out of sequence".to_owned()));
+    assert_eq!(node.request("POST", &update, &spec.to_string()).await.status, 400);
+
+    let current = |flag: &str| format!("/tasks?filters=%7B%22_up-to-date%22%3A%5B%22{flag}%22%5D%2C%22service%22%3A%7B%22{id}%22%3Atrue%7D%7D");
+    assert_eq!(node.get(&current("true")).await.json().as_array().unwrap().len(), 2);
+    assert_eq!(node.get(&current("false")).await.json().as_array().unwrap().len(), 2);
+
+    assert_eq!(node.request("DELETE", "/services/web", "").await.status, 200);
+    let gone = node.get("/services/web").await;
+    assert_eq!((gone.status, gone.message()), (404, "service web not found".to_owned()));
+    node.stop().await;
+}
+
+/// Changes a well-formed request so that it makes no sense, or asks for what is not there.
+fn spoilt(path: &str, value: Value) -> String {
+    let mut spec: Value = serde_json::from_str(&web("web", 8080)).unwrap();
+    let mut at = &mut spec;
+    for key in path.split('/') {
+        at = match key.parse::<usize>() {
+            Ok(index) => &mut at[index],
+            Err(_) => &mut at[key],
+        };
+    }
+    *at = value;
+    spec.to_string()
+}
+
+#[tokio::test]
+async fn bad_requests_say_what_is_wrong_and_change_nothing() {
+    let node = Node::manager().await;
+    let container = "TaskTemplate/ContainerSpec";
+    for (path, value, status, fragment) in [
+        ("EndpointSpec/Ports/0/TargetPort", json!(0), 400, "TargetPort is missing"),
+        ("EndpointSpec/Ports/0/TargetPort", json!(70000), 400, "TargetPort 70000 is no port"),
+        ("EndpointSpec/Ports/0/PublishedPort", json!(70000), 400, "PublishedPort 70000 is no port"),
+        ("EndpointSpec/Ports/0/PublishedPort", json!(-1), 400, "PublishedPort -1 is no port"),
+        ("EndpointSpec/Ports/0/Protocol", json!("foo"), 400, "unknown protocol \"foo\""),
+        ("EndpointSpec/Ports/0/Protocol", json!("sctp"), 501, "not yet sctp"),
+        ("EndpointSpec/Ports/0/PublishMode", json!("bogus"), 400, "unknown publish mode \"bogus\""),
+        ("EndpointSpec/Mode", json!("bogus"), 400, "invalid resolution mode"),
+        ("EndpointSpec/Mode", json!("dnsrr"), 400, "can't be used with dnsrr mode"),
+        ("Name", json!("a b"), 400, "name must be valid as a DNS name component"),
+        ("Name", json!("a".repeat(64)), 400, "63 characters or fewer"),
+        ("Name", json!(""), 400, "name must be valid"),
+        ("Mode/Replicated/Replicas", json!(-1), 400, "Mode.Replicated.Replicas"),
+        ("Mode/GlobalJob", json!({}), 501, "jobs"),
+        ("TaskTemplate/ContainerSpec/Image", json!("WEB:1"), 400, "must be lowercase"),
+        ("TaskTemplate/ContainerSpec/Image", json!("web:1:2"), 400, "is not a valid repository/tag"),
+        ("TaskTemplate/ContainerSpec/Image", json!(""), 400, "image reference must be provided"),
+        ("TaskTemplate/ContainerSpec/Secrets", json!([{ "SecretName": "x" }]), 501, "ContainerSpec.Secrets"),
+        ("TaskTemplate/ContainerSpec/Configs", json!([{ "ConfigName": "x" }]), 501, "ContainerSpec.Configs"),
+        ("TaskTemplate/ContainerSpec/healthcheck", json!({ "Test": ["CMD", "x"] }), 501, "ContainerSpec.Healthcheck"),
+        ("TaskTemplate/ContainerSpec/StopGracePeriod", json!(-1), 400, "StopGracePeriod"),
+        ("TaskTemplate/ContainerSpec/Mounts", json!([{ "Type": "bind", "Source": "x", "Target": "/a" }]), 400, "absolute path of the node"),
+        ("TaskTemplate/Placement", json!({ "Constraints": ["node.role"] }), 400, "expected one operator"),
+        ("TaskTemplate/RestartPolicy", json!({ "Condition": "sometimes" }), 400, "invalid RestartCondition"),
+        ("TaskTemplate/Resources", json!({ "Limits": { "MemoryBytes": 1000 } }), 400, "Must be at least 4MiB"),
+        ("TaskTemplate/Networks", json!([{ "Target": "nope" }]), 500, "network nope not found"),
+        ("UpdateConfig", json!({ "FailureAction": "explode" }), 400, "unrecognized update failure action explode"),
+        ("UpdateConfig", json!({ "Order": "sideways" }), 400, "unrecognized update order sideways"),
+        ("UpdateConfig", json!({ "MaxFailureRatio": 2.0 }), 400, "update-maxfailureratio"),
+    ] {
+        assert!(path.starts_with("TaskTemplate") || !path.starts_with(container));
+        let answer = node.request("POST", "/services/create", &spoilt(path, value.clone())).await;
+        assert_eq!(answer.status, status, "{path} = {value}: {}", answer.message());
+        assert!(answer.message().contains(fragment), "{path} = {value}: {}", answer.message());
+    }
+    assert_eq!(node.request("POST", "/services/create", "{bad").await.status, 400);
+    assert_eq!(node.get("/services").await.json(), json!([]));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn filters_choose_and_unknown_ones_are_refused() {
+    let node = Node::manager().await;
+    for (name, port) in [("web", 8080), ("web2", 8081), ("db", 8082)] {
+        assert_eq!(node.request("POST", "/services/create", &web(name, port)).await.status, 201);
+    }
+    let count = async |filters: &str| {
+        let filters = filters.replace('{', "%7B").replace('}', "%7D").replace('"', "%22");
+        node.get(&format!("/services?filters={filters}")).await.json().as_array().map(Vec::len)
+    };
+    assert_eq!(count(r#"{"name":{"web":true}}"#).await, Some(2));
+    assert_eq!(count(r#"{"name":["db"]}"#).await, Some(1));
+    assert_eq!(count(r#"{"mode":{"global":true}}"#).await, Some(0));
+    assert_eq!(count(r#"{"foo":{"x":true}}"#).await, None);
+    let status = node.get("/services?status=true").await.json();
+    assert_eq!(status[0]["ServiceStatus"], json!({ "RunningTasks": 2, "DesiredTasks": 2, "CompletedTasks": 0 }));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn events_of_the_past_end_and_those_to_come_end_with_the_server() {
+    let node = Node::manager().await;
+    assert_eq!(node.request("POST", "/services/create", &web("web", 8080)).await.status, 201);
+    let past = "/events?since=1&until=1&filters=%7B%22type%22%3A%5B%22service%22%5D%7D";
+    assert_eq!(node.get(past).await.body, b"", "nothing happened in 1970");
+    let now = skep_model::Timestamp::now().as_second();
+    // The event is on its way through the server's own queue: following until it ends waits for it.
+    let until = format!("/events?since=1&until={}&filters=%7B%22type%22%3A%5B%22service%22%5D%7D", now + 2);
+    let events = node.get(&until).await;
+    let event: Value = serde_json::from_slice(events.body.split(|b| *b == b'\n').next().unwrap()).unwrap();
+    assert_eq!((&event["Type"], &event["Action"]), (&json!("service"), &json!("create")));
+    assert_eq!(event["Actor"]["Attributes"], json!({ "name": "web" }));
+
+    let socket = node.socket();
+    let endless = tokio::task::spawn_blocking(move || {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        stream.write_all(b"GET /events HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").unwrap();
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        (head, stream)
+    });
+    let (head, mut stream) = endless.await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    node.stop().await;
+    tokio::task::spawn_blocking(move || std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_are_framed() {
+    let node = Node::manager().await;
+    assert_eq!(node.request("POST", "/services/create", &web("web", 8080)).await.status, 201);
+    let logs = node.get("/services/web/logs?stdout=1&tail=1").await;
+    assert!(logs.headers.contains("application/vnd.docker.multiplexed-stream"), "{}", logs.headers);
+    assert_eq!(logs.body, [b"\x01\0\0\0\0\0\0\x08serving\n".as_slice(); 2].concat());
+    assert_eq!(node.get("/services/web/logs").await.status, 400, "no stream was chosen");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn images_are_loaded_and_a_corrupt_archive_is_not() {
+    let node = Node::start().await;
+    let loaded = node.request("POST", "/images/load?quiet=1", "reg.example:5000/team/web:1").await;
+    assert_eq!(loaded.json(), json!({ "stream": "Loaded image: reg.example:5000/team/web:1\n" }));
+    assert_eq!(node.request("POST", "/images/load", "::nonsense::").await.status, 400);
+    let image = node.get("/images/reg.example:5000/team/web:1/json").await.json();
+    assert_eq!(image["RepoTags"], json!(["reg.example:5000/team/web:1"]));
+    assert_eq!(node.get("/v1.41/images/json").await.json()[0]["VirtualSize"], json!(1_982_556));
+    assert_eq!(node.get("/images/json").await.json()[0].get("VirtualSize"), None);
+    assert_eq!(node.request("POST", "/images/create?fromImage=nginx", "").await.status, 501);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
+    let node = Node::start().await;
+    let listeners = Listeners { unix: vec![node.socket()], tcp: Vec::new() };
+    assert!(matches!(Server::bind(&listeners).await, Err(ServeError::Taken(_))));
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let listeners = Listeners { unix: vec![path.clone()], tcp: Vec::new() };
+    let server = Server::bind(&listeners).await.unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o660);
+    drop(server);
+
+    std::fs::write(&path, "").unwrap();
+    assert!(matches!(Server::bind(&listeners).await, Err(ServeError::NotASocket(_))));
+    node.stop().await;
+}
