@@ -18,9 +18,9 @@ mod driver;
 mod error;
 mod facts;
 mod fake;
+mod listeners;
 mod namespace;
 mod node;
-mod sockets;
 mod sysctl;
 mod wiring;
 
@@ -29,10 +29,10 @@ pub use driver::KernelNetwork;
 pub use error::NetworkError;
 pub use facts::{Address, Facts, Link};
 pub use fake::FakeNetwork;
+pub use listeners::{Listener, Listeners, listeners};
 pub use namespace::{Namespace, NamespaceKind};
 pub use node::{
     Attachment, GATEWAY, HOST_MAC, HostLink, MacAddr, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink, TASK_LINK_PREFIX,
     TaskLink, host_link_name, task_mac,
 };
-pub use sockets::{Listener, Listeners, listeners};
 pub use wiring::Wiring;
