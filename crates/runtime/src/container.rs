@@ -1,4 +1,4 @@
-//! The words of the runtime, and its trait.
+//! What callers say about containers, and what they are told.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,53 +6,32 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use skep_model::{ContainerSpec, Resources, Timestamp};
-use tokio::sync::mpsc;
 
-use crate::error::RuntimeError;
 use crate::images::ImageId;
 
-/// A process id in the daemon's pid namespace.
-pub type Pid = i32;
+/// A text that is no container id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a container id: 64 lower-case hexadecimal digits are expected")]
+pub struct BadContainerId(pub String);
 
-/// A container's id: 64 lower-case hexadecimal digits.
+/// The name of a container: 64 lower-case hexadecimal digits. Made by the caller; safe as a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(String);
 
-/// A text that is no container id.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a container id: 64 lower-case hexadecimal digits are")]
-pub struct BadContainerId(pub String);
-
 impl ContainerId {
-    /// The id as text.
+    /// The 64 digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
 
-impl TryFrom<String> for ContainerId {
-    type Error = BadContainerId;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        let good = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        if good { Ok(Self(text)) } else { Err(BadContainerId(text)) }
-    }
-}
-
-impl FromStr for ContainerId {
-    type Err = BadContainerId;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.to_owned().try_into()
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> Self {
-        id.0
+    /// The first 12 digits, as people see them.
+    #[must_use]
+    pub fn short(&self) -> &str {
+        &self.0[..12]
     }
 }
 
@@ -62,66 +41,97 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// A container to make.
+impl FromStr for ContainerId {
+    type Err = BadContainerId;
+
+    fn from_str(text: &str) -> Result<Self, BadContainerId> {
+        let good = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if good { Ok(Self(text.to_owned())) } else { Err(BadContainerId(text.chars().take(100).collect())) }
+    }
+}
+
+impl TryFrom<String> for ContainerId {
+    type Error = BadContainerId;
+    fn try_from(text: String) -> Result<Self, BadContainerId> {
+        text.parse()
+    }
+}
+
+impl From<ContainerId> for String {
+    fn from(id: ContainerId) -> String {
+        id.0
+    }
+}
+
+/// A container to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
-    /// Its id.
+    /// Its name.
     pub id: ContainerId,
-    /// The image that it is made from; the store must have it.
+    /// What its root file system is made of.
     pub image: ImageId,
-    /// What runs in it.
+    /// What runs in it, and how.
     pub spec: ContainerSpec,
     /// What it may use.
     pub resources: Resources,
-    /// The network namespace that it joins; must exist.
+    /// The network namespace that it joins, which stays the caller's.
     pub netns: PathBuf,
     /// Its host name.
     pub hostname: String,
-    /// Its addresses, for `/etc/hosts`.
+    /// Its addresses, written into its `/etc/hosts`.
     pub addresses: Vec<IpAddr>,
-    /// Labels, given back by [`Runtime::list`].
+    /// Labels of the container, given back by [`crate::Runtime::list`]; those of the specification are not added.
     pub labels: BTreeMap<String, String>,
-    /// `NAME=value` over those of the image and the spec.
+    /// `NAME=value`, in addition to those of the image and the specification, which they override.
     pub env: Vec<String>,
 }
 
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit status of its first process, 128 + the signal's number when a signal ended it; `None` when nobody could see it.
+    /// The exit code of its first process, 128 and the signal's number when a signal ended it; `None` when nobody saw its
+    /// end, because its shim was killed.
     pub code: Option<i32>,
-    /// When it ended, or when that was noticed.
+    /// When it ended or, when nobody saw that, when this was found out.
     pub at: Timestamp,
 }
 
-/// Where a container is in its life.
+/// What a container is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {
-    /// Prepared, and not started (or its start failed).
+    /// Prepared, and perhaps being started.
     Created,
-    /// Its first process runs.
+    /// Its program runs.
     Running {
-        /// That process.
-        pid: Pid,
+        /// Its first process, as the node numbers it.
+        pid: i32,
     },
     /// It has ended.
     Exited(Exit),
 }
 
-/// A container that exists.
+/// A container as it is found on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerInfo {
-    /// Its id.
+    /// Its name.
     pub id: ContainerId,
-    /// The labels that it was made with.
+    /// As given when it was prepared.
     pub labels: BTreeMap<String, String>,
     /// When it was prepared.
     pub created: Timestamp,
-    /// Where it is in its life.
+    /// What its root file system is made of.
+    pub image: ImageId,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Its host name.
+    pub hostname: String,
+    /// The network namespace that it joins.
+    pub netns: PathBuf,
+    /// What it is doing.
     pub state: ContainerState,
 }
 
-/// Which output a line was written to.
+/// Which of its two outputs a container wrote a line to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LogStream {
     /// Standard output.
@@ -130,25 +140,14 @@ pub enum LogStream {
     Stderr,
 }
 
-/// One line that a container wrote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogLine {
-    /// When the shim read its end.
-    pub timestamp: Timestamp,
-    /// Where it was written to.
-    pub stream: LogStream,
-    /// Its bytes, without the newline.
-    pub line: Vec<u8>,
-}
-
-/// Which lines of a log to read.
+/// Which lines of a container's output are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogOptions {
-    /// Only the last so many of those there are; `None` for all.
+    /// At the most so many lines from the end, counted after the other choices; `None` is all.
     pub tail: Option<u64>,
-    /// Only lines not older than this.
+    /// Only lines from this moment on.
     pub since: Option<Timestamp>,
-    /// Go on with lines as they are written, until the container ends.
+    /// Go on with lines as they come, until the container ends.
     pub follow: bool,
     /// Lines of standard output.
     pub stdout: bool,
@@ -157,72 +156,46 @@ pub struct LogOptions {
 }
 
 impl Default for LogOptions {
+    /// Everything that there is now.
     fn default() -> Self {
         Self { tail: None, since: None, follow: false, stdout: true, stderr: true }
     }
 }
 
 impl LogOptions {
-    /// Whether a line passes `since` and the choice of streams.
-    pub(crate) fn wants(&self, line: &LogLine) -> bool {
-        let stream = match line.stream {
+    /// Whether a line of `stream` at `timestamp` is wanted.
+    #[must_use]
+    pub(crate) fn wants(&self, timestamp: Timestamp, stream: LogStream) -> bool {
+        let stream = match stream {
             LogStream::Stdout => self.stdout,
             LogStream::Stderr => self.stderr,
         };
-        stream && self.since.is_none_or(|since| line.timestamp >= since)
+        stream && self.since.is_none_or(|since| timestamp >= since)
     }
 }
 
-/// Makes, runs and removes containers.
-#[async_trait]
-pub trait Runtime: Send + Sync {
-    /// Mounts the root file system and writes the bundle. Does nothing for a container that is prepared already.
-    ///
-    /// # Errors
-    /// When the image is absent or something in the spec cannot be had on this node; nothing is left of it then.
-    async fn prepare(&self, container: Container) -> Result<(), RuntimeError>;
+/// One line that a container wrote. Lines longer than 16 KiB come in pieces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// When it was read from the container.
+    pub timestamp: Timestamp,
+    /// Where it was written to.
+    pub stream: LogStream,
+    /// Its bytes, without the line end.
+    pub line: Vec<u8>,
+}
 
-    /// Starts it, and returns once its program runs. Gives the pid of a container that runs already.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Start`] with the cause; [`RuntimeError::NotFound`].
-    async fn start(&self, id: &ContainerId) -> Result<Pid, RuntimeError>;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Returns when it has ended; at once if it has. May be dropped and called again.
-    ///
-    /// # Errors
-    /// [`RuntimeError::NotFound`]; [`RuntimeError::NotRunning`] when it was never started.
-    async fn wait(&self, id: &ContainerId) -> Result<Exit, RuntimeError>;
-
-    /// Sends a signal to its first process.
-    ///
-    /// # Errors
-    /// [`RuntimeError::NotFound`]; [`RuntimeError::NotRunning`].
-    async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError>;
-
-    /// Kills what runs in it, unmounts and deletes it. Does nothing when there is none.
-    ///
-    /// # Errors
-    /// What could not be taken away; calling again goes on with it.
-    async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
-
-    /// All containers, as disk and kernel have them.
-    ///
-    /// # Errors
-    /// When the directory of containers cannot be read.
-    async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError>;
-
-    /// Where one container is in its life; `None` when there is none.
-    ///
-    /// # Errors
-    /// As [`Runtime::list`].
-    async fn state(&self, id: &ContainerId) -> Result<Option<ContainerState>, RuntimeError> {
-        Ok(self.list().await?.into_iter().find(|c| c.id == *id).map(|c| c.state))
+    #[test]
+    fn ids_are_safe_file_names() {
+        let good = "0a".repeat(32);
+        assert_eq!(good.parse::<ContainerId>().unwrap().to_string(), good);
+        for bad in ["", "a", &"A".repeat(64), &"0g".repeat(32), &"../".repeat(22)[..64], &"0".repeat(65)] {
+            assert!(bad.parse::<ContainerId>().is_err(), "{bad}");
+        }
+        assert!(serde_json::from_str::<ContainerId>("\"..\"").is_err());
     }
-
-    /// What it wrote. The channel closes after the last line.
-    ///
-    /// # Errors
-    /// [`RuntimeError::NotFound`].
-    async fn logs(&self, id: &ContainerId, options: LogOptions) -> Result<mpsc::Receiver<LogLine>, RuntimeError>;
 }

@@ -1,92 +1,139 @@
-//! What can go wrong with containers.
+//! What can go wrong with containers, in words for the person who has to do something about it.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::container::ContainerId;
 use crate::images::ImageError;
-use crate::signal::BadSignal;
 
-/// Why a container could not be made, run or removed.
+/// Why something could not be done with a container.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// There is no such container.
     #[error("no such container: {0}")]
     NotFound(ContainerId),
-    /// It has not been started, or has ended.
-    #[error("container {0} is not running")]
-    NotRunning(ContainerId),
-    /// It has ended, and containers run once.
-    #[error("container {0} has run already")]
-    HasRun(ContainerId),
-    /// The program could not be started.
-    #[error("{0}")]
-    Start(String),
-    /// The shim ended without a word.
-    #[error("the container's shim ended before the container was started ({0})")]
-    ShimEnded(String),
-    /// The directory of a bind mount is not on this node.
-    #[error("invalid mount config for type \"bind\": bind source path does not exist: {0}")]
-    BindSourceMissing(String),
-    /// A mount's target is no absolute path below the root.
-    #[error("invalid mount target \"{0}\": it must be an absolute path without \"..\", other than \"/\"")]
-    BadMountTarget(String),
-    /// A volume's name is none.
-    #[error(
-        "\"{0}\" is not the name of a volume: letters, digits, '_', '.' and '-' are allowed, the first a letter or digit"
-    )]
-    BadVolumeName(String),
-    /// Neither the service nor the image says what to run.
-    #[error("no command specified: neither the service nor the image says what to run")]
+    /// It ran already: containers run once.
+    #[error("container {0} has run already; prepare a new one")]
+    Ended(ContainerId),
+    /// Its program could not be started.
+    #[error("{reason}")]
+    Start {
+        /// The container.
+        id: ContainerId,
+        /// Why, in the kernel's or the container's own words.
+        reason: String,
+    },
+    /// The container's image is not usable.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Neither the image nor the specification says what to run.
+    #[error("no command specified: neither the service nor its image has one")]
     NoCommand,
-    /// A user that the image does not know.
-    #[error("unable to find user {0}: no matching entries in the image's passwd file")]
+    /// A user that is not in the image.
+    #[error("unable to find user {0}: no matching entries in passwd file")]
     UnknownUser(String),
-    /// A group that the image does not know.
-    #[error("unable to find group {0}: no matching entries in the image's group file")]
+    /// A group that is not in the image.
+    #[error("unable to find group {0}: no matching entries in group file")]
     UnknownGroup(String),
+    /// A user or group number that is too large or too small.
+    #[error("uids and gids must be in range 0-2147483647, {0} is not")]
+    IdRange(String),
+    /// A passwd or group file in the image that cannot be read.
+    #[error("cannot read {path} of the image: {source}")]
+    Accounts {
+        /// The path in the container.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A signal that does not exist.
+    #[error("{0} is no signal: a name such as SIGTERM or a number from 1 to 64 is expected")]
+    BadSignal(String),
     /// A capability that does not exist.
-    #[error("unknown capability: {0}")]
+    #[error("unknown capability {0}")]
     UnknownCapability(String),
-    /// A resource limit that does not exist.
-    #[error("invalid ulimit type: {0}")]
-    UnknownUlimit(String),
-    /// A kernel parameter that is not the container's own.
-    #[error("sysctl \"{0}\" is not in a namespace of the container")]
-    SysctlNotAllowed(String),
+    /// An environment variable without a name.
+    #[error("invalid environment variable: {0:?}")]
+    BadEnv(String),
+    /// A resource limit that does not exist or makes no sense.
+    #[error("invalid ulimit {name}: {reason}")]
+    BadUlimit {
+        /// Its name as given.
+        name: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A kernel parameter that does not belong to a namespace of the container.
+    #[error("sysctl {0} is not allowed: it does not belong to the container alone")]
+    BadSysctl(String),
+    /// The source of a bind mount is not there.
+    #[error("invalid mount config for type \"bind\": bind source path does not exist: {0}")]
+    NoBindSource(PathBuf),
+    /// A mount that makes no sense.
+    #[error("invalid mount at {target:?}: {reason}")]
+    BadMount {
+        /// The path in the container.
+        target: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The working directory is not an absolute path.
+    #[error("the working directory {0:?} is invalid: it needs to be an absolute path")]
+    BadDir(String),
+    /// The network namespace is not there.
+    #[error("the network namespace {path} cannot be joined: {source}")]
+    NoNetns {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Something that this runtime does not do.
     #[error("{0} is not supported")]
     Unsupported(&'static str),
-    /// A signal that does not exist.
-    #[error(transparent)]
-    Signal(#[from] BadSignal),
-    /// The image store.
-    #[error(transparent)]
-    Image(#[from] ImageError),
-    /// What stands in a file of the container is not what this daemon writes there.
-    #[error("{path} is damaged: {reason}")]
+    /// The shim could not be started or went away before it reported.
+    #[error("the shim of container {id} failed: {reason}")]
+    Shim {
+        /// The container.
+        id: ContainerId,
+        /// What is known.
+        reason: String,
+    },
+    /// A file of ours that makes no sense.
+    #[error("{path} is damaged: {reason}; remove the container")]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
     },
-    /// A system call.
-    #[error("{action} {path}: {source}")]
+    /// Processes of the container that do not go away.
+    #[error("processes of container {id} are still there after SIGKILL: {pids:?}")]
+    Unkillable {
+        /// The container.
+        id: ContainerId,
+        /// Their pids.
+        pids: Vec<i32>,
+    },
+    /// The node's file system.
+    #[error("cannot {verb} {path}: {source}")]
     Io {
         /// What was tried.
-        action: &'static str,
+        verb: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the kernel said.
+        /// Why not.
         source: io::Error,
     },
+    /// A thread of the daemon ended in the middle of the work.
+    #[error("the work was broken off inside the daemon: {0}")]
+    BrokenOff(String),
 }
 
 impl RuntimeError {
-    /// For `map_err`: names what was tried on which path.
-    pub(crate) fn io<E: Into<io::Error>>(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(E) -> Self {
-        let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source: source.into() }
+    /// For `map_err`: the failed attempt to `verb` the file at `path`.
+    pub(crate) fn io<E: Into<io::Error>>(verb: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { verb, path, source: source.into() }
     }
 }

@@ -1,46 +1,41 @@
-//! A runtime in memory, for tests of those who use one.
+//! Containers in memory, for tests of those who use a [`Runtime`].
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use skep_model::Timestamp;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
-use crate::container::{
-    Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions, Pid, Runtime,
-};
+use crate::Runtime;
+use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions, LogStream};
 use crate::error::RuntimeError;
 
-/// Containers that exist in memory only. They run until [`FakeRuntime::exit`] or a signal ends them, and their failures are scripted.
-#[derive(Debug)]
-pub struct FakeRuntime {
-    state: Mutex<State>,
-    /// Counts changes, to wake those who wait.
-    changed: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    containers: BTreeMap<ContainerId, Fake>,
-    fail_prepare: BTreeMap<ContainerId, String>,
-    fail_start: BTreeMap<ContainerId, String>,
-    deaf: bool,
-    started: u32,
-    signals: Vec<(ContainerId, i32)>,
-}
-
-#[derive(Debug)]
-struct Fake {
+#[derive(Debug, Clone)]
+struct Entry {
     container: Container,
     created: Timestamp,
     state: ContainerState,
-    lines: Vec<LogLine>,
+    logs: Vec<LogLine>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Inner {
+    containers: BTreeMap<ContainerId, Entry>,
+    signals: Vec<(ContainerId, i32)>,
+    refused: Option<String>,
+    stubborn: bool,
+    next_pid: i32,
+}
+
+/// A runtime whose containers are entries in a map: they run until [`FakeRuntime::exit`] or a signal ends them.
+#[derive(Debug)]
+pub struct FakeRuntime {
+    inner: watch::Sender<Inner>,
 }
 
 impl Default for FakeRuntime {
     fn default() -> Self {
-        Self { state: Mutex::default(), changed: watch::Sender::new(0) }
+        Self { inner: watch::Sender::new(Inner { next_pid: 1000, ..Inner::default() }) }
     }
 }
 
@@ -51,163 +46,178 @@ impl FakeRuntime {
         Self::default()
     }
 
-    /// The next [`Runtime::prepare`] of this container fails with `reason`.
-    pub fn fail_prepare(&self, id: &ContainerId, reason: &str) {
-        self.state().fail_prepare.insert(id.clone(), reason.to_owned());
-    }
-
-    /// The next [`Runtime::start`] of this container fails with `reason`.
-    pub fn fail_start(&self, id: &ContainerId, reason: &str) {
-        self.state().fail_start.insert(id.clone(), reason.to_owned());
-    }
-
-    /// From now on containers take no notice of any signal but `SIGKILL`.
-    pub fn ignore_signals(&self) {
-        self.state().deaf = true;
-    }
-
-    /// Ends a container that runs; `None` is an exit that nobody saw. Does nothing for others.
-    pub fn exit(&self, id: &ContainerId, code: Option<i32>) {
-        self.change(|state| {
-            if let Some(fake) = state.containers.get_mut(id)
-                && matches!(fake.state, ContainerState::Running { .. })
-            {
-                fake.state = ContainerState::Exited(Exit { code, at: Timestamp::now() });
+    /// Ends a running container with `code`.
+    pub fn exit(&self, id: &ContainerId, code: i32) {
+        self.inner.send_modify(|inner| {
+            if let Some(entry) = inner.containers.get_mut(id) {
+                end(entry, Some(code));
             }
         });
     }
 
-    /// Has a container write a line.
-    pub fn write(&self, id: &ContainerId, line: LogLine) {
-        self.change(|state| {
-            if let Some(fake) = state.containers.get_mut(id) {
-                fake.lines.push(line);
+    /// Makes the container write `line` to its standard output.
+    pub fn write(&self, id: &ContainerId, line: &str) {
+        self.inner.send_modify(|inner| {
+            if let Some(entry) = inner.containers.get_mut(id) {
+                let line = line.as_bytes().to_vec();
+                entry.logs.push(LogLine { timestamp: Timestamp::now(), stream: LogStream::Stdout, line });
             }
         });
+    }
+
+    /// Makes every following start fail with `reason`, or succeed again.
+    pub fn refuse_starts(&self, reason: Option<&str>) {
+        self.inner.send_modify(|inner| inner.refused = reason.map(str::to_owned));
+    }
+
+    /// Whether containers ignore every signal except `SIGKILL`.
+    pub fn ignore_signals(&self, stubborn: bool) {
+        self.inner.send_modify(|inner| inner.stubborn = stubborn);
+    }
+
+    /// Every signal that was sent, oldest first.
+    #[must_use]
+    pub fn signals(&self) -> Vec<(ContainerId, i32)> {
+        self.inner.borrow().signals.clone()
     }
 
     /// The container as it was prepared.
     #[must_use]
     pub fn container(&self, id: &ContainerId) -> Option<Container> {
-        self.state().containers.get(id).map(|fake| fake.container.clone())
+        self.inner.borrow().containers.get(id).map(|entry| entry.container.clone())
     }
 
-    /// All signals sent so far, in order.
-    #[must_use]
-    pub fn signals(&self) -> Vec<(ContainerId, i32)> {
-        self.state().signals.clone()
-    }
-
-    /// A receiver that changes whenever any container does.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.state());
-        self.changed.send_modify(|n| *n += 1);
-        result
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut result = None;
+        self.inner.send_modify(|inner| result = Some(change(inner)));
+        result.expect("send_modify calls its argument")
     }
 }
 
-impl State {
-    fn get(&mut self, id: &ContainerId) -> Result<&mut Fake, RuntimeError> {
-        self.containers.get_mut(id).ok_or_else(|| RuntimeError::NotFound(id.clone()))
+fn end(entry: &mut Entry, code: Option<i32>) {
+    if matches!(entry.state, ContainerState::Running { .. }) {
+        entry.state = ContainerState::Exited(Exit { code, at: Timestamp::now() });
     }
 }
 
 #[async_trait]
 impl Runtime for FakeRuntime {
     async fn prepare(&self, container: Container) -> Result<(), RuntimeError> {
-        self.change(|state| {
-            if let Some(reason) = state.fail_prepare.remove(&container.id) {
-                return Err(RuntimeError::Start(reason));
+        self.change(|inner| {
+            inner.containers.entry(container.id.clone()).or_insert(Entry {
+                container,
+                created: Timestamp::now(),
+                state: ContainerState::Created,
+                logs: Vec::new(),
+            });
+        });
+        Ok(())
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<i32, RuntimeError> {
+        self.change(|inner| {
+            let entry = inner.containers.get_mut(id).ok_or_else(|| RuntimeError::NotFound(id.clone()))?;
+            match entry.state {
+                ContainerState::Running { pid } => Ok(pid),
+                ContainerState::Exited(_) => Err(RuntimeError::Ended(id.clone())),
+                ContainerState::Created => {
+                    if let Some(reason) = &inner.refused {
+                        return Err(RuntimeError::Start { id: id.clone(), reason: reason.clone() });
+                    }
+                    inner.next_pid += 1;
+                    entry.state = ContainerState::Running { pid: inner.next_pid };
+                    Ok(inner.next_pid)
+                }
             }
-            let (created, new) = (Timestamp::now(), ContainerState::Created);
-            let id = container.id.clone();
-            state.containers.entry(id).or_insert(Fake { container, created, state: new, lines: Vec::new() });
-            Ok(())
         })
     }
 
-    async fn start(&self, id: &ContainerId) -> Result<Pid, RuntimeError> {
-        self.change(|state| {
-            if let Some(reason) = state.fail_start.remove(id) {
-                return Err(RuntimeError::Start(reason));
-            }
-            let next = 1000 + i32::try_from(state.started).unwrap_or(0);
-            let fake = state.get(id)?;
-            match fake.state {
-                ContainerState::Running { pid } => return Ok(pid),
-                ContainerState::Exited(_) => return Err(RuntimeError::HasRun(id.clone())),
-                ContainerState::Created => fake.state = ContainerState::Running { pid: next },
-            }
-            state.started += 1;
-            Ok(next)
-        })
+    async fn state(&self, id: &ContainerId) -> Result<Option<ContainerState>, RuntimeError> {
+        Ok(self.inner.borrow().containers.get(id).map(|entry| entry.state))
     }
 
     async fn wait(&self, id: &ContainerId) -> Result<Exit, RuntimeError> {
-        let mut changes = self.changed.subscribe();
+        let mut changes = self.inner.subscribe();
         loop {
-            changes.mark_unchanged();
-            match self.state().get(id)?.state {
-                ContainerState::Exited(exit) => return Ok(exit),
-                ContainerState::Created => return Err(RuntimeError::NotRunning(id.clone())),
-                ContainerState::Running { .. } => {}
+            match changes.borrow_and_update().containers.get(id).map(|entry| entry.state) {
+                None => return Err(RuntimeError::NotFound(id.clone())),
+                Some(ContainerState::Exited(exit)) => return Ok(exit),
+                Some(_) => {}
             }
-            // The sender lives as long as `self`.
-            let _ = changes.changed().await;
+            if changes.changed().await.is_err() {
+                return Err(RuntimeError::NotFound(id.clone()));
+            }
         }
     }
 
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
-        let ends = self.change(|state| {
-            if !matches!(state.get(id)?.state, ContainerState::Running { .. }) {
-                return Err(RuntimeError::NotRunning(id.clone()));
+        self.change(|inner| {
+            let entry = inner.containers.get_mut(id).ok_or_else(|| RuntimeError::NotFound(id.clone()))?;
+            inner.signals.push((id.clone(), signal));
+            if signal == libc::SIGKILL || !inner.stubborn {
+                end(entry, Some(128 + signal));
             }
-            state.signals.push((id.clone(), signal));
-            Ok(signal == libc::SIGKILL || !state.deaf)
-        })?;
-        if ends {
-            self.exit(id, Some(128 + signal));
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        self.change(|state| state.containers.remove(id));
+        self.change(|inner| inner.containers.remove(id));
         Ok(())
     }
 
     async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError> {
-        let state = self.state();
-        let info = |(id, fake): (&ContainerId, &Fake)| ContainerInfo {
-            id: id.clone(),
-            labels: fake.container.labels.clone(),
-            created: fake.created,
-            state: fake.state,
+        let inner = self.inner.borrow();
+        let info = |entry: &Entry| ContainerInfo {
+            id: entry.container.id.clone(),
+            labels: entry.container.labels.clone(),
+            created: entry.created,
+            image: entry.container.image,
+            command: [&entry.container.spec.command[..], &entry.container.spec.args[..]].concat(),
+            hostname: entry.container.hostname.clone(),
+            netns: entry.container.netns.clone(),
+            state: entry.state,
         };
-        Ok(state.containers.iter().map(info).collect())
+        Ok(inner.containers.values().map(info).collect())
     }
 
     async fn logs(&self, id: &ContainerId, options: LogOptions) -> Result<mpsc::Receiver<LogLine>, RuntimeError> {
-        let mut lines: Vec<LogLine> =
-            self.state().get(id)?.lines.iter().filter(|l| options.wants(l)).cloned().collect();
+        let mut changes = self.inner.subscribe();
+        let wanted = move |entry: &Entry| -> Vec<LogLine> {
+            entry.logs.iter().filter(|l| options.wants(l.timestamp, l.stream)).cloned().collect()
+        };
+        let mut lines = changes
+            .borrow_and_update()
+            .containers
+            .get(id)
+            .map(wanted)
+            .ok_or_else(|| RuntimeError::NotFound(id.clone()))?;
+        let mut seen = lines.len();
         if let Some(tail) = options.tail {
-            let skip = lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX));
-            lines.drain(..skip);
+            lines.drain(..lines.len().saturating_sub(usize::try_from(tail).unwrap_or(usize::MAX)));
         }
-        let (sender, receiver) = mpsc::channel(lines.len().max(1));
-        for line in lines {
-            // The channel has room for all of them.
-            let _ = sender.try_send(line);
-        }
+        let (sender, receiver) = mpsc::channel(64);
+        let id = id.clone();
+        tokio::spawn(async move {
+            loop {
+                for line in lines.drain(..) {
+                    if sender.send(line).await.is_err() {
+                        return;
+                    }
+                }
+                let entry = changes.borrow_and_update().containers.get(&id).cloned();
+                let Some(entry) = entry.filter(|_| options.follow) else { return };
+                lines = wanted(&entry).split_off(seen);
+                seen += lines.len();
+                if lines.is_empty() {
+                    let ended = matches!(entry.state, ContainerState::Exited(_));
+                    let changed = async { changes.changed().await.is_ok() };
+                    if ended || !tokio::select! { changed = changed => changed, () = sender.closed() => false } {
+                        return;
+                    }
+                }
+            }
+        });
         Ok(receiver)
     }
 }
