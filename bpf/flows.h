@@ -77,7 +77,7 @@ static __always_inline void way_back(struct __sk_buff *skb, const struct flow_ke
 }
 
 /* Makes the other direction's entry again if it is gone. */
-static __noinline int restore_other(struct __sk_buff *skb, const struct flow_key *key, const struct flow *flow)
+__verified_once int restore_other(struct __sk_buff *skb, const struct flow_key *key, const struct flow *flow)
 {
 	struct flow back = {};
 	struct flow_key other = {};
@@ -133,7 +133,7 @@ static __always_inline bool same_way(const struct flow *a, const struct flow *b)
  * Takes a tuple towards the backend that no other flow has: the client's own port if it is free there, another one if it is not. The
  * client's address never changes for that. Fills in the forward entry's source port.
  */
-static __noinline int claim(struct flow *forward, const struct flow *back, __u32 proto)
+__verified_once int claim(struct flow *forward, const struct flow *back, __u32 proto)
 {
 	struct flow_key key = {};
 	__u32 now = ticks();
@@ -159,7 +159,7 @@ static __noinline int claim(struct flow *forward, const struct flow *back, __u32
 }
 
 /* Opens a flow of these packets to a backend entry. `flags` may say FLOW_SECOND. */
-static __noinline int open_flow(struct __sk_buff *skb, const struct flow_key *key, __u32 slot, __u32 published_and_flags)
+__verified_once int open_flow(struct __sk_buff *skb, const struct flow_key *key, __u32 slot, __u32 published_and_flags)
 {
 	struct flow forward = {}, back = {};
 	struct backend *backend = backend_at(slot);

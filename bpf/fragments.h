@@ -14,7 +14,7 @@ static __always_inline void fragment_key(const struct packet *packet, __u8 path,
 	key->path = path;
 }
 
-static __noinline int remember_fragment(const struct packet *packet, __u32 path, __be32 origin)
+__verified_once int remember_fragment(const struct packet *packet, __u32 path, __be32 origin)
 {
 	struct fragment_key key = {};
 	struct ports ports = {};
@@ -28,7 +28,7 @@ static __noinline int remember_fragment(const struct packet *packet, __u32 path,
 }
 
 /* Fills in the ports of a later fragment. */
-static __noinline int recall_fragment(struct packet *packet, __u32 path, __be32 origin)
+__verified_once int recall_fragment(struct packet *packet, __u32 path, __be32 origin)
 {
 	struct fragment_key key = {};
 	struct ports *found;

@@ -65,7 +65,7 @@ enum { PICK_NONE = -1, PICK_NOT_OURS = -2 };
  * The backend entry for a new flow of this client; `tries` that went unanswered lead to other ones. PICK_NOT_OURS when the port is not
  * published, or in host mode and the address that was asked is another node's.
  */
-static __noinline int pick(struct flow_key *client, __be16 published, __u32 tries, __u32 asked)
+__verified_once int pick(struct flow_key *client, __be16 published, __u32 tries, __u32 asked)
 {
 	struct frontend_key key = { .port = published };
 	struct frontend *frontend;

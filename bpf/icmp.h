@@ -64,7 +64,7 @@ static __always_inline bool rewrite_quoted(struct __sk_buff *skb, const struct p
 }
 
 /* Translates an error and sends it after the flow; `otherwise` is the verdict for errors that are about no flow of ours. */
-static __noinline int follow_error(struct __sk_buff *skb, struct packet *packet, __u32 path, __be32 origin, int otherwise)
+__verified_once int follow_error(struct __sk_buff *skb, struct packet *packet, __u32 path, __be32 origin, int otherwise)
 {
 	struct flow_key key = { .path = path, .origin = origin };
 	struct quoted quoted;

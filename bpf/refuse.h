@@ -92,7 +92,7 @@ static __always_inline bool refuse_udp(struct __sk_buff *skb, const struct packe
 }
 
 /* Answers a packet that came by `key` with a refusal, and counts why. Packets with IP options and fragments get no answer. */
-static __noinline int refuse(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, __u32 reason)
+__verified_once int refuse(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, __u32 reason)
 {
 	struct flow back = {};
 

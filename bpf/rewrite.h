@@ -81,7 +81,7 @@ static __always_inline bool rewrite(struct __sk_buff *skb, const struct packet *
  * Keeps a connection's segments small enough for the overlay by what its SYNs say of it. The option at an odd offset, which nobody
  * sends, is left alone.
  */
-static __noinline int clamp_segments(struct __sk_buff *skb, __u32 l4, __u32 most)
+__verified_once int clamp_segments(struct __sk_buff *skb, __u32 l4, __u32 most)
 {
 	__u8 offset;
 	__u32 at, end;

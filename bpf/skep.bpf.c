@@ -12,8 +12,14 @@
 /* What to do with a packet towards a backend whose flow is known. */
 enum known { KNOWN_GOOD, KNOWN_REOPEN, KNOWN_GONE };
 
+/*
+ * Decisions that are carried out at the end of a program, in one place for all, besides the verdicts: the verifier walks every way
+ * through every call anew, and with several such places a program takes it seconds.
+ */
+enum { DECIDED_SEND = 0x100, DECIDED_REFUSE = 0x200 /* with the reason in the low bits */ };
+
 /* A SYN that comes again: the backend may not take new flows any more, or never have answered. */
-static __noinline int judge_syn(const struct flow_key *key, struct flow *flow, __u32 state)
+__verified_once int judge_syn(const struct flow_key *key, struct flow *flow, __u32 state)
 {
 	struct flow_key other = {};
 	struct flow *reverse;
@@ -53,25 +59,27 @@ static __always_inline enum known judge(const struct flow_key *key, const struct
 	return likely(state != BACKEND_GONE) ? KNOWN_GOOD : KNOWN_GONE;
 }
 
-static __always_inline int pass_on(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, struct flow *flow)
+/* Carries out what was decided. `flow` may be NULL for a flow that has just been opened. */
+static __always_inline int finish(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, struct flow *flow,
+				  int decided)
 {
+	if (unlikely(decided & DECIDED_REFUSE))
+		return refuse(skb, key, packet, decided & 0xff);
+	if (unlikely(decided != DECIDED_SEND))
+		return decided;
+	if (unlikely(!flow)) {
+		flow = bpf_map_lookup_elem(&flows, key);
+		if (!flow)
+			return VERDICT_DROP;
+	}
 	if (unlikely(is_fragment(packet)) && !is_later_fragment(packet))
 		remember_fragment(packet, key->path, key->origin);
 	return follow(skb, key, packet, flow);
 }
 
-/* Opens a flow to the backend entry and sends its packet there. */
-static __always_inline int open_and_pass_on(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, __u32 slot,
-					    __be16 published, __u32 flags)
+static __always_inline int open(struct __sk_buff *skb, const struct flow_key *key, __u32 slot, __be16 published, __u32 flags)
 {
-	struct flow *flow;
-
-	if (!open_flow(skb, key, slot, published | flags << 16))
-		return VERDICT_DROP;
-	flow = bpf_map_lookup_elem(&flows, key);
-	if (!flow)
-		return VERDICT_DROP;
-	return pass_on(skb, key, packet, flow);
+	return open_flow(skb, key, slot, published | flags << 16) ? DECIDED_SEND : VERDICT_DROP;
 }
 
 static __always_inline void tuple_key(const struct packet *packet, __u8 path, __be32 origin, struct flow_key *key)
@@ -87,21 +95,24 @@ static __always_inline void tuple_key(const struct packet *packet, __u8 path, __
 }
 
 /* A client asks a frontend: `asked` says whose address it used. `tries` went unanswered before. */
-static __always_inline int ask(struct __sk_buff *skb, struct flow_key *key, const struct packet *packet, __u32 asked, __u32 tries)
+__verified_once int ask(struct __sk_buff *skb, struct flow_key *key, __u32 tcp_flags, __u32 asked, __u32 tries)
 {
-	int slot = pick(key, key->dport, tries, asked);
+	int slot;
 
+	if (!key)
+		return VERDICT_NEXT;
+	slot = pick(key, key->dport, tries, asked);
 	if (slot == PICK_NOT_OURS)
 		return VERDICT_NEXT;
 	/* A reset of something unknown needs neither a flow nor an answer. */
-	if (packet->tcp_flags & TCP_RST)
+	if (tcp_flags & TCP_RST)
 		return VERDICT_DROP;
 	if (slot < 0)
-		return refuse(skb, key, packet, DROP_NO_BACKEND);
-	return open_and_pass_on(skb, key, packet, slot, key->dport, 0);
+		return DECIDED_REFUSE | DROP_NO_BACKEND;
+	return open(skb, key, slot, key->dport, 0);
 }
 
-/* The headers of a packet, with the ports of fragments. Says whether it is TCP or UDP that can be looked up. */
+/* The headers of a packet, with the ports of fragments. PARSED says that it is TCP or UDP that can be looked up. */
 static __always_inline enum parsed parse_whole(struct __sk_buff *skb, struct packet *packet, __u8 path, __be32 origin)
 {
 	enum parsed parsed = parse(skb, packet);
@@ -122,7 +133,8 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 	struct packet packet = {};
 	struct flow_key key = {};
 	struct flow *flow;
-	__u32 asked, tries = 0;
+	enum known known = KNOWN_REOPEN;
+	int decided = DECIDED_SEND;
 	enum parsed parsed = parse_whole(skb, &packet, PATH_CLIENT, 0);
 
 	if (unlikely(parsed == PARSED_ICMP))
@@ -131,22 +143,23 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 		return VERDICT_NEXT;
 	tuple_key(&packet, PATH_CLIENT, 0, &key);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (likely(flow)) {
-		enum known known = judge(&key, &packet, flow);
-
-		if (likely(known == KNOWN_GOOD))
-			return pass_on(skb, &key, &packet, flow);
-		if (known == KNOWN_GONE)
-			return refuse(skb, &key, &packet, DROP_BACKEND_GONE);
-		tries = flow->tries;
-	}
+	if (likely(flow))
+		known = judge(&key, &packet, flow);
 	/* An answer of ours to a client on this node that happens to use a published port as its own. */
-	if (loopback && !flow && is_published(packet.proto, packet.sport) && !opens(&packet))
+	else if (loopback && is_published(packet.proto, packet.sport) && !opens(&packet))
 		return VERDICT_NEXT;
-	asked = loopback && is_loopback(packet.daddr) ? ADDRESS_OWN : address_flags(packet.daddr);
-	if (!(asked & ADDRESS_OWN))
-		return VERDICT_NEXT;
-	return ask(skb, &key, &packet, asked, tries);
+	if (unlikely(known == KNOWN_GONE)) {
+		decided = DECIDED_REFUSE | DROP_BACKEND_GONE;
+	} else if (unlikely(known == KNOWN_REOPEN)) {
+		__u32 tries = flow ? flow->tries : 0;
+		__u32 asked = loopback && is_loopback(packet.daddr) ? ADDRESS_OWN : address_flags(packet.daddr);
+
+		if (!(asked & ADDRESS_OWN))
+			return VERDICT_NEXT;
+		decided = ask(skb, &key, packet.tcp_flags, asked, tries);
+		flow = NULL;
+	}
+	return finish(skb, &key, &packet, flow, decided);
 }
 
 SEC("classifier")
@@ -162,21 +175,24 @@ int from_loopback(struct __sk_buff *skb)
 }
 
 /* What a task sends that belongs to no flow of ours. */
-static __always_inline int from_task_unknown(struct __sk_buff *skb, const struct packet *packet, struct flow_key *key)
+__verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet *packet, struct flow_key *key)
 {
 	__u32 slot, asked;
-	struct backend *sender = local_task(packet->saddr, &slot);
+	struct backend *sender;
 
+	if (!packet || !key)
+		return VERDICT_DROP;
+	sender = local_task(packet->saddr, &slot);
 	if (!sender || sender->ifindex != skb->ifindex)
 		return drop(DROP_SPOOFED);
 	if (packet->proto != PROTO_TCP && packet->proto != PROTO_UDP)
 		return VERDICT_NEXT;
 	asked = address_flags(packet->daddr);
 	if (asked & (ADDRESS_OWN | ADDRESS_MEMBER) && is_published(packet->proto, packet->dport)) {
-		int verdict = ask(skb, key, packet, asked, 0);
+		int decided = ask(skb, key, packet->tcp_flags, asked, 0);
 
-		if (verdict != VERDICT_NEXT)
-			return verdict;
+		if (decided != VERDICT_NEXT)
+			return decided;
 	}
 	/* The node itself may talk to its tasks directly; for anybody else an answer with the task's own address is no answer. */
 	if (!(asked & ADDRESS_OWN) && !(packet->proto == PROTO_TCP && opens(packet)) &&
@@ -190,66 +206,66 @@ int from_task(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct flow_key key = {};
-	struct flow *flow;
-	enum known known;
+	struct flow *flow = NULL;
+	int decided = DECIDED_SEND;
 	enum parsed parsed = parse_whole(skb, &packet, PATH_TASK, skb->ifindex);
 
-	if (unlikely(parsed == PARSED_ICMP)) {
-		int verdict = follow_error(skb, &packet, PATH_TASK, skb->ifindex, VERDICT_NEXT);
-
-		return verdict == VERDICT_NEXT ? from_task_unknown(skb, &packet, &key) : verdict;
-	}
+	if (skb->protocol != bpf_htons(ETHERTYPE_IPV4))
+		return VERDICT_NEXT;
 	if (parsed == PARSED_BAD)
 		return drop(DROP_MALFORMED);
-	if (unlikely(parsed != PARSED)) {
-		if (skb->protocol != bpf_htons(ETHERTYPE_IPV4))
-			return VERDICT_NEXT;
-		packet.proto = 0;
-		return from_task_unknown(skb, &packet, &key);
+	if (unlikely(parsed == PARSED_ICMP)) {
+		decided = follow_error(skb, &packet, PATH_TASK, skb->ifindex, VERDICT_NEXT);
+		if (decided != VERDICT_NEXT)
+			return decided;
 	}
+	if (unlikely(parsed != PARSED))
+		packet.proto = 0;
 	tuple_key(&packet, PATH_TASK, skb->ifindex, &key);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (unlikely(!flow))
-		return from_task_unknown(skb, &packet, &key);
-	if (likely(flow->flags & FLOW_REVERSE))
-		return pass_on(skb, &key, &packet, flow);
-	known = judge(&key, &packet, flow);
-	if (likely(known == KNOWN_GOOD))
-		return pass_on(skb, &key, &packet, flow);
-	if (known == KNOWN_GONE)
-		return refuse(skb, &key, &packet, DROP_BACKEND_GONE);
-	return ask(skb, &key, &packet, address_flags(packet.daddr), flow->tries);
+	if (unlikely(!flow)) {
+		decided = from_task_unknown(skb, &packet, &key);
+	} else if (unlikely(!(flow->flags & FLOW_REVERSE))) {
+		enum known known = judge(&key, &packet, flow);
+
+		if (known == KNOWN_GONE) {
+			decided = DECIDED_REFUSE | DROP_BACKEND_GONE;
+		} else if (known == KNOWN_REOPEN) {
+			decided = ask(skb, &key, packet.tcp_flags, address_flags(packet.daddr), flow->tries);
+			flow = NULL;
+		}
+	}
+	return finish(skb, &key, &packet, flow, decided);
 }
 
 /* A packet for a task of this node whose flow is not known, or has to be opened again. */
-static __always_inline int from_overlay_new(struct __sk_buff *skb, struct flow_key *key, const struct packet *packet, __u32 vni)
+__verified_once int from_overlay_new(struct __sk_buff *skb, struct flow_key *key, const struct packet *packet, __u32 vni)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
-	bool fresh = opens(packet);
 	struct backend *backend;
 	__be16 published;
 	__u32 slot = 0;
-	int other;
+	bool fresh;
 
+	if (!key || !packet || (void *)(eth + 1) > (void *)(long)skb->data_end)
+		return VERDICT_DROP;
+	fresh = opens(packet);
+	published = eth->src[4] | (__u16)eth->src[5] << 8;
 	if (!(address_flags(key->origin) & ADDRESS_TRUSTED))
 		return drop(DROP_NOT_A_MEMBER);
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return drop(DROP_MALFORMED);
-	published = eth->src[4] | (__u16)eth->src[5] << 8;
 	backend = local_task(packet->daddr, &slot);
 	if (backend && (backend->state == BACKEND_READY || !fresh))
-		return open_and_pass_on(skb, key, packet, slot, published, 0);
+		return open(skb, key, slot, published, 0);
 	/* Second chance: whoever sent it had not heard yet that this task takes no new flows. */
 	if (fresh && vni == VNI_FORWARD) {
-		other = pick(key, published, 0, ADDRESS_MEMBER);
+		int other = pick(key, published, 0, ADDRESS_MEMBER);
+
 		if (other >= 0)
-			return open_and_pass_on(skb, key, packet, other, published, FLOW_SECOND);
+			return open(skb, key, other, published, FLOW_SECOND);
 	}
 	if (backend && backend->state != BACKEND_GONE)
-		return open_and_pass_on(skb, key, packet, slot, published, 0);
-	if (packet->tcp_flags & TCP_RST)
-		return VERDICT_DROP;
-	return refuse(skb, key, packet, DROP_UNKNOWN_TASK);
+		return open(skb, key, slot, published, 0);
+	return packet->tcp_flags & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE | DROP_UNKNOWN_TASK;
 }
 
 SEC("classifier")
@@ -260,7 +276,8 @@ int from_overlay(struct __sk_buff *skb)
 	struct tunnel_key tunnel = {};
 	struct flow *flow;
 	enum parsed parsed;
-	enum known known;
+	enum known known = KNOWN_GOOD;
+	int decided = DECIDED_SEND;
 	__be32 origin;
 	__u8 path;
 
@@ -275,22 +292,23 @@ int from_overlay(struct __sk_buff *skb)
 	parsed = parse_whole(skb, &packet, path, origin);
 	if (unlikely(parsed == PARSED_ICMP))
 		return follow_error(skb, &packet, path, origin, VERDICT_DROP);
-	if (parsed == PARSED_FRAGMENT)
-		return drop(DROP_FRAGMENT);
-	if (parsed != PARSED)
-		return drop(DROP_MALFORMED);
+	if (unlikely(parsed != PARSED))
+		return drop(parsed == PARSED_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
 	tuple_key(&packet, path, origin, &key);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (path == PATH_REPLY)
-		return likely(flow) ? pass_on(skb, &key, &packet, flow) : drop(DROP_UNKNOWN_FLOW);
-	if (unlikely(!flow))
-		return from_overlay_new(skb, &key, &packet, tunnel.tunnel_id);
-	known = judge(&key, &packet, flow);
-	if (likely(known == KNOWN_GOOD))
-		return pass_on(skb, &key, &packet, flow);
-	if (known == KNOWN_GONE)
-		return refuse(skb, &key, &packet, DROP_BACKEND_GONE);
-	return from_overlay_new(skb, &key, &packet, tunnel.tunnel_id);
+	if (path == PATH_REPLY) {
+		if (unlikely(!flow))
+			return drop(DROP_UNKNOWN_FLOW);
+	} else {
+		known = likely(flow) ? judge(&key, &packet, flow) : KNOWN_REOPEN;
+	}
+	if (unlikely(known == KNOWN_GONE)) {
+		decided = DECIDED_REFUSE | DROP_BACKEND_GONE;
+	} else if (unlikely(known == KNOWN_REOPEN)) {
+		decided = from_overlay_new(skb, &key, &packet, tunnel.tunnel_id);
+		flow = NULL;
+	}
+	return finish(skb, &key, &packet, flow, decided);
 }
 
 char terms[] SEC("license") = "MIT";
