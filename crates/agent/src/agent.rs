@@ -1,0 +1,300 @@
+//! The agent: everything that runs on a node for the swarm, held together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_mesh::Datapath;
+use skep_model::{NodeDescription, TaskState};
+use skep_netdb::NetDb;
+use skep_network::NodeNetwork;
+use skep_rpc::{NodeIdentity, proto};
+use skep_runtime::Runtime;
+use skep_runtime::images::Images;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinHandle};
+use tracing::warn;
+
+use crate::assignments::{Assignments, AssignmentsFile};
+use crate::context::{Context, ListenersAt};
+use crate::endpoints::EndpointsFile;
+use crate::logs::LogPusher;
+use crate::mesh::{Inputs, Mesh};
+use crate::report::Reporter;
+use crate::session::Session;
+use crate::tasks::Tasks;
+use crate::underlay::{Driver, Underlay};
+use crate::{AgentError, containers};
+
+/// How long the word that a node leaves may take to reach a manager.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Who the node is and where it keeps things.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// What it proves to managers.
+    pub identity: NodeIdentity,
+    /// What it says of itself.
+    pub description: NodeDescription,
+    /// Managers to turn to: `host:port`.
+    pub managers: Vec<String>,
+    /// UDP port of the overlay.
+    pub data_path_port: u16,
+    /// Assignments and statuses, kept over reboots.
+    pub data_dir: PathBuf,
+    /// Pinned network namespaces, gone with a reboot.
+    pub netns_dir: PathBuf,
+}
+
+/// What the agent works with.
+pub struct Parts {
+    /// Runs containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Images of this node.
+    pub images: Arc<Images>,
+    /// Devices of this node.
+    pub network: Arc<dyn NodeNetwork>,
+    /// Says what listens in a namespace.
+    pub listeners: ListenersAt,
+    /// The mesh's data plane.
+    pub datapath: Box<dyn Datapath>,
+}
+
+/// What the agent knows, for `docker info`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentState {
+    /// Why no manager holds a session with this node; `None` when one does.
+    pub trouble: Option<String>,
+    /// Managers that it may turn to.
+    pub managers: Vec<String>,
+}
+
+/// A running agent. Dropping it stops it and leaves tasks and traffic as they are.
+pub struct Agent {
+    config: AgentConfig,
+    context: Arc<Context>,
+    assignments: watch::Receiver<Arc<Assignments>>,
+    managers: watch::Receiver<Vec<String>>,
+    connected: watch::Receiver<Result<(), String>>,
+    leaving: watch::Sender<bool>,
+    tasks: JoinHandle<()>,
+    session: AbortHandle,
+    others: Vec<AbortHandle>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.session.abort();
+        self.tasks.abort();
+        self.others.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl Agent {
+    /// Starts. Tasks that this node had are taken over where they are; what belongs to no task is removed.
+    ///
+    /// # Errors
+    /// When the directories cannot be used, or the kernel refuses what the network needs.
+    pub async fn start(config: AgentConfig, parts: Parts) -> Result<Self, AgentError> {
+        let tasks_dir = config.data_dir.join("tasks");
+        for dir in [&tasks_dir, &config.netns_dir] {
+            fs::create_dir_all(dir).map_err(|source| AgentError::Disk { path: dir.clone(), source })?;
+        }
+        parts.network.prepare().await?;
+        let file = AssignmentsFile::new(&config.data_dir);
+        let (assignments, assigned) = watch::channel(Arc::new(file.load()?));
+        let (underlay, underlay_seen) = watch::channel(Underlay::default());
+        let netdb = NetDb::new(config.identity.node.clone());
+        let context = Arc::new(Context {
+            runtime: parts.runtime,
+            images: parts.images,
+            network: parts.network,
+            listeners: parts.listeners,
+            netdb,
+            mesh: Mesh::new(parts.datapath),
+            reporter: Reporter::default(),
+            assignments: assigned.clone(),
+            underlay: underlay_seen,
+            tasks_dir,
+            netns_dir: config.netns_dir.clone(),
+            host_ports: std::sync::Mutex::default(),
+        });
+        let known = assigned.borrow().clone();
+        Tasks::sweep(&context, &known).await?;
+        let endpoints = EndpointsFile::new(&config.data_dir);
+        take_over_endpoints(&context, &endpoints, &known).await?;
+        Ok(Self::spawn(config, context, assignments, underlay, (file, endpoints)))
+    }
+
+    fn spawn(
+        config: AgentConfig,
+        context: Arc<Context>,
+        assignments: watch::Sender<Arc<Assignments>>,
+        underlay: watch::Sender<Underlay>,
+        files: (AssignmentsFile, EndpointsFile),
+    ) -> Self {
+        let assigned = context.assignments.clone();
+        let own = config.identity.node.clone();
+        let (managers, managers_seen) = watch::channel(config.managers.clone());
+        let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
+        let (leaving, leaving_seen) = watch::channel(false);
+        let driver = Driver {
+            own: own.clone(),
+            network: context.network.clone(),
+            port: config.data_path_port,
+            assignments: assigned.clone(),
+            underlay,
+        };
+        let inputs = Inputs {
+            own,
+            assignments: assigned.clone(),
+            view: context.netdb.view(),
+            underlay: context.underlay.clone(),
+        };
+        let session = Session {
+            identity: config.identity.clone(),
+            description: config.description.clone(),
+            managers,
+            assignments,
+            reporter: context.reporter.clone(),
+            netdb: context.netdb.clone(),
+            logs: LogPusher::new(context.runtime.clone()),
+            connected,
+        };
+        let others = vec![
+            tokio::spawn(driver.run()).abort_handle(),
+            tokio::spawn(context.mesh.clone().run(inputs)).abort_handle(),
+            tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle(),
+        ];
+        let tasks = tokio::spawn(Tasks::new(context.clone()).run(assigned.clone(), leaving_seen));
+        let session = tokio::spawn(session.run()).abort_handle();
+        Self {
+            config,
+            context,
+            assignments: assigned,
+            managers: managers_seen,
+            connected: connected_seen,
+            leaving,
+            tasks,
+            session,
+            others,
+        }
+    }
+
+    /// What managers have told this node.
+    #[must_use]
+    pub fn assignments(&self) -> Arc<Assignments> {
+        self.assignments.borrow().clone()
+    }
+
+    /// Whether a manager holds a session with it.
+    #[must_use]
+    pub fn state(&self) -> AgentState {
+        AgentState { trouble: self.connected.borrow().clone().err(), managers: self.managers.borrow().clone() }
+    }
+
+    /// Managers that it may turn to, as they become known.
+    #[must_use]
+    pub fn managers(&self) -> watch::Receiver<Vec<String>> {
+        self.managers.clone()
+    }
+
+    /// Returns once a manager holds a session with this node and has told it what to run.
+    pub async fn joined(&self) {
+        let mut connected = self.connected.clone();
+        let mut assignments = self.assignments.clone();
+        // An error means that the agent is being dropped: then nobody waits.
+        let _ = connected.wait_for(Result::is_ok).await;
+        let own = &self.config.identity.node;
+        let _ = assignments.wait_for(|a| a.members.contains_key(own)).await;
+    }
+
+    /// The images that containers of this node are made of.
+    ///
+    /// # Errors
+    /// When the runtime cannot say.
+    pub async fn images_in_use(&self) -> Result<std::collections::BTreeSet<skep_runtime::images::ImageId>, AgentError> {
+        Ok(self.context.runtime.list().await?.into_iter().map(|c| c.image).collect())
+    }
+
+    /// Leaves the swarm: says so, ends all tasks, takes the mesh away and forgets everything. Goes on after errors and returns them.
+    pub async fn leave(mut self) -> Vec<AgentError> {
+        let mut errors = Vec::new();
+        if tokio::time::timeout(FAREWELL, self.say_goodbye()).await.is_err() {
+            warn!("no manager was in reach to be told that this node leaves; it will count as down");
+        }
+        self.session.abort();
+        self.leaving.send_replace(true);
+        if let Err(e) = (&mut self.tasks).await {
+            warn!("ending the tasks: {e}");
+        }
+        self.others.iter().for_each(AbortHandle::abort);
+        errors.extend(self.context.mesh.close().await.err().map(AgentError::from));
+        errors.extend(self.context.network.remove_overlay(OVERLAY).await.err().map(AgentError::from));
+        for dir in [&self.config.data_dir, &self.config.netns_dir] {
+            errors.extend(remove_dir(dir).err());
+        }
+        errors
+    }
+
+    async fn say_goodbye(&self) {
+        let managers = self.managers.borrow().clone();
+        for addr in managers {
+            let Ok(mut client) = skep_rpc::dispatcher_client(&addr, &self.config.identity).await else { continue };
+            if client.leave(proto::LeaveRequest {}).await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// The overlay device's name.
+const OVERLAY: &str = "skep-vx";
+
+fn remove_dir(dir: &Path) -> Result<(), AgentError> {
+    match fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(AgentError::Disk { path: dir.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What this node had told the others is true still for every task that runs: it is said again before anything else, so that nobody
+/// takes the first word of a new daemon, an empty table, for the truth.
+async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &Assignments) -> Result<(), AgentError> {
+    let mut running = Vec::new();
+    for (key, record) in file.load()?.records {
+        let Some(task) = known.tasks.get(&key.task).filter(|t| t.desired <= TaskState::Running) else { continue };
+        let state = context.runtime.state(&containers::container_id(&task.id)).await?;
+        if matches!(state, Some(skep_runtime::ContainerState::Running { .. })) {
+            running.push((key, record));
+        }
+    }
+    context.netdb.publish_all(running);
+    Ok(())
+}
+
+/// Keeps assignments, members and endpoints on disk and in discovery. Ends only by being dropped.
+async fn keep(
+    (assignments_file, endpoints_file): (AssignmentsFile, EndpointsFile),
+    mut assignments: watch::Receiver<Arc<Assignments>>,
+    netdb: NetDb,
+) {
+    let mut own = netdb.own();
+    loop {
+        let now = assignments.borrow_and_update().clone();
+        netdb.set_members(now.members.values().cloned().collect());
+        let table = own.borrow_and_update().clone();
+        for kept in [assignments_file.store(&now), endpoints_file.store(&table)] {
+            if let Err(e) = kept {
+                warn!("a restart of the daemon would not find the newest state: {e}");
+            }
+        }
+        tokio::select! {
+            Ok(()) = assignments.changed() => {}
+            Ok(()) = own.changed() => {}
+        }
+    }
+}

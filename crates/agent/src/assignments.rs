@@ -1,0 +1,100 @@
+//! What the managers want of this node, kept on disk: a node restarted with no manager in reach goes on with it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use skep_model::{Member, Network, NetworkId, Node, NodeId, ServiceEntry, ServiceId, Task, TaskId};
+use skep_rpc::proto;
+
+use crate::AgentError;
+use crate::disk;
+
+/// Everything that a manager has told this node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Assignments {
+    /// What it should run.
+    pub tasks: BTreeMap<TaskId, Task>,
+    /// What is published.
+    pub services: BTreeMap<ServiceId, ServiceEntry>,
+    /// The networks that its tasks are on.
+    pub networks: BTreeMap<NetworkId, Network>,
+    /// The nodes of the swarm.
+    pub members: BTreeMap<NodeId, Member>,
+    /// The node itself, as managers know it.
+    pub node: Option<Node>,
+}
+
+impl Assignments {
+    /// Takes over what a manager says.
+    ///
+    /// # Errors
+    /// When an object cannot be read; then nothing is changed.
+    pub fn apply(&mut self, message: &proto::Assignments) -> Result<(), AgentError> {
+        let mut next = if message.full { Self { node: self.node.take(), ..Self::default() } } else { self.clone() };
+        put_all(&mut next.tasks, &message.tasks, |t: &Task| t.id.clone())?;
+        put_all(&mut next.services, &message.services, |s: &ServiceEntry| s.id.clone())?;
+        put_all(&mut next.networks, &message.networks, |n: &Network| n.id.clone())?;
+        put_all(&mut next.members, &message.members, |m: &Member| m.node.clone())?;
+        remove_all(&mut next.tasks, &message.removed_tasks);
+        remove_all(&mut next.services, &message.removed_services);
+        remove_all(&mut next.networks, &message.removed_networks);
+        remove_all(&mut next.members, &message.removed_members);
+        if !message.node.is_empty() {
+            next.node = Some(decode(&message.node)?);
+        }
+        *self = next;
+        Ok(())
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, AgentError> {
+    skep_rpc::decode(bytes).map_err(|e| AgentError::Garbled(e.to_string()))
+}
+
+fn put_all<K: Ord, V: serde::de::DeserializeOwned>(
+    map: &mut BTreeMap<K, V>,
+    objects: &[bytes::Bytes],
+    key: impl Fn(&V) -> K,
+) -> Result<(), AgentError> {
+    for bytes in objects {
+        let object: V = decode(bytes)?;
+        map.insert(key(&object), object);
+    }
+    Ok(())
+}
+
+fn remove_all<K: Ord + std::str::FromStr, V>(map: &mut BTreeMap<K, V>, ids: &[String]) {
+    for id in ids.iter().filter_map(|id| id.parse().ok()) {
+        map.remove(&id);
+    }
+}
+
+/// The copy on disk.
+#[derive(Debug, Clone)]
+pub(crate) struct AssignmentsFile(PathBuf);
+
+impl AssignmentsFile {
+    /// Below the agent's directory.
+    #[must_use]
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self(dir.join("assignments.json"))
+    }
+
+    /// What was stored last; nothing when nothing was.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read.
+    pub(crate) fn load(&self) -> Result<Assignments, AgentError> {
+        Ok(disk::read_json(&self.0)?.unwrap_or_default())
+    }
+
+    /// Stores them, all or nothing.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn store(&self, assignments: &Assignments) -> Result<(), AgentError> {
+        disk::write_json(&self.0, assignments)
+    }
+}

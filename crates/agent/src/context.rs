@@ -1,0 +1,278 @@
+//! What every controller works with, and the steps that it is made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use skep_mesh::LocalTask;
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, Protocol, PublishedPort, Task, TaskId};
+use skep_netdb::NetDb;
+use skep_network::{Attachment, NetworkError, NodeNetwork};
+use skep_runtime::images::{ImageError, Images};
+use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::mesh::Mesh;
+use crate::report::Reporter;
+use crate::underlay::Underlay;
+use crate::{Assignments, task};
+
+/// How often the data plane is asked whether a draining task still has flows.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// `SIGTERM`, for a task whose image is gone.
+const SIGTERM: i32 = 15;
+
+/// Says what listens in the network namespace at a path.
+pub type ListenersAt = fn(&Path) -> Result<BTreeSet<(Protocol, u16)>, NetworkError>;
+
+/// What every controller works with.
+pub(crate) struct Context {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) network: Arc<dyn NodeNetwork>,
+    pub(crate) listeners: ListenersAt,
+    pub(crate) netdb: NetDb,
+    pub(crate) mesh: Mesh,
+    pub(crate) reporter: Reporter,
+    pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
+    pub(crate) underlay: watch::Receiver<Underlay>,
+    /// Statuses on disk.
+    pub(crate) tasks_dir: PathBuf,
+    /// Pinned namespaces.
+    pub(crate) netns_dir: PathBuf,
+    /// Host-mode ports that were given to tasks which are not in the mesh yet.
+    pub(crate) host_ports: Mutex<BTreeMap<TaskId, Vec<PublishedPort>>>,
+}
+
+/// Why a task could not be made ready or started. Shown as the task's error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error("{0}; load it on this node with docker load (pulling is not there yet)")]
+    NoImage(ImageError),
+    #[error(transparent)]
+    Image(ImageError),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("no address was given to the task; is the manager of the same version?")]
+    NoAddress,
+    #[error("no host port is left from 32768 on")]
+    NoHostPort,
+    #[error("the node has no overlay device yet; see the daemon's log")]
+    NoOverlay,
+}
+
+impl From<ImageError> for StepError {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::NotFound(_) => Self::NoImage(error),
+            other => Self::Image(other),
+        }
+    }
+}
+
+impl Context {
+    fn netns(&self, task: &TaskId) -> PathBuf {
+        self.netns_dir.join(task.as_str())
+    }
+
+    /// Network, image and bundle. Returns the host-mode ports that the task gets.
+    pub(crate) async fn prepare(&self, task: &Task, id: &ContainerId) -> Result<Vec<PublishedPort>, StepError> {
+        let addr = address(task)?;
+        let image = self.image(task).await?;
+        let host_ports = self.assign_host_ports(task)?;
+        self.network.ensure_namespace(&self.netns(&task.id)).await?;
+        self.attach(task, addr).await?;
+        let spec = task.spec.container.clone();
+        self.runtime
+            .prepare(Container {
+                id: id.clone(),
+                image: image.id,
+                hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()[..12].to_owned()),
+                netns: self.netns(&task.id),
+                addresses: vec![addr.into()],
+                labels: labels(task),
+                env: Vec::new(),
+                resources: task.spec.resources,
+                spec,
+            })
+            .await?;
+        Ok(host_ports)
+    }
+
+    async fn image(&self, task: &Task) -> Result<skep_runtime::images::Image, ImageError> {
+        let (images, name) = (self.images.clone(), task.spec.container.image.clone());
+        match tokio::task::spawn_blocking(move || images.find(&name)).await {
+            Ok(found) => found,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// The veth pair, and the task's entry in the mesh. Repairs what is there.
+    async fn attach(&self, task: &Task, addr: Ipv4Addr) -> Result<LocalTask, StepError> {
+        let mtu = u32::from(self.overlay_mtu().await?);
+        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), address: addr, mtu };
+        let link = self.network.attach(&attachment).await?;
+        Ok(LocalTask {
+            task: task.id.clone(),
+            addr,
+            host_ifindex: link.host_ifindex,
+            mac: link.task_mac.0,
+            state: EndpointState::Starting,
+            host_ports: Vec::new(),
+        })
+    }
+
+    /// A node's first task may come before its overlay device.
+    async fn overlay_mtu(&self) -> Result<u16, StepError> {
+        let mut underlay = self.underlay.clone();
+        let waiting = underlay.wait_for(|u| u.overlay.is_some());
+        match tokio::time::timeout(Duration::from_secs(5), waiting).await {
+            Ok(Ok(underlay)) => Ok(underlay.overlay_mtu),
+            _ => Err(StepError::NoOverlay),
+        }
+    }
+
+    fn assign_host_ports(&self, task: &Task) -> Result<Vec<PublishedPort>, StepError> {
+        if task.host_ports.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut given = self.host_ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_mesh = self.mesh.locals();
+        let others = given.iter().filter(|(id, _)| **id != task.id).flat_map(|(_, ports)| ports);
+        let running = in_mesh.values().filter(|l| l.task != task.id).flat_map(|l| &l.host_ports);
+        let mut taken: BTreeSet<_> = others.chain(running).map(|p| (p.protocol, p.published.get())).collect();
+        // What a process of the node listens on is not ours to give away.
+        taken.extend((self.listeners)(Path::new("/proc/thread-self/ns/net")).unwrap_or_default());
+        let ports = task::assign(&task.host_ports, &taken).ok_or(StepError::NoHostPort)?;
+        given.insert(task.id.clone(), ports.clone());
+        Ok(ports)
+    }
+
+    /// Starts the container; it is in the mesh before its first instruction, and takes no flows yet.
+    pub(crate) async fn start(&self, task: &Task, id: &ContainerId, ports: &[PublishedPort]) -> Result<(), StepError> {
+        self.enter_mesh(task, ports, EndpointState::Starting).await?;
+        self.runtime.start(id).await?;
+        Ok(())
+    }
+
+    /// For a task that runs: what the mesh knows of it is made true again, which after a restart of the daemon is nothing.
+    pub(crate) async fn adopt(&self, task: &Task, ports: &[PublishedPort]) -> Result<(), StepError> {
+        if self.mesh.local(&task.id).is_some() {
+            return Ok(());
+        }
+        let state = self.recorded(task).map_or(EndpointState::Starting, |record| record.state);
+        self.enter_mesh(task, ports, state).await
+    }
+
+    async fn enter_mesh(&self, task: &Task, ports: &[PublishedPort], state: EndpointState) -> Result<(), StepError> {
+        let local = self.attach(task, address(task)?).await?;
+        self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), ..local });
+        self.publish(task, state);
+        Ok(())
+    }
+
+    fn recorded(&self, task: &Task) -> Option<EndpointRecord> {
+        self.netdb.own().borrow().records.get(&key(task)?).cloned()
+    }
+
+    /// Whether the task takes new flows, as everybody was told.
+    pub(crate) fn is_ready(&self, task: &Task) -> bool {
+        self.recorded(task).is_some_and(|record| record.state == EndpointState::Ready)
+    }
+
+    /// Says whether the task takes new flows: to this node's data plane first, then to everybody.
+    pub(crate) fn announce(&self, task: &Task, state: EndpointState) {
+        self.mesh.set_state(&task.id, state);
+        self.publish(task, state);
+    }
+
+    fn publish(&self, task: &Task, state: EndpointState) {
+        if let (Some(key), Ok(addr)) = (key(task), address(task)) {
+            let record = EndpointRecord { service: task.service.clone(), addr, state, weight: 1, aliases: Vec::new() };
+            self.netdb.publish(key, record);
+        }
+    }
+
+    /// Takes the task out of the mesh for new flows and returns once it has none left.
+    pub(crate) async fn drain(&self, task: &Task) {
+        self.announce(task, EndpointState::Draining);
+        self.mesh.settled(&task.id).await;
+        let mut polls = interval(DRAIN_POLL);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            polls.tick().await;
+            if self.mesh.open_flows(&task.id) == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Whether anybody can have a flow to the task.
+    pub(crate) fn is_published(&self, task: &Task) -> bool {
+        !self.target_ports(task).is_empty()
+    }
+
+    /// The ports that the task should listen on.
+    pub(crate) fn target_ports(&self, task: &Task) -> BTreeSet<(Protocol, u16)> {
+        let assignments = self.assignments.borrow();
+        let ingress = assignments.services.get(&task.service).into_iter().flat_map(|s| &s.ports);
+        let ingress = ingress.map(|p| (p.protocol, p.target.get()));
+        ingress.chain(task.host_ports.iter().map(|p| (p.protocol, p.target.get()))).collect()
+    }
+
+    /// What the task listens on.
+    pub(crate) async fn open_ports(&self, task: &Task) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
+        let (ask, netns) = (self.listeners, self.netns(&task.id));
+        match tokio::task::spawn_blocking(move || ask(&netns)).await {
+            Ok(open) => open,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// What asks the task's container to stop.
+    pub(crate) async fn stop_signal(&self, task: &Task) -> i32 {
+        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        skep_runtime::stop_signal(&task.spec.container, &config).unwrap_or(SIGTERM)
+    }
+
+    /// Out of the mesh and off the network. Goes on after errors and returns them all.
+    pub(crate) async fn release(&self, task: &Task) -> Vec<NetworkError> {
+        if let Some(key) = key(task) {
+            self.netdb.withdraw(&key);
+        }
+        self.mesh.remove(&task.id);
+        self.host_ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id);
+        let detached = self.network.detach(&task.id).await;
+        let removed = self.network.remove_namespace(&self.netns(&task.id)).await;
+        [detached, removed].into_iter().filter_map(Result::err).collect()
+    }
+}
+
+/// The task's address on the ingress network, which every task is on.
+fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
+    task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
+}
+
+fn key(task: &Task) -> Option<EndpointKey> {
+    let network = task.attachments.first()?.network.clone();
+    Some(EndpointKey { network, task: task.id.clone() })
+}
+
+/// The service's container labels, and those by which people and tools tell which task a container is.
+fn labels(task: &Task) -> BTreeMap<String, String> {
+    let name = format!("{}.{}", task.display_name(), task.id);
+    let mut labels = task.spec.container.labels.clone();
+    let mut own = |key: &str, value: &str| labels.insert(format!("com.docker.swarm.{key}"), value.to_owned());
+    own("node.id", task.node.as_ref().map_or("", |n| n.as_str()));
+    own("service.id", task.service.as_str());
+    own("service.name", task.service_name.as_str());
+    own("task", "");
+    own("task.id", task.id.as_str());
+    own("task.name", &name);
+    labels
+}

@@ -1,0 +1,177 @@
+//! Feeds the data plane: whenever discovery, the service table, the tasks of this node or its devices change, the tables are compiled
+//! anew and the data plane is brought to them; and every few seconds regardless, which repairs what somebody else broke.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, OwnNode, compile};
+use skep_model::{EndpointState, NodeId, TaskId};
+use skep_netdb::View;
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, warn};
+
+use crate::Assignments;
+use crate::underlay::Underlay;
+
+/// How often the data plane is compared with what it should be when nothing changes.
+const REPAIR: Duration = Duration::from_secs(5);
+
+/// The tasks of this node as its mesh knows them, and the data plane. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Mesh {
+    locals: watch::Sender<BTreeMap<TaskId, LocalTask>>,
+    /// `None` once it was removed.
+    datapath: Arc<Mutex<Option<Box<dyn Datapath>>>>,
+    /// The locals that the data plane has: a task is out of the mesh when it is not among them any more.
+    applied: watch::Sender<BTreeMap<TaskId, LocalTask>>,
+}
+
+/// What the mesh follows from besides the tasks of this node.
+pub(crate) struct Inputs {
+    pub(crate) own: NodeId,
+    pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    pub(crate) underlay: watch::Receiver<Underlay>,
+}
+
+impl Mesh {
+    pub(crate) fn new(datapath: Box<dyn Datapath>) -> Self {
+        Self {
+            locals: watch::Sender::default(),
+            datapath: Arc::new(Mutex::new(Some(datapath))),
+            applied: watch::Sender::default(),
+        }
+    }
+
+    /// A task runs here, or something about it has changed.
+    pub(crate) fn put(&self, local: LocalTask) {
+        self.locals.send_if_modified(|locals| {
+            let changed = locals.get(&local.task) != Some(&local);
+            locals.insert(local.task.clone(), local);
+            changed
+        });
+    }
+
+    /// Whether the task takes new flows has changed. Nothing happens for a task that is not in the mesh.
+    pub(crate) fn set_state(&self, task: &TaskId, state: EndpointState) {
+        self.locals.send_if_modified(|locals| match locals.get_mut(task) {
+            Some(local) if local.state != state => {
+                local.state = state;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// A task does not run here any more.
+    pub(crate) fn remove(&self, task: &TaskId) {
+        self.locals.send_if_modified(|locals| locals.remove(task).is_some());
+    }
+
+    /// The task as the mesh knows it.
+    pub(crate) fn local(&self, task: &TaskId) -> Option<LocalTask> {
+        self.locals.borrow().get(task).cloned()
+    }
+
+    /// Host-mode ports of all tasks in the mesh.
+    pub(crate) fn locals(&self) -> BTreeMap<TaskId, LocalTask> {
+        self.locals.borrow().clone()
+    }
+
+    /// Returns once the data plane knows the task as it is now, or cannot be told any more.
+    pub(crate) async fn settled(&self, task: &TaskId) {
+        let wanted = self.local(task);
+        let mut applied = self.applied.subscribe();
+        // An error means that the driver is gone: there is nothing to wait for.
+        let _ = applied.wait_for(|locals| locals.get(task) == wanted.as_ref()).await;
+    }
+
+    /// Flows to the task that are not closed; 0 when that cannot be known.
+    pub(crate) fn open_flows(&self, task: &TaskId) -> u64 {
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        datapath.as_ref().and_then(|d| d.open_flows(task).ok()).unwrap_or(0)
+    }
+
+    /// Brings the data plane to what `inputs` say, whenever they change. Ends only by being dropped.
+    pub(crate) async fn run(self, mut inputs: Inputs) {
+        let mut locals = self.locals.subscribe();
+        let mut repair = interval(REPAIR);
+        repair.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let now = locals.borrow_and_update().clone();
+            if let Some(desired) = inputs.desired(&now) {
+                self.bring_to(desired).await;
+                self.applied.send_replace(now);
+            }
+            tokio::select! {
+                Ok(()) = locals.changed() => {}
+                Ok(()) = inputs.assignments.changed() => {}
+                Ok(()) = inputs.view.changed() => {}
+                Ok(()) = inputs.underlay.changed() => {}
+                _ = repair.tick() => {}
+            }
+        }
+    }
+
+    async fn bring_to(&self, desired: Desired) {
+        let datapath = self.datapath.clone();
+        let apply = move || -> Result<Applied, DatapathError> {
+            let tables = compile(&desired);
+            let mut datapath = datapath.lock().unwrap_or_else(PoisonError::into_inner);
+            datapath.as_mut().map_or(Ok(Applied::default()), |d| d.apply(&tables))
+        };
+        match tokio::task::spawn_blocking(apply).await {
+            Ok(Ok(applied)) if applied.changed() => debug!(?applied, "the mesh was brought up to date"),
+            Ok(Ok(_)) => {}
+            Ok(Err(e)) => warn!("the mesh is not as it should be, trying again: {e}"),
+            Err(e) => warn!("the mesh driver failed, trying again: {e}"),
+        }
+    }
+
+    /// Takes the data plane away, for a node that leaves its swarm.
+    pub(crate) async fn close(&self) -> Result<(), DatapathError> {
+        let datapath = self.datapath.clone();
+        let close = move || {
+            let taken = datapath.lock().unwrap_or_else(PoisonError::into_inner).take();
+            taken.map_or(Ok(()), Datapath::close_and_remove)
+        };
+        tokio::task::spawn_blocking(close).await.unwrap_or(Ok(()))
+    }
+}
+
+impl Inputs {
+    /// What the mesh of this node should be; `None` until managers have given it an address.
+    fn desired(&mut self, locals: &BTreeMap<TaskId, LocalTask>) -> Option<Desired> {
+        let assignments = self.assignments.borrow_and_update().clone();
+        let view = self.view.borrow_and_update().clone();
+        let underlay = self.underlay.borrow_and_update().clone();
+        let own = assignments.members.get(&self.own)?;
+        let node = OwnNode {
+            id: self.own.clone(),
+            underlay: own.underlay,
+            overlay: own.overlay,
+            addresses: underlay.addresses,
+        };
+        let devices = Devices {
+            loopback: underlay.loopback,
+            overlay: underlay.overlay?,
+            overlay_mtu: underlay.overlay_mtu,
+            uplinks: underlay.uplinks,
+        };
+        let located = |(key, located): (&_, &skep_netdb::Located)| LocatedEndpoint {
+            key: Clone::clone(key),
+            owner: located.owner.clone(),
+            record: located.record.clone(),
+        };
+        Some(Desired {
+            node,
+            devices,
+            members: view.members.values().cloned().collect(),
+            services: assignments.services.values().cloned().collect(),
+            endpoints: view.endpoints.iter().map(located).collect(),
+            local_tasks: locals.values().cloned().collect(),
+        })
+    }
+}

@@ -1,0 +1,200 @@
+//! The life line between this node and a manager.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::{NodeDescription, NodeId, OwnerTable};
+use skep_netdb::NetDb;
+use skep_rpc::proto::manager_message::Message as FromManager;
+use skep_rpc::proto::{self, AgentMessage, agent_message::Message as ToManager};
+use skep_rpc::{NodeIdentity, RpcError};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{debug, info, warn};
+
+use crate::logs::LogPusher;
+use crate::report::{Reporter, Reports};
+use crate::{AgentError, Assignments};
+
+/// Messages on their way to the manager. The newest state is made when there is room, so a slow manager costs no memory.
+const OUTBOX: usize = 16;
+/// The manager speaks first after Hello, and at once.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses between tries: short at first, because a manager that restarts is back soon.
+const BACKOFF: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
+
+/// What a session needs to know and to tell.
+pub(crate) struct Session {
+    pub(crate) identity: NodeIdentity,
+    pub(crate) description: NodeDescription,
+    /// Managers to turn to, the last one that answered first.
+    pub(crate) managers: watch::Sender<Vec<String>>,
+    pub(crate) assignments: watch::Sender<Arc<Assignments>>,
+    pub(crate) reporter: Reporter,
+    pub(crate) netdb: NetDb,
+    pub(crate) logs: LogPusher,
+    /// Whether a manager holds a session with this node, and if not why not.
+    pub(crate) connected: watch::Sender<Result<(), String>>,
+}
+
+impl Session {
+    /// Holds a session with one manager after the other. Ends only by being dropped.
+    pub(crate) async fn run(self) {
+        let mut failures = 0;
+        loop {
+            let managers = self.managers.borrow().clone();
+            for addr in &managers {
+                let began = Instant::now();
+                let ended = self.hold(addr).await;
+                let why = ended.map_or_else(|e| e.to_string(), |never| match never {});
+                if began.elapsed() > WELCOME_TIMEOUT {
+                    failures = 0;
+                }
+                debug!(%addr, "no session: {why}");
+                if self.connected.send_replace(Err(why.clone())).is_ok() {
+                    warn!(%addr, "lost the session with the manager: {why}");
+                }
+            }
+            tokio::time::sleep(BACKOFF[failures.min(BACKOFF.len() - 1)]).await;
+            failures += 1;
+        }
+    }
+
+    async fn hold(&self, addr: &str) -> Result<std::convert::Infallible, AgentError> {
+        let mut client = skep_rpc::dispatcher_client(addr, &self.identity).await?;
+        let (outbox, outgoing) = mpsc::channel(OUTBOX);
+        let mut live = Live {
+            session: self,
+            outbox,
+            client: client.clone(),
+            reports: self.reporter.watch(),
+            own: self.netdb.own(),
+            seen: 0,
+            heartbeat: ticks(Duration::from_secs(1)),
+        };
+        live.send(ToManager::Hello(proto::Hello {
+            description: skep_rpc::encode(&self.description),
+            addr: String::new(),
+        }))
+        .await?;
+        let answer = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(outgoing))).await;
+        let answer = answer.map_err(|_| RpcError::Timeout { addr: addr.to_owned() })?;
+        let mut incoming = answer.map_err(|status| RpcError::from_status(addr, &status))?.into_inner();
+        live.reports.mark_changed();
+        live.own.mark_changed();
+        loop {
+            tokio::select! {
+                message = incoming.message() => {
+                    let message = message.map_err(|status| RpcError::from_status(addr, &status))?;
+                    let message = message.ok_or_else(|| AgentError::SessionEnded("it closed the stream".to_owned()))?;
+                    live.take(addr, message)?;
+                }
+                Ok(()) = live.reports.changed() => live.send_statuses().await?,
+                Ok(()) = live.own.changed() => live.send_endpoints().await?,
+                _ = live.heartbeat.tick() => live.send(ToManager::Heartbeat(proto::Heartbeat {})).await?,
+            }
+        }
+    }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// A session that a manager has accepted.
+struct Live<'a> {
+    session: &'a Session,
+    outbox: mpsc::Sender<AgentMessage>,
+    client: skep_rpc::DispatcherClient,
+    reports: watch::Receiver<Reports>,
+    own: watch::Receiver<OwnerTable>,
+    /// The number of the last change of a status that was sent.
+    seen: u64,
+    heartbeat: Interval,
+}
+
+impl Live<'_> {
+    async fn send(&self, message: ToManager) -> Result<(), AgentError> {
+        let message = AgentMessage { message: Some(message) };
+        self.outbox.send(message).await.map_err(|_| AgentError::SessionEnded("the connection broke".to_owned()))
+    }
+
+    async fn send_statuses(&mut self) -> Result<(), AgentError> {
+        let statuses: Vec<_> = {
+            let reports = self.reports.borrow_and_update();
+            let changed = reports.since(self.seen).map(|(task, status)| proto::TaskStatus {
+                task_id: task.to_string(),
+                status: skep_rpc::encode(status),
+            });
+            let changed = changed.collect();
+            self.seen = reports.last();
+            changed
+        };
+        if statuses.is_empty() {
+            return Ok(());
+        }
+        self.send(ToManager::Statuses(proto::TaskStatuses { statuses })).await
+    }
+
+    async fn send_endpoints(&mut self) -> Result<(), AgentError> {
+        let table = skep_rpc::encode(&*self.own.borrow_and_update());
+        let node_id = self.session.identity.node.to_string();
+        self.send(ToManager::Endpoints(proto::Endpoints { node_id, table })).await
+    }
+
+    fn take(&mut self, addr: &str, message: proto::ManagerMessage) -> Result<(), AgentError> {
+        match message.message {
+            Some(FromManager::Welcome(welcome)) => self.welcomed(addr, welcome),
+            Some(FromManager::Assignments(assignments)) => self.assigned(&assignments)?,
+            Some(FromManager::Endpoints(endpoints)) => self.heard(&endpoints)?,
+            Some(FromManager::Logs(request)) => self.session.logs.push(self.client.clone(), request),
+            Some(FromManager::LogCancel(cancel)) => self.session.logs.cancel(cancel.subscription),
+            // A kind of message that this version does not know.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn welcomed(&mut self, addr: &str, welcome: proto::Welcome) {
+        info!(%addr, "in session with the manager");
+        self.heartbeat = ticks(Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000)));
+        let others = welcome.managers.into_iter().filter(|m| m != addr);
+        let managers: Vec<_> = std::iter::once(addr.to_owned()).chain(others).collect();
+        self.session.managers.send_if_modified(|known| {
+            let changed = *known != managers;
+            *known = managers;
+            changed
+        });
+        let _before = self.session.connected.send_replace(Ok(()));
+    }
+
+    fn assigned(&self, message: &proto::Assignments) -> Result<(), AgentError> {
+        let mut next = Assignments::clone(&self.session.assignments.borrow());
+        next.apply(message)?;
+        self.session.assignments.send_if_modified(|known| {
+            let changed = **known != next;
+            *known = Arc::new(next);
+            changed
+        });
+        Ok(())
+    }
+
+    fn heard(&self, endpoints: &proto::Endpoints) -> Result<(), AgentError> {
+        let garbled = |e: &dyn std::fmt::Display| AgentError::Garbled(e.to_string());
+        let owner: NodeId = endpoints.node_id.parse().map_err(|e| garbled(&e))?;
+        let table = skep_rpc::decode(&endpoints.table).map_err(|e| garbled(&e))?;
+        if owner != self.session.identity.node {
+            self.session.netdb.merge(owner, table);
+        }
+        Ok(())
+    }
+}

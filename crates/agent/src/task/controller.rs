@@ -1,0 +1,251 @@
+//! Drives one task: asks [`next`] what to do, does it, says what came of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::{ContainerStatus, EndpointState, Task, TaskState, TaskStatus, Timestamp};
+use skep_runtime::{ContainerId, ContainerState, RuntimeError};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::machine::{Action, Container, Ending, next};
+use super::readiness;
+use crate::context::Context;
+use crate::{AgentError, containers, disk};
+
+/// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// What no process can refuse (signal(7)).
+const SIGKILL: i32 = 9;
+
+/// What the node was told about a task.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The task as managers know it.
+    pub(crate) task: Task,
+    /// Managers have forgotten it: nothing of it may stay.
+    pub(crate) removed: bool,
+}
+
+impl Wanted {
+    fn desired(&self) -> TaskState {
+        if self.removed { TaskState::Remove } else { self.task.desired }
+    }
+}
+
+/// Drives one task until nothing of it is left. Dropping it leaves the container as it is.
+pub(crate) struct Controller {
+    context: Arc<Context>,
+    wanted: watch::Receiver<Wanted>,
+    task: Task,
+    container: ContainerId,
+    status: TaskStatus,
+    file: PathBuf,
+}
+
+impl Controller {
+    /// For a task that `wanted` tells of. Goes on from the status on disk if there is one.
+    pub(crate) fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>) -> Result<Self, AgentError> {
+        let task = wanted.borrow().task.clone();
+        let file = context.tasks_dir.join(format!("{}.json", task.id));
+        let status = disk::read_json(&file)?.unwrap_or_else(|| task.status.clone());
+        let container = containers::container_id(&task.id);
+        context.reporter.update(&task.id, status.clone());
+        Ok(Self { context, wanted, task, container, status, file })
+    }
+
+    /// Runs until managers have forgotten the task and nothing of it is left.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let desired = self.wanted.borrow_and_update().desired();
+            let action = match self.container_state().await {
+                Ok(container) => next(self.status.state, desired, container),
+                Err(e) => {
+                    self.reject(&e.to_string()).await;
+                    continue;
+                }
+            };
+            debug!(task = %self.task.id, ?action, state = ?self.status.state, ?desired, "next");
+            match action {
+                Action::Accept => self.say(TaskState::Accepted, "accepted"),
+                Action::Prepare => self.prepare().await,
+                Action::MarkReady => self.say(TaskState::Ready, "prepared"),
+                Action::Start => self.start().await,
+                Action::MarkRunning => self.mark_running().await,
+                Action::Watch => self.watch().await,
+                Action::Stop => self.stop().await,
+                Action::Settle(ending) => self.settle(ending).await,
+                Action::Wait if self.is_forgotten() => break,
+                Action::Wait => {
+                    if self.wanted.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        self.erase().await;
+    }
+
+    fn is_forgotten(&self) -> bool {
+        self.status.state.is_terminal() && self.wanted.borrow().removed
+    }
+
+    async fn container_state(&self) -> Result<Container, RuntimeError> {
+        Ok(match self.context.runtime.state(&self.container).await? {
+            None => Container::Absent,
+            Some(ContainerState::Created) => Container::Created,
+            Some(ContainerState::Running { .. }) => Container::Running,
+            Some(ContainerState::Exited(exit)) => Container::Exited(exit.code),
+        })
+    }
+
+    fn say(&mut self, state: TaskState, message: &str) {
+        self.status = TaskStatus {
+            timestamp: Timestamp::now(),
+            state,
+            message: message.to_owned(),
+            err: None,
+            container: self.status.container.take(),
+            host_ports: std::mem::take(&mut self.status.host_ports),
+        };
+        self.publish_status();
+    }
+
+    fn publish_status(&self) {
+        // Losing the copy costs a repeated step after a restart, not the task: go on.
+        if let Err(e) = disk::write_json(&self.file, &self.status) {
+            warn!(task = %self.task.id, "{e}");
+        }
+        self.context.reporter.update(&self.task.id, self.status.clone());
+    }
+
+    async fn prepare(&mut self) {
+        self.say(TaskState::Preparing, "preparing");
+        match self.context.prepare(&self.task, &self.container).await {
+            Ok(host_ports) => {
+                self.status.host_ports = host_ports;
+                self.status.container = Some(self.container_status(0, None));
+            }
+            Err(e) => self.reject(&e.to_string()).await,
+        }
+    }
+
+    fn container_status(&self, pid: i32, exit_code: Option<i32>) -> ContainerStatus {
+        ContainerStatus { id: self.container.to_string(), pid, exit_code }
+    }
+
+    /// The node cannot run the task.
+    async fn reject(&mut self, reason: &str) {
+        warn!(task = %self.task.display_name(), "rejected: {reason}");
+        self.release().await;
+        self.say(TaskState::Rejected, "preparing");
+        self.status.err = Some(reason.to_owned());
+        self.publish_status();
+    }
+
+    async fn start(&mut self) {
+        self.say(TaskState::Starting, "starting");
+        if let Err(e) = self.context.start(&self.task, &self.container, &self.status.host_ports).await {
+            self.release().await;
+            self.say(TaskState::Failed, "starting");
+            self.status.err = Some(e.to_string());
+            self.publish_status();
+        }
+    }
+
+    async fn mark_running(&mut self) {
+        let pid = match self.context.runtime.state(&self.container).await {
+            Ok(Some(ContainerState::Running { pid })) => pid,
+            _ => return,
+        };
+        self.status.container = Some(self.container_status(pid, None));
+        self.say(TaskState::Running, "started");
+    }
+
+    /// Until the container ends or something else is wanted; meanwhile the endpoint becomes ready once the task listens.
+    async fn watch(&mut self) {
+        // After a restart of the daemon: the mesh learns again what runs here.
+        if let Err(e) = self.context.adopt(&self.task, &self.status.host_ports).await {
+            warn!(task = %self.task.display_name(), "{e}");
+        }
+        let runtime = self.context.runtime.clone();
+        let mut ended = std::pin::pin!(runtime.wait(&self.container));
+        if !self.context.is_ready(&self.task) {
+            tokio::select! {
+                _ = &mut ended => return,
+                _ = self.wanted.changed() => return,
+                () = readiness::until_ready(&self.context, &self.task) => {}
+            }
+            self.context.announce(&self.task, EndpointState::Ready);
+        }
+        tokio::select! {
+            _ = ended => {}
+            _ = self.wanted.changed() => {}
+        }
+    }
+
+    async fn stop(&mut self) {
+        let runtime = self.context.runtime.clone();
+        let mut ended = std::pin::pin!(runtime.wait(&self.container));
+        if self.context.is_ready(&self.task) && self.context.is_published(&self.task) {
+            tokio::select! {
+                _ = &mut ended => return,
+                // It is told in time even when flows go on.
+                _ = timeout(DRAIN, self.context.drain(&self.task)) => {}
+            }
+        }
+        let signal = self.context.stop_signal(&self.task).await;
+        self.signal(signal).await;
+        if timeout(self.task.spec.container.grace_period(), &mut ended).await.is_ok() {
+            return;
+        }
+        self.signal(SIGKILL).await;
+        if let Err(e) = ended.await {
+            warn!(task = %self.task.display_name(), "{e}");
+        }
+    }
+
+    async fn signal(&self, signal: i32) {
+        if let Err(e) = self.context.runtime.signal(&self.container, signal).await {
+            warn!(task = %self.task.display_name(), "{e}");
+        }
+    }
+
+    async fn settle(&mut self, ending: Ending) {
+        self.release().await;
+        self.status.container = Some(self.container_status(0, ending.exit_code()));
+        let message = match ending {
+            Ending::Shutdown(_) => "shutdown",
+            Ending::Complete => "finished",
+            Ending::Failed(_) => "started",
+        };
+        self.say(ending.state(), message);
+        if let Ending::Failed(code) = ending {
+            self.status.err = Some(match code {
+                Some(code) => format!("task: non-zero exit ({code})"),
+                None => "task: its container is gone, and nobody saw how it ended".to_owned(),
+            });
+            self.publish_status();
+        }
+    }
+
+    /// Out of the mesh, off the network. The container's logs stay until managers forget the task.
+    async fn release(&self) {
+        for e in self.context.release(&self.task).await {
+            warn!(task = %self.task.display_name(), "{e}");
+        }
+    }
+
+    async fn erase(&self) {
+        if let Err(e) = self.context.runtime.remove(&self.container).await {
+            warn!(task = %self.task.display_name(), "{e}");
+        }
+        if let Err(e) = disk::remove(&self.file) {
+            warn!("{e}");
+        }
+        self.context.reporter.forget(&self.task.id);
+    }
+}

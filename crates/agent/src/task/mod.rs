@@ -1,0 +1,10 @@
+//! One task on this node.
+
+mod controller;
+mod machine;
+mod ports;
+mod readiness;
+
+pub(crate) use controller::{Controller, Wanted};
+pub use machine::{Action, Container, Ending, next};
+pub use ports::assign;
