@@ -1,6 +1,6 @@
 //! The Docker Engine API as a server: what `docker`, SDKs, Traefik and Portainer talk to.
 //!
-//! A request comes in at [`Server`], which knows sockets and nothing else; [`routes`] finds the endpoint; the body becomes
+//! A request comes in at [`Server`], which knows sockets and nothing else; `routes` finds the endpoint; the body becomes
 //! one of the wire types in [`types`] (Go's JSON rules, see [`types::go_json`]); [`translate`] turns it into the words of
 //! `skep-model` or refuses it with a sentence; and a [`Backend`] does it. The answer takes the same way back. Whatever a wire
 //! field asks for that skep cannot do is refused by name: nothing is dropped silently.
@@ -16,7 +16,7 @@ pub mod error;
 mod events;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
-pub mod routes;
+mod routes;
 mod server;
 mod stream;
 pub mod translate;
@@ -25,4 +25,5 @@ pub mod types;
 pub use backend::Backend;
 pub use backend::cluster::{ClusterView, JoinTokens};
 pub use error::{Error, ErrorKind};
+pub use routes::{NEWEST, OLDEST};
 pub use server::{Listeners, ServeError, Server};

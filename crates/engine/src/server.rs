@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
@@ -73,6 +74,8 @@ impl Drop for SocketFile {
     }
 }
 
+/// How long requests under way may take to finish once the server is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
 /// Mode of the Unix socket: whoever may write to it is root on the machine.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -102,7 +105,7 @@ impl Server {
     }
 
     /// Answers until `shutdown` completes: then no new connection is taken, endless streams (events, followed logs) end, and
-    /// requests under way are finished. The Unix sockets are removed.
+    /// requests under way have ten seconds to finish. The Unix sockets are removed.
     ///
     /// # Errors
     /// When a listener breaks.
@@ -132,7 +135,10 @@ impl Server {
             result = until_one_breaks(&mut serving) => result,
         };
         close.send_replace(true);
-        while serving.join_next().await.is_some() {}
+        let finished = async { while serving.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, finished).await.is_err() {
+            tracing::warn!("requests to the API were still under way and have been cut off");
+        }
         pump.abort();
         result
     }

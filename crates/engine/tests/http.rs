@@ -94,10 +94,15 @@ async fn a_service_is_created_found_updated_and_removed() {
     let updated = node.request("POST", &format!("{update}{version}"), &spec.to_string()).await;
     assert_eq!((updated.status, updated.json()), (200, json!({ "Warnings": null })));
     let stale = node.request("POST", &format!("{update}{version}"), &spec.to_string()).await;
-    assert_eq!((stale.status, stale.message()), (500, "rpc error: code = Unknown desc = update out of sequence".to_owned()));
+    assert_eq!(
+        (stale.status, stale.message()),
+        (500, "rpc error: code = Unknown desc = update out of sequence".to_owned())
+    );
     assert_eq!(node.request("POST", &update, &spec.to_string()).await.status, 400);
 
-    let current = |flag: &str| format!("/tasks?filters=%7B%22_up-to-date%22%3A%5B%22{flag}%22%5D%2C%22service%22%3A%7B%22{id}%22%3Atrue%7D%7D");
+    let current = |flag: &str| {
+        format!("/tasks?filters=%7B%22_up-to-date%22%3A%5B%22{flag}%22%5D%2C%22service%22%3A%7B%22{id}%22%3Atrue%7D%7D")
+    };
     assert_eq!(node.get(&current("true")).await.json().as_array().unwrap().len(), 2);
     assert_eq!(node.get(&current("false")).await.json().as_array().unwrap().len(), 2);
 
@@ -147,7 +152,12 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("TaskTemplate/ContainerSpec/Configs", json!([{ "ConfigName": "x" }]), 501, "ContainerSpec.Configs"),
         ("TaskTemplate/ContainerSpec/healthcheck", json!({ "Test": ["CMD", "x"] }), 501, "ContainerSpec.Healthcheck"),
         ("TaskTemplate/ContainerSpec/StopGracePeriod", json!(-1), 400, "StopGracePeriod"),
-        ("TaskTemplate/ContainerSpec/Mounts", json!([{ "Type": "bind", "Source": "x", "Target": "/a" }]), 400, "absolute path of the node"),
+        (
+            "TaskTemplate/ContainerSpec/Mounts",
+            json!([{ "Type": "bind", "Source": "x", "Target": "/a" }]),
+            400,
+            "absolute path of the node",
+        ),
         ("TaskTemplate/Placement", json!({ "Constraints": ["node.role"] }), 400, "expected one operator"),
         ("TaskTemplate/RestartPolicy", json!({ "Condition": "sometimes" }), 400, "invalid RestartCondition"),
         ("TaskTemplate/Resources", json!({ "Limits": { "MemoryBytes": 1000 } }), 400, "Must be at least 4MiB"),
@@ -211,7 +221,9 @@ async fn events_of_the_past_end_and_those_to_come_end_with_the_server() {
     let (head, mut stream) = endless.await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
     node.stop().await;
-    tokio::task::spawn_blocking(move || std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || std::io::Read::read_to_end(&mut stream, &mut Vec::new()).unwrap())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

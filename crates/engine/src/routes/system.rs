@@ -47,15 +47,19 @@ pub(super) async fn version(State(app): Shared) -> Answer {
 }
 
 pub(super) async fn info(State(app): Shared) -> Answer {
-    let node = app.backend.info().await?;
+    let mut node = app.backend.info().await?;
     let state = app.backend.swarm_state();
     let containers = app.backend.containers().await?;
     let images = app.backend.images().await?;
-    // Without a leader the node still has much to say about itself.
-    let view = match state {
-        SwarmState::Manager => app.backend.cluster().await.ok(),
-        _ => None,
-    };
+    let mut view = None;
+    if state == SwarmState::Manager {
+        match app.backend.cluster().await {
+            Ok(seen) => view = Some(seen),
+            // Without a leader the node still has much to say about itself.
+            Err(error) if node.swarm.error.is_empty() => node.swarm.error = error.message,
+            Err(_) => {}
+        }
+    }
     let counts = translate::Counts::of(&containers, images.len(), app.events.listeners());
     Ok(Json::ok(translate::info(&node, state, counts, view.as_deref())).into_response())
 }

@@ -70,7 +70,7 @@ fn refuse(spec: &wire::ContainerSpec) -> Result<(), Error> {
         ("Privileges.SELinuxContext", privileges.selinux_context.is_some()),
         ("Privileges.Seccomp", privileges.seccomp.is_some()),
         ("Privileges.AppArmor", privileges.app_armor.is_some()),
-        ("Privileges.NoNewPrivileges", privileges.no_new_privileges),
+        ("Privileges.NoNewPrivileges", privileges.no_new_privileges == Some(true)),
     ];
     match asked.iter().find(|(_, given)| *given) {
         Some((field, _)) => not_yet(field, "setting for it"),

@@ -128,15 +128,16 @@ fn resolved_ports(endpoint: &Endpoint) -> Vec<wire::PortConfig> {
     let Some(spec) = &endpoint.spec else { return endpoint.ports.iter().map(published_to_wire).collect() };
     let mut resolved = endpoint.ports.iter();
     let chosen_by_node = |p: &PortConfig| p.mode == PublishMode::Host && p.published.is_none();
-    let in_order = spec.ports.iter().filter_map(|asked| {
+    let mut ports = Vec::new();
+    for asked in &spec.ports {
         if chosen_by_node(asked) {
-            return Some(port_to_wire(asked));
+            ports.push(port_to_wire(asked));
+        } else if let Some(port) = resolved.next() {
+            ports.push(wire::PortConfig { name: text(asked.name.as_ref()), ..published_to_wire(port) });
         }
-        let mut port = published_to_wire(resolved.next()?);
-        port.name = text(asked.name.as_ref());
-        Some(port)
-    });
-    in_order.collect()
+    }
+    ports.extend(resolved.map(published_to_wire));
+    ports
 }
 
 fn virtual_ip_to_wire(vip: &VirtualIp) -> wire::VirtualIp {

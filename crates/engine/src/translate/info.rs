@@ -168,5 +168,6 @@ fn swarm_info(node: &NodeInfo, state: SwarmState, view: Option<&ClusterView>) ->
         nodes: view.map_or(0, |v| int(v.nodes.len())),
         managers: view.map_or(0, |v| int(v.nodes.values().filter(|n| n.manager.is_some()).count())),
         cluster: view.map(swarm::to_wire),
+        warnings: Vec::new(),
     }
 }

@@ -78,7 +78,8 @@ pub struct Privileges {
     pub seccomp: Option<Value>,
     #[serde(skip_serializing_if = "zero")]
     pub app_armor: Option<Value>,
-    pub no_new_privileges: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_new_privileges: Option<bool>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -57,7 +57,8 @@ impl Node {
     /// A node that is the manager of a new swarm.
     pub(crate) async fn manager() -> Self {
         let node = Self::start().await;
-        let answer = node.request("POST", "/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"10.77.0.1"}"#).await;
+        let answer =
+            node.request("POST", "/swarm/init", r#"{"ListenAddr":"0.0.0.0:2377","AdvertiseAddr":"10.77.0.1"}"#).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         node
     }
