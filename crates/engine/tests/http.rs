@@ -144,6 +144,7 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("Name", json!("a".repeat(64)), 400, "63 characters or fewer"),
         ("Name", json!(""), 400, "name must be valid"),
         ("Mode/Replicated/Replicas", json!(-1), 400, "Mode.Replicated.Replicas"),
+        ("Labels", json!({ "skep.publish.80.lb": "maglev" }), 501, "no option \"skep.publish.80.lb\""),
         ("Mode/GlobalJob", json!({}), 501, "jobs"),
         ("TaskTemplate/ContainerSpec/Image", json!("WEB:1"), 400, "must be lowercase"),
         ("TaskTemplate/ContainerSpec/Image", json!("web:1:2"), 400, "is not a valid repository/tag"),
