@@ -70,8 +70,15 @@ async fn negotiate(endpoints: Router, mut request: Request) -> Response {
         Ok((version, rest)) => match with_path(request.uri(), rest) {
             None => Refusal::page_not_found().into_response(),
             Some(uri) => {
+                let archive = matches!(uri.path(), "/images/load" | "/build");
                 *request.uri_mut() = uri;
                 request.extensions_mut().insert(version);
+                if !archive {
+                    request = match whole(request).await {
+                        Ok(request) => request,
+                        Err(refusal) => return refusal.into_response(),
+                    };
+                }
                 match endpoints.oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -85,6 +92,16 @@ async fn negotiate(endpoints: Router, mut request: Request) -> Response {
     headers.insert("Ostype", HeaderValue::from_static("linux"));
     headers.insert("Server", HeaderValue::from_static(concat!("skep/", env!("CARGO_PKG_VERSION"), " (linux)")));
     response
+}
+
+/// Reads the body first, archives apart: whoever is refused while still sending may see a broken connection instead of the
+/// refusal.
+async fn whole(request: Request) -> Result<Request, Refusal> {
+    let (parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, params::LARGEST)
+        .await
+        .map_err(|e| Refusal::new(axum::http::StatusCode::BAD_REQUEST, format!("cannot read the request: {e}")))?;
+    Ok(Request::from_parts(parts, bytes.into()))
 }
 
 fn with_path(uri: &Uri, path: &str) -> Option<Uri> {

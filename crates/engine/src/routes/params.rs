@@ -96,7 +96,7 @@ fn seconds(text: &str) -> Option<Timestamp> {
 }
 
 /// The most that a body may hold, archives apart.
-const LARGEST: usize = 8 << 20;
+pub(crate) const LARGEST: usize = 8 << 20;
 
 /// A body by Go's rules.
 pub(crate) struct Body<T>(pub(crate) T);
