@@ -16,7 +16,7 @@ enum known { KNOWN_GOOD, KNOWN_REOPEN, KNOWN_GONE };
  * Decisions that are carried out at the end of a program, in one place for all, besides the verdicts: the verifier walks every way
  * through every call anew, and with several such places a program takes it seconds.
  */
-enum { DECIDED_SEND = 0x100, DECIDED_REFUSE = 0x200 /* with the reason in the low bits */ };
+enum { DECIDED_SEND = 0x100, DECIDED_REFUSE = 0x200 /* and the reason */ };
 
 /* A SYN that comes again: the backend may not take new flows any more, or never have answered. */
 __verified_once int judge_syn(const struct flow_key *key, struct flow *flow, __u32 state)
@@ -63,8 +63,8 @@ static __always_inline enum known judge(const struct flow_key *key, const struct
 static __always_inline int finish(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, struct flow *flow,
 				  int decided)
 {
-	if (unlikely(decided & DECIDED_REFUSE))
-		return refuse(skb, key, packet, decided & 0xff);
+	if (unlikely(decided >= DECIDED_REFUSE))
+		return refuse(skb, key, packet, decided - DECIDED_REFUSE);
 	if (unlikely(decided != DECIDED_SEND))
 		return decided;
 	if (unlikely(!flow)) {
@@ -108,7 +108,7 @@ __verified_once int ask(struct __sk_buff *skb, struct flow_key *key, __u32 tcp_f
 	if (tcp_flags & TCP_RST)
 		return VERDICT_DROP;
 	if (slot < 0)
-		return DECIDED_REFUSE | DROP_NO_BACKEND;
+		return DECIDED_REFUSE + DROP_NO_BACKEND;
 	return open(skb, key, slot, key->dport, 0);
 }
 
@@ -125,6 +125,12 @@ static __always_inline enum parsed parse_whole(struct __sk_buff *skb, struct pac
 static __always_inline bool is_loopback(__be32 addr)
 {
 	return (addr & 0xff) == 127;
+}
+
+/* RFC 3927: never leaves the cable. */
+static __always_inline bool is_link_local(__be32 addr)
+{
+	return (addr & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
 }
 
 /* Clients, outside or on this node. */
@@ -149,7 +155,7 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 	else if (loopback && is_published(packet.proto, packet.sport) && !opens(&packet))
 		return VERDICT_NEXT;
 	if (unlikely(known == KNOWN_GONE)) {
-		decided = DECIDED_REFUSE | DROP_BACKEND_GONE;
+		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
 		__u32 tries = flow ? flow->tries : 0;
 		__u32 asked = loopback && is_loopback(packet.daddr) ? ADDRESS_OWN : address_flags(packet.daddr);
@@ -194,8 +200,11 @@ __verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet
 		if (decided != VERDICT_NEXT)
 			return decided;
 	}
-	/* The node itself may talk to its tasks directly; for anybody else an answer with the task's own address is no answer. */
-	if (!(asked & ADDRESS_OWN) && !(packet->proto == PROTO_TCP && opens(packet)) &&
+	/*
+	 * The node itself may talk to its tasks directly, also by the link-local address of its end of the cable; for anybody else an
+	 * answer with the task's own address is no answer.
+	 */
+	if (!(asked & ADDRESS_OWN) && !is_link_local(packet->daddr) && !(packet->proto == PROTO_TCP && opens(packet)) &&
 	    is_served(packet->saddr, packet->sport, packet->proto))
 		return drop(DROP_UNKNOWN_FLOW);
 	return VERDICT_NEXT;
@@ -229,7 +238,7 @@ int from_task(struct __sk_buff *skb)
 		enum known known = judge(&key, &packet, flow);
 
 		if (known == KNOWN_GONE) {
-			decided = DECIDED_REFUSE | DROP_BACKEND_GONE;
+			decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 		} else if (known == KNOWN_REOPEN) {
 			decided = ask(skb, &key, packet.tcp_flags, address_flags(packet.daddr), flow->tries);
 			flow = NULL;
@@ -265,7 +274,7 @@ __verified_once int from_overlay_new(struct __sk_buff *skb, struct flow_key *key
 	}
 	if (backend && backend->state != BACKEND_GONE)
 		return open(skb, key, slot, published, 0);
-	return packet->tcp_flags & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE | DROP_UNKNOWN_TASK;
+	return packet->tcp_flags & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE + DROP_UNKNOWN_TASK;
 }
 
 SEC("classifier")
@@ -303,7 +312,7 @@ int from_overlay(struct __sk_buff *skb)
 		known = likely(flow) ? judge(&key, &packet, flow) : KNOWN_REOPEN;
 	}
 	if (unlikely(known == KNOWN_GONE)) {
-		decided = DECIDED_REFUSE | DROP_BACKEND_GONE;
+		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
 		decided = from_overlay_new(skb, &key, &packet, tunnel.tunnel_id);
 		flow = NULL;

@@ -5,7 +5,7 @@ mod lab;
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use lab::{Answer, CLIENT, Lab, ask_tcp, ask_udp, ingress};
+use lab::{Answer, CLIENT, Lab, Netns, ask_tcp, ask_udp, ingress, serve};
 use skep_model::Protocol;
 
 const BOTH: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
@@ -94,4 +94,30 @@ fn datagrams_of_any_size_pass() {
         let answer = lab.nodes[0].ns.run(|| ask_udp(Ipv4Addr::LOCALHOST, 8080, size));
         assert_eq!(answer.unwrap().peer_ip(), lab.nodes[0].overlay);
     }
+}
+
+/// Traffic that the mesh has no part in passes as if it were not there.
+#[test]
+fn other_traffic_of_tasks_and_nodes_is_left_alone() {
+    let lab = lab();
+    let task = &lab.tasks[0];
+    let node = &lab.nodes[task.node];
+    serve(&task.ns, task.addr, 8000);
+    serve(&node.ns, node.underlay, 9000);
+    serve(&node.ns, Ipv4Addr::LOCALHOST, 9000);
+    serve(&lab.client, CLIENT, 9000);
+    node.ns.sysctl("net/ipv4/ip_forward", "1");
+    lab.client.ip(&format!("route add {}/32 via {}", task.addr, node.underlay));
+    let peer = |from: &Netns, to: Ipv4Addr, port: u16| {
+        let tcp = from.run(|| ask_tcp(to, port)).unwrap_or_else(|error| panic!("tcp {to}:{port}: {error}"));
+        let udp = from.run(|| ask_udp(to, port, 3000)).unwrap_or_else(|error| panic!("udp {to}:{port}: {error}"));
+        assert_eq!(tcp.peer_ip(), udp.peer_ip());
+        tcp.peer_ip()
+    };
+    assert_eq!(peer(&lab.client, task.addr, 8000), CLIENT, "outside to a task's other port");
+    assert_eq!(peer(&task.ns, CLIENT, 9000), task.addr, "task to outside");
+    assert_eq!(peer(&task.ns, node.underlay, 9000), task.addr, "task to its node");
+    peer(&node.ns, task.addr, 80);
+    assert_eq!(peer(&lab.client, node.underlay, 9000), CLIENT, "outside to a port of the node's own");
+    assert_eq!(peer(&node.ns, Ipv4Addr::LOCALHOST, 9000), Ipv4Addr::LOCALHOST, "loopback");
 }

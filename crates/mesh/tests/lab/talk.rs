@@ -10,11 +10,11 @@ use super::Netns;
 /// Long enough for a busy machine; nothing that works takes a hundredth of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves on `port` of every address, TCP and UDP: each request is answered with "<own address> <peer's address>". TCP requests are
+/// Serves on `port` of the address, TCP and UDP: each request is answered with "<own address> <peer's address>". TCP requests are
 /// HTTP-like (up to an empty line), any number per connection; UDP answers repeat the length of the request.
 pub fn serve(ns: &Netns, own: Ipv4Addr, port: u16) {
-    let tcp = ns.run(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
-    let udp = ns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))).unwrap();
+    let tcp = ns.run(|| TcpListener::bind((own, port))).unwrap();
+    let udp = ns.run(|| UdpSocket::bind((own, port))).unwrap();
     thread::spawn(move || {
         for stream in tcp.incoming().flatten() {
             thread::spawn(move || answer(stream, own));
@@ -43,7 +43,7 @@ fn answer(mut stream: TcpStream, own: Ipv4Addr) -> io::Result<()> {
         }
         filled += read;
         while let Some(end) = buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") {
-            let closing = buffer[..end].windows(17).any(|w| w == b"Connection: close");
+            let closing = buffer[..end].ends_with(b"close");
             stream.write_all(response.as_bytes())?;
             buffer.copy_within(end + 4..filled, 0);
             filled -= end + 4;

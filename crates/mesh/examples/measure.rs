@@ -1,0 +1,90 @@
+//! Measures the data plane against plain routing, with `wrk` and `iperf3` between namespaces of this machine (root; a minute or so):
+//! `cargo run -p skep-mesh --example measure`. The paths take turns in every round, so that other load hits all of them; medians are shown.
+//!
+//! *direct* is the client sending to the task's own address, routed by the kernel of the task's node, without any load balancer.
+
+#[path = "../tests/lab/mod.rs"]
+mod lab;
+
+use std::fmt::Write as _;
+
+use lab::{Lab, ingress, serve};
+use skep_model::Protocol;
+
+/// A port of the task that is not published, for the direct path.
+const DIRECT: u16 = 8000;
+const ROUNDS: usize = 3;
+
+fn main() {
+    let mut lab = Lab::new(2);
+    lab.service(&[ingress(Protocol::Tcp, 8080, 80), ingress(Protocol::Tcp, 5201, 5201)], &[1]);
+    let task = &lab.tasks[0];
+    serve(&task.ns, task.addr, DIRECT);
+    lab.nodes[1].ns.sysctl("net/ipv4/ip_forward", "1");
+    lab.client.ip(&format!("route add {}/32 via {}", task.addr, lab.nodes[1].underlay));
+    let paths = [
+        ("direct", format!("{}:{DIRECT}", task.addr), format!("{} -p 5202", task.addr)),
+        ("remote", format!("{}:8080", lab.nodes[0].underlay), format!("{} -p 5201", lab.nodes[0].underlay)),
+        ("local", format!("{}:8080", lab.nodes[1].underlay), format!("{} -p 5201", lab.nodes[1].underlay)),
+    ];
+    let mut results = vec![vec![]; paths.len()];
+    for _ in 0..ROUNDS {
+        for (path, result) in paths.iter().zip(&mut results) {
+            result.push([
+                wrk(&lab, &path.1, "-c32", ""),
+                wrk(&lab, &path.1, "-c32", "-H Connection:close"),
+                wrk(&lab, &path.1, "-c1", ""),
+                iperf3(&lab, &path.2, ""),
+                iperf3(&lab, &path.2, "-R"),
+            ]);
+        }
+    }
+    println!("{}", table(&paths.map(|p| p.0), &results));
+}
+
+fn wrk(lab: &Lab, to: &str, connections: &str, more: &str) -> f64 {
+    let output = lab.client.command(&format!("wrk -t1 -d2 {connections} {more} http://{to}/")).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("Socket errors"), "{to}: {text}");
+    let line = text.lines().find(|line| line.starts_with("Requests/sec")).unwrap_or_else(|| panic!("{to}: {text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// One stream for two seconds, in Gbit/s.
+fn iperf3(lab: &Lab, to: &str, more: &str) -> f64 {
+    let port = to.rsplit(' ').next().unwrap();
+    let mut server = lab.tasks[0]
+        .ns
+        .command(&format!("iperf3 -s -1 -p {port}"))
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let asked = || lab.client.command(&format!("iperf3 -t 2 -f g {more} -c {to}")).output().unwrap();
+    // Until the server listens.
+    let output = (0..50).map(|_| asked()).find(|output| output.status.success()).expect("iperf3");
+    server.wait().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line = text.lines().find(|line| line.ends_with("receiver")).unwrap();
+    let words: Vec<_> = line.split_whitespace().collect();
+    let unit = words.iter().position(|w| *w == "Gbits/sec").unwrap();
+    words[unit - 1].parse().unwrap()
+}
+
+fn table(names: &[&str; 3], results: &[Vec<[f64; 5]>]) -> String {
+    let mut text =
+        String::from("path    keep-alive req/s   conn/s (close)   req/s, 1 conn    Gbit/s up       Gbit/s down\n");
+    let median = |path: usize, column: usize| {
+        let mut values: Vec<f64> = results[path].iter().map(|r| r[column]).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    for (path, name) in names.iter().enumerate() {
+        write!(text, "{name:8}").unwrap();
+        for column in 0..5 {
+            let (value, base) = (median(path, column), median(0, column));
+            write!(text, "{value:8.*} ({:.2})  ", usize::from(column > 2), value / base).unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
