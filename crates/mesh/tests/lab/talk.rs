@@ -36,6 +36,8 @@ fn answer(mut stream: TcpStream, own: Ipv4Addr) -> io::Result<()> {
     let body = format!("{own} {peer}");
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let (mut buffer, mut filled) = (vec![0; 4096], 0);
+    // The first request of a connection says whether it is to be closed after each.
+    let mut closing = None;
     loop {
         let read = stream.read(&mut buffer[filled..])?;
         if read == 0 {
@@ -43,7 +45,7 @@ fn answer(mut stream: TcpStream, own: Ipv4Addr) -> io::Result<()> {
         }
         filled += read;
         while let Some(end) = buffer[..filled].windows(4).position(|w| w == b"\r\n\r\n") {
-            let closing = buffer[..end].ends_with(b"close");
+            let closing = *closing.get_or_insert_with(|| buffer[..end].windows(5).any(|w| w == b"close"));
             stream.write_all(response.as_bytes())?;
             buffer.copy_within(end + 4..filled, 0);
             filled -= end + 4;
