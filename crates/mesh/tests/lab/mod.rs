@@ -42,6 +42,7 @@ pub struct Node {
     pub underlay: Ipv4Addr,
     pub second: Ipv4Addr,
     pub overlay: Ipv4Addr,
+    sizes: MapSizes,
 }
 
 /// A task: a namespace behind a veth pair of its node, with servers in it.
@@ -83,6 +84,10 @@ impl Lab {
     }
 
     pub fn with(count: u8, attach: Attach) -> Self {
+        Self::sized(count, attach, MapSizes { flows: 16_384, frontends: 1024, backends: 1024 })
+    }
+
+    pub fn sized(count: u8, attach: Attach, sizes: MapSizes) -> Self {
         assert!(nix::unistd::geteuid().is_root(), "tests of the data plane make network namespaces: run them as root");
         let bridge = Netns::new("br");
         bridge.ip("link add br0 type bridge");
@@ -91,11 +96,21 @@ impl Lab {
         plug(&bridge, &client, "cl");
         client.ip(&format!("addr add {CLIENT}/24 dev eth0"));
         let dir = tempfile::tempdir().unwrap();
-        let nodes = (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach)).collect();
+        let nodes =
+            (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach, sizes)).collect();
         let network = NetworkId::random();
         let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, dir };
         lab.apply();
         lab
+    }
+
+    /// One more client, with a last byte of its address of one's choice.
+    pub fn another_client(&self, n: u8) -> Netns {
+        let name = format!("c{n}");
+        let client = Netns::new(&name);
+        plug(&self.bridge, &client, &name);
+        client.ip(&format!("addr add 10.99.0.{n}/24 dev eth0"));
+        client
     }
 
     /// A service with these ports and a task on each of these nodes, serving on port 80 over both protocols.
@@ -205,7 +220,7 @@ impl Lab {
 }
 
 impl Node {
-    fn new(n: u8, bridge: &Netns, pins: PathBuf, attach: Attach) -> Self {
+    fn new(n: u8, bridge: &Netns, pins: PathBuf, attach: Attach, sizes: MapSizes) -> Self {
         let ns = Netns::new(&format!("n{n}"));
         let (underlay, second, overlay) =
             ([10, 99, 0, n].into(), [10, 99, 0, 200 + n].into(), Ipv4Addr::new(10, 0, 0, n));
@@ -217,14 +232,15 @@ impl Node {
         ns.ip(&format!("addr add {overlay}/32 dev skep-vx"));
         ns.sysctl("net/ipv4/conf/lo/route_localnet", "1");
         ns.sysctl("net/ipv4/conf/lo/accept_local", "1");
-        let mut node = Self { id: NodeId::random(), ns, bpf: None, pins, alive: true, underlay, second, overlay };
+        let mut node =
+            Self { id: NodeId::random(), ns, bpf: None, pins, alive: true, underlay, second, overlay, sizes };
         node.start(attach);
         node
     }
 
     /// Starts its "daemon".
     pub fn start(&mut self, attach: Attach) {
-        let sizes = MapSizes { flows: 16_384, frontends: 1024, backends: 1024 };
+        let sizes = self.sizes;
         let bpf = self.ns.run(|| match attach {
             Attach::Best => Bpf::open(&self.pins, sizes),
             Attach::Clsact => Bpf::open_with_clsact(&self.pins, sizes),
