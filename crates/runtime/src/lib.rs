@@ -26,9 +26,18 @@
 
 pub mod images;
 
+mod bundle;
+mod cgroup;
+mod confine;
 mod container;
+mod devices;
+mod embedded;
 mod error;
 mod fake;
+mod files;
+mod logs;
+mod seccomp;
+mod shim;
 mod signal;
 
 use async_trait::async_trait;
@@ -37,8 +46,10 @@ use tokio::sync::mpsc;
 pub use container::{
     BadContainerId, Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions, LogStream,
 };
+pub use embedded::{Embedded, EmbeddedConfig, Shim};
 pub use error::RuntimeError;
 pub use fake::FakeRuntime;
+pub use shim::shim_main;
 pub use signal::stop_signal;
 
 /// Containers of this node.

@@ -1,0 +1,190 @@
+//! The OCI bundle: `config.json` and the files of `/etc` that are made for each container.
+
+mod mounts;
+mod process;
+mod users;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+pub(crate) use process::args;
+
+use crate::container::Container;
+use crate::error::RuntimeError;
+use crate::images::ImageConfig;
+
+/// The annotation of a bundle whose first process is to be a small reaper, with the program as its child.
+pub(crate) const REAPER: &str = "skep.reaper";
+
+/// The files that a container sees at `/etc/<name>`, below its directory.
+const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+/// Parts of `/proc` and `/sys` that Docker hides.
+const MASKED: [&str; 11] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+
+/// Parts of `/proc` that Docker lets containers only read.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The character devices that a container may open, major and minor (all of them when there is none): null, zero, full, random,
+/// urandom, tty, console, ptmx, and pseudo-terminals. Of other devices it may only make nodes.
+pub(crate) const DEVICES: &[(i32, Option<i32>)] = &[
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(1)),
+    (5, Some(2)),
+    (136, None),
+];
+
+/// Where a bundle's parts lie on the node.
+pub(crate) struct Places<'a> {
+    /// The container's directory.
+    pub(crate) dir: &'a Path,
+    /// Its mounted root file system.
+    pub(crate) rootfs: &'a Path,
+    /// Where named volumes live.
+    pub(crate) volumes: &'a Path,
+    /// Its cgroup, from the root of each hierarchy.
+    pub(crate) cgroup: &'a str,
+}
+
+/// Writes everything that the shim starts the container from into its directory.
+pub(crate) fn write(places: &Places<'_>, container: &Container, image: &ImageConfig) -> Result<(), RuntimeError> {
+    if container.spec.tty {
+        return Err(RuntimeError::Unsupported("a terminal (--tty)"));
+    }
+    write_files(&places.dir.join("files"), container)?;
+    let mut annotations = serde_json::Map::new();
+    if container.spec.init == Some(true) {
+        annotations.insert(REAPER.to_owned(), "true".into());
+    }
+    let spec = json!({
+        "ociVersion": "1.0.2",
+        "annotations": annotations,
+        "hostname": container.hostname,
+        "root": { "path": places.rootfs, "readonly": container.spec.read_only },
+        "process": process::process(places.rootfs, container, image)?,
+        "mounts": mounts::mounts(places, container, image)?,
+        "linux": linux(places, container)?,
+    });
+    let path = places.dir.join("config.json");
+    fs::write(&path, spec.to_string()).map_err(RuntimeError::io("write", &path))
+}
+
+fn write_files(dir: &Path, container: &Container) -> Result<(), RuntimeError> {
+    fs::create_dir_all(dir).map_err(RuntimeError::io("create", dir))?;
+    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for line in &container.spec.hosts {
+        hosts.push_str(&format!("{line}\n"));
+    }
+    for address in &container.addresses {
+        hosts.push_str(&format!("{address}\t{}\n", container.hostname));
+    }
+    let contents = [hosts, format!("{}\n", container.hostname), resolv_conf(container)];
+    for (name, content) in FILES.iter().zip(contents) {
+        let path = dir.join(name);
+        fs::write(&path, content).map_err(RuntimeError::io("write", &path))?;
+    }
+    Ok(())
+}
+
+/// What the service says of name resolution; what it leaves open is as on the node.
+fn resolv_conf(container: &Container) -> String {
+    let node = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let dns = &container.spec.dns;
+    let mut text = String::new();
+    let mut lines = |keyword: &str, own: Vec<String>| {
+        let own: Vec<String> = own.into_iter().filter(|line| line != keyword).collect();
+        let node = node.lines().filter(|l| l.split_whitespace().next() == Some(keyword)).map(str::to_owned);
+        for line in if own.is_empty() { node.collect() } else { own } {
+            text.push_str(&format!("{line}\n"));
+        }
+    };
+    lines("nameserver", dns.nameservers.iter().map(|s| format!("nameserver {s}")).collect());
+    lines(
+        "search",
+        vec![["search"].into_iter().chain(dns.search.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")],
+    );
+    lines(
+        "options",
+        vec![["options"].into_iter().chain(dns.options.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")],
+    );
+    text
+}
+
+fn linux(places: &Places<'_>, container: &Container) -> Result<Value, RuntimeError> {
+    let mut sysctl = serde_json::Map::new();
+    sysctl.insert("net.ipv4.ip_unprivileged_port_start".into(), json!("0"));
+    sysctl.insert("net.ipv4.ping_group_range".into(), json!("0 2147483647"));
+    for (name, value) in &container.spec.sysctls {
+        let own = ["net.", "kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|p| name.starts_with(p))
+            || name == "kernel.sem";
+        if !own {
+            return Err(RuntimeError::BadSysctl(name.clone()));
+        }
+        sysctl.insert(name.clone(), json!(value));
+    }
+    Ok(json!({
+        "namespaces": [
+            { "type": "pid" }, { "type": "ipc" }, { "type": "uts" }, { "type": "mount" }, { "type": "cgroup" },
+            { "type": "network", "path": container.netns },
+        ],
+        "cgroupsPath": places.cgroup,
+        "resources": resources(container),
+        "sysctl": sysctl,
+        "maskedPaths": MASKED,
+        "readonlyPaths": READ_ONLY,
+    }))
+}
+
+fn resources(container: &Container) -> Value {
+    let (limits, reserved) = (container.resources.limits, container.resources.reservations);
+    let mut devices = vec![
+        json!({ "allow": false, "access": "rwm" }),
+        json!({ "allow": true, "type": "c", "access": "m" }),
+        json!({ "allow": true, "type": "b", "access": "m" }),
+    ];
+    for (major, minor) in DEVICES {
+        let mut device = json!({ "allow": true, "type": "c", "major": major, "access": "rwm" });
+        if let Some(minor) = minor {
+            device["minor"] = json!(minor);
+        }
+        devices.push(device);
+    }
+    let mut resources = json!({ "devices": devices });
+    let mut memory = serde_json::Map::new();
+    if limits.memory > 0 {
+        memory.insert("limit".into(), json!(limits.memory));
+    }
+    if reserved.memory > 0 {
+        memory.insert("reservation".into(), json!(reserved.memory));
+    }
+    if !memory.is_empty() {
+        resources["memory"] = memory.into();
+    }
+    if limits.nano_cpus > 0 {
+        // A tenth of a second's worth, in microseconds; the kernel takes no quota below a millisecond.
+        resources["cpu"] = json!({ "period": 100_000, "quota": (limits.nano_cpus / 10_000).max(1000) });
+    }
+    if limits.pids > 0 {
+        resources["pids"] = json!({ "limit": limits.pids });
+    }
+    resources
+}

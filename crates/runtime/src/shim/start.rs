@@ -1,0 +1,118 @@
+//! From the bundle to a running program.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::rc::Rc;
+
+use caps::{Capability, CapsHashSet};
+use libcontainer::container::Container;
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::oci_spec::runtime::{Process as OciProcess, Spec, UserBuilder};
+use libcontainer::syscall::syscall::SyscallType;
+use nix::fcntl::OFlag;
+
+use super::STATE;
+use super::causes::Causes;
+use super::output::Output;
+use crate::bundle::REAPER;
+use crate::confine::{First, Identity, Program};
+use crate::devices;
+use crate::files::{self, Made, Process};
+use crate::seccomp::Filters;
+
+/// A container whose program runs.
+pub(super) struct Started {
+    pub(super) init: Process,
+    pub(super) output: Output,
+    /// Keeps standard input open for the container, when asked to.
+    _stdin: Option<OwnedFd>,
+}
+
+/// What the container's three standard files are.
+struct Files {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+pub(super) fn start(dir: &Path, made: &Made) -> Result<Started, String> {
+    // What an earlier start left behind that was broken off.
+    files::delete_dir(&dir.join(STATE)).map_err(|e| e.to_string())?;
+    File::open(&made.netns).map_err(|e| format!("network namespace {}: {e}", made.netns.display()))?;
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("cannot make a pipe: {e}"));
+    let ((out, stdout), (err, stderr), (cause, cause_in)) = (pipe()?, pipe()?, pipe()?);
+    let (stdin, kept) = if made.open_stdin {
+        let (read, write) = pipe()?;
+        (read, Some(write))
+    } else {
+        (File::open("/dev/null").map_err(|e| format!("/dev/null: {e}"))?.into(), None)
+    };
+    let output = Output::new(dir, out, err).map_err(|e| format!("cannot open the log: {e}"))?;
+    let causes = Causes::keep().map_err(|e| format!("cannot keep causes: {e}"))?;
+    let mut container = create(dir, made, cause_in, Files { stdin, stdout, stderr })
+        .map_err(|library| causes.first().map_or(library.clone(), |cause| format!("{library}: {cause}")))?;
+    devices::confine(&made.cgroup).map_err(|e| format!("cannot confine the container to its devices: {e}"))?;
+    let told = container.start().map_err(|e| chain(&e));
+    // Ends when the program has been executed, or after the reason why it could not be.
+    let mut reason = String::new();
+    File::from(cause).read_to_string(&mut reason).map_err(|e| format!("cannot read the outcome: {e}"))?;
+    match (reason.as_str(), told) {
+        ("", Ok(())) => {}
+        ("", Err(library)) => return Err(library),
+        (reason, _) => return Err(reason.to_owned()),
+    }
+    let pid = container.pid().ok_or("libcontainer knows no first process")?.as_raw();
+    let init = Process::find(pid).or_else(|| Process::ended(pid)).ok_or("the first process is gone")?;
+    Ok(Started { init, output, _stdin: kept })
+}
+
+/// An error with all its causes.
+fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(e) = source {
+        text.push_str(&format!(": {e}"));
+        source = e.source();
+    }
+    text
+}
+
+/// Makes the container up to the point where its first process waits for the order to execute the program.
+fn create(dir: &Path, made: &Made, cause: OwnedFd, files: Files) -> Result<Container, String> {
+    let mut spec = Spec::load(dir.join("config.json")).map_err(|e| chain(&e))?;
+    let reaper = spec.annotations().as_ref().is_some_and(|a| a.contains_key(REAPER));
+    let identity = privileged(spec.process_mut().as_mut().ok_or("the bundle names no process")?)?;
+    let filters = Filters::compile(&identity.capabilities)?;
+    let first = if reaper { First::Reaper } else { First::Program };
+    let program = Program { identity, filters, first, cause: Rc::new(cause) };
+    let bundle = dir.join(STATE).join("bundle");
+    fs::create_dir_all(&bundle).map_err(|e| format!("cannot create {}: {e}", bundle.display()))?;
+    spec.save(bundle.join("config.json")).map_err(|e| chain(&e))?;
+    let builder = ContainerBuilder::new(made.id.to_string(), SyscallType::default())
+        .with_executor(program)
+        .with_root_path(dir.join(STATE))
+        .map_err(|e| chain(&e))?
+        .with_stdin(files.stdin)
+        .with_stdout(files.stdout)
+        .with_stderr(files.stderr);
+    builder.as_init(bundle).with_systemd(false).with_detach(true).build().map_err(|e| chain(&e))
+}
+
+/// Takes the user and the capabilities out of what libcontainer gets to see, for [`Program`] to see to them.
+fn privileged(process: &mut OciProcess) -> Result<Identity, String> {
+    let user = process.user();
+    let named = process.capabilities().as_ref().and_then(|c| c.bounding().clone()).unwrap_or_default();
+    let mut capabilities = CapsHashSet::new();
+    for name in named {
+        let text = name.to_string();
+        let full = if text.starts_with("CAP_") { text } else { format!("CAP_{text}") };
+        capabilities.insert(full.parse::<Capability>().map_err(|e| e.to_string())?);
+    }
+    let groups = user.additional_gids().clone().unwrap_or_default();
+    let identity = Identity { uid: user.uid(), gid: user.gid(), groups, capabilities };
+    process.set_user(UserBuilder::default().uid(0u32).gid(0u32).build().map_err(|e| e.to_string())?);
+    process.set_capabilities(None);
+    Ok(identity)
+}
