@@ -1,1 +1,36 @@
-//! Placeholder.
+//! What managers do: keep what people ask for, decide what should run where, and tell the nodes.
+//!
+//! [`Manager`] is a manager's running part. Every manager has one; only the leader's does anything. It consists of
+//!
+//! - [`Control`], the operations that people ask for: they check, and write what is wanted into the store;
+//! - the leader's loop, which compares what is wanted with what is and writes what should be different. The deciding is done by
+//!   planners that are pure functions of the tables, the time and a seed: `orchestrator` (which tasks there should be),
+//!   `allocator` (ports and addresses), `scheduler` (which node). Events only say which services to look at again; what is decided
+//!   depends on the tables alone, so a new leader goes on where the old one stopped;
+//! - the dispatcher, which holds a session with every node: it tells what to run and what to know, takes in what became of it, passes the
+//!   nodes' endpoints on, and notices when a node is lost.
+//!
+//! A task's `desired` state is written here and its `status` by its node, through the dispatcher; nobody else writes either.
+//!
+//! [`init_cluster`] makes the first objects of a new swarm. This crate runs no container and touches no packet.
+
+#![forbid(unsafe_code)]
+
+mod allocator;
+mod control;
+mod dispatcher;
+mod draft;
+mod error;
+mod leader;
+mod manager;
+mod orchestrator;
+mod plan;
+mod scheduler;
+
+pub use allocator::{EndpointError, Exhausted, PortError, SubnetError, ingress_subnet};
+pub use control::{
+    Control, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource, init_cluster,
+};
+pub use dispatcher::{DispatcherService, LogLine, LogStream, MembershipService};
+pub use error::{ControlError, ErrorKind};
+pub use manager::{Manager, ManagerConfig};

@@ -1,0 +1,87 @@
+//! The swarm's own object.
+
+use std::time::Duration;
+
+use skep_ca::{JoinToken, new_secret};
+use skep_model::{Cluster, ClusterSpec, Version};
+
+use super::{Control, cluster, in_sequence};
+use crate::{ControlError, SpecError};
+
+/// The texts that `docker swarm join --token` takes. `Debug` does not show them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinTokens {
+    /// Admits workers.
+    pub worker: String,
+    /// Admits managers.
+    pub manager: String,
+}
+
+impl std::fmt::Debug for JoinTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JoinTokens(…)")
+    }
+}
+
+/// Which join tokens to replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rotate {
+    /// The one for workers.
+    pub worker: bool,
+    /// The one for managers.
+    pub manager: bool,
+}
+
+impl Control {
+    /// What lets a node in now.
+    ///
+    /// # Errors
+    /// [`ControlError::NoCluster`].
+    pub fn join_tokens(&self) -> Result<JoinTokens, ControlError> {
+        self.store().view(|tables| {
+            let cluster = cluster(tables)?;
+            let token = |secret: &str| JoinToken::new(&cluster.id, secret).map(|token| token.to_string());
+            let join = &cluster.join;
+            let tokens =
+                token(&join.worker).and_then(|worker| Ok(JoinTokens { worker, manager: token(&join.manager)? }));
+            // Secrets that are none were not written by this manager: to the person it is a swarm that cannot be joined.
+            tokens.map_err(|_| ControlError::NoCluster)
+        })
+    }
+
+    /// Changes the swarm's spec, its join tokens, or both. `version` is that of the swarm as the caller has seen it.
+    ///
+    /// # Errors
+    /// When the swarm has changed since, the spec makes no sense, or it cannot be written.
+    pub async fn update_cluster(
+        &self,
+        version: Version,
+        spec: ClusterSpec,
+        rotate: Rotate,
+    ) -> Result<(), ControlError> {
+        self.write(|tables| {
+            let mut cluster = Cluster::clone(cluster(tables)?);
+            in_sequence(version, cluster.meta.version)?;
+            check(&spec)?;
+            cluster.spec = spec;
+            if rotate.worker {
+                cluster.join.worker = new_secret();
+            }
+            if rotate.manager {
+                cluster.join.manager = new_secret();
+            }
+            Ok(((), vec![cluster.into()]))
+        })
+        .await
+    }
+}
+
+pub(super) fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
+    if spec.name != "default" {
+        return Err(SpecError::ClusterName);
+    }
+    if spec.dispatcher.heartbeat < Duration::from_secs(1) {
+        return Err(SpecError::Heartbeat);
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! The operations that people ask for.
+//!
+//! Each reads, checks and writes in one turn of the writer: what was checked is still true when it is written.
+
+mod cluster;
+mod init;
+mod join;
+mod logs;
+mod node;
+mod service;
+mod validate;
+
+use std::sync::Arc;
+
+use skep_model::{Cluster, Version};
+use skep_store::{Change, Store, Tables, Writer};
+
+pub use self::cluster::{JoinTokens, Rotate};
+pub use self::init::{InitCluster, init_cluster};
+pub(crate) use self::join::{Joining, join};
+pub use self::logs::{TaskLogOptions, TaskLogSource};
+pub use self::node::NodeRemoval;
+pub use self::validate::SpecError;
+use crate::ControlError;
+use crate::dispatcher::Hub;
+
+/// What people can ask of the swarm. Cheap to clone. Works on the leader; elsewhere writes are refused for want of a leader.
+///
+/// Every operation returns once it is durable. All are safe to cancel: a write may or may not have happened then.
+#[derive(Clone)]
+pub struct Control {
+    writer: Arc<Writer>,
+    hub: Arc<Hub>,
+}
+
+impl Control {
+    pub(crate) fn new(writer: Arc<Writer>, hub: Arc<Hub>) -> Self {
+        Self { writer, hub }
+    }
+
+    /// What this manager knows of the swarm.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        self.writer.store()
+    }
+
+    async fn write<R>(
+        &self,
+        plan: impl FnOnce(&Tables) -> Result<(R, Vec<Change>), ControlError>,
+    ) -> Result<R, ControlError> {
+        Ok(self.writer.update(plan).await?)
+    }
+}
+
+/// The swarm's own object.
+fn cluster(tables: &Tables) -> Result<&Arc<Cluster>, ControlError> {
+    tables.cluster().ok_or(ControlError::NoCluster)
+}
+
+/// Refuses a change of something that the caller has seen in another state.
+fn in_sequence(seen: Version, is: Version) -> Result<(), ControlError> {
+    if seen == is { Ok(()) } else { Err(ControlError::OutOfSequence) }
+}
+
+#[cfg(test)]
+mod tests;

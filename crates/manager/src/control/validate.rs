@@ -1,0 +1,114 @@
+//! Specs that make no sense are refused before they are stored.
+
+use std::collections::BTreeSet;
+
+use skep_model::{
+    BadConstraint, Constraint, ContainerSpec, EndpointMode, ImageRef, MountKind, PublishMode, ServiceSpec, UpdateConfig,
+};
+
+/// The least memory that a container can live on, in bytes.
+const LEAST_MEMORY: u64 = 4 << 20;
+
+/// What is wrong with a spec.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    /// There is nothing to run.
+    #[error("ContainerSpec: image reference must be provided")]
+    NoImage,
+    /// The image's name is none.
+    #[error("ContainerSpec: {0:?} is not a valid repository/tag")]
+    BadImage(String),
+    /// Two mounts at the same place.
+    #[error("ContainerSpec: duplicate mount point: {0}")]
+    DuplicateMount(String),
+    /// A mount that is not at an absolute path.
+    #[error("ContainerSpec: invalid mount target {0:?}: it must be an absolute path")]
+    MountTarget(String),
+    /// A bind mount of a relative path.
+    #[error("ContainerSpec: invalid bind mount source {0:?}: it must be an absolute path")]
+    BindSource(String),
+    /// A constraint cannot be read.
+    #[error(transparent)]
+    Constraint(#[from] BadConstraint),
+    /// Less memory than a container can live on.
+    #[error("invalid memory value {0}: Must be at least 4MiB")]
+    LittleMemory(u64),
+    /// More set aside than allowed to be used.
+    #[error("invalid resources: the reservation of {what} is larger than its limit")]
+    ReservationAboveLimit {
+        /// `CPU` or `memory`.
+        what: &'static str,
+    },
+    /// No share of all tasks.
+    #[error("TaskSpec: update-maxfailureratio cannot be less than 0 or bigger than 1")]
+    FailureRatio,
+    /// The mesh needs a virtual address.
+    #[error("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")]
+    IngressWithoutVip,
+    /// Nodes are lost sooner than they can report.
+    #[error("invalid dispatcher heartbeat: it must be at least 1 second")]
+    Heartbeat,
+    /// The swarm's name is fixed.
+    #[error("swarm spec must be named \"default\"")]
+    ClusterName,
+}
+
+/// Checks what can be checked without knowing the swarm.
+pub(super) fn service(spec: &ServiceSpec) -> Result<(), SpecError> {
+    container(&spec.task.container)?;
+    for constraint in &spec.task.placement.constraints {
+        constraint.parse::<Constraint>()?;
+    }
+    resources(spec)?;
+    spec.update.iter().chain(&spec.rollback).try_for_each(update)?;
+    let dnsrr = spec.endpoint.as_ref().and_then(|e| e.mode) == Some(EndpointMode::Dnsrr);
+    if dnsrr && spec.ports().iter().any(|port| port.mode == PublishMode::Ingress) {
+        return Err(SpecError::IngressWithoutVip);
+    }
+    Ok(())
+}
+
+fn container(spec: &ContainerSpec) -> Result<(), SpecError> {
+    if spec.image.is_empty() {
+        return Err(SpecError::NoImage);
+    }
+    if spec.image.parse::<ImageRef>().is_err() {
+        return Err(SpecError::BadImage(spec.image.clone()));
+    }
+    let mut targets = BTreeSet::new();
+    for mount in &spec.mounts {
+        if !mount.target.starts_with('/') {
+            return Err(SpecError::MountTarget(mount.target.clone()));
+        }
+        if let MountKind::Bind { source, .. } = &mount.kind
+            && !source.starts_with('/')
+        {
+            return Err(SpecError::BindSource(source.clone()));
+        }
+        if !targets.insert(&mount.target) {
+            return Err(SpecError::DuplicateMount(mount.target.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn resources(spec: &ServiceSpec) -> Result<(), SpecError> {
+    let (limits, reserved) = (spec.task.resources.limits, spec.task.resources.reservations);
+    for memory in [limits.memory, reserved.memory] {
+        if memory > 0 && memory < LEAST_MEMORY {
+            return Err(SpecError::LittleMemory(memory));
+        }
+    }
+    let above = |limit: u64, reserved: u64| limit > 0 && reserved > limit;
+    if above(limits.memory, reserved.memory) {
+        return Err(SpecError::ReservationAboveLimit { what: "memory" });
+    }
+    if above(limits.nano_cpus, reserved.nano_cpus) {
+        return Err(SpecError::ReservationAboveLimit { what: "CPU" });
+    }
+    Ok(())
+}
+
+fn update(config: &UpdateConfig) -> Result<(), SpecError> {
+    if (0.0..=1.0).contains(&config.max_failure_ratio) { Ok(()) } else { Err(SpecError::FailureRatio) }
+}

@@ -1,0 +1,113 @@
+//! What a node should run and know, and what of it the node has been told.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use skep_model::{
+    Member, Network, NetworkId, Node, NodeId, PublishMode, Service, ServiceEntry, ServiceId, Task, TaskId, TaskState,
+    Version,
+};
+use skep_rpc::{encode, proto};
+use skep_store::Tables;
+
+use crate::draft::is_up;
+
+/// What a node has been told in a session.
+#[derive(Default)]
+pub(super) struct Told {
+    sequence: u64,
+    /// All else in a task never changes once it is assigned.
+    tasks: BTreeMap<TaskId, TaskState>,
+    services: BTreeMap<ServiceId, ServiceEntry>,
+    networks: BTreeMap<NetworkId, Network>,
+    members: BTreeMap<NodeId, Member>,
+    node: Option<Node>,
+}
+
+impl Told {
+    /// What is to be told now, and notes it as told. `None` when there is nothing new. The first time it is everything.
+    pub(super) fn next(&mut self, tables: &Tables, id: &NodeId) -> Option<proto::Assignments> {
+        let mut message = proto::Assignments { full: self.sequence == 0, ..Default::default() };
+        self.tasks(tables, id, &mut message);
+        let services = tables.all::<Service>().map(|s| (s.id.clone(), entry(s))).collect();
+        (message.services, message.removed_services) = difference(&mut self.services, services, same_entry);
+        let networks = tables.all::<Network>().map(|n| (n.id.clone(), Network::clone(n))).collect();
+        (message.networks, message.removed_networks) = difference(&mut self.networks, networks, Network::eq);
+        let members = tables.all::<Node>().filter_map(|n| Some((n.id.clone(), member(n)?))).collect();
+        (message.members, message.removed_members) = difference(&mut self.members, members, Member::eq);
+        if let Some(node) = tables.get::<Node>(id).map(|node| comparable(node))
+            && self.node.as_ref() != Some(&node)
+        {
+            message.node = encode(&node);
+            self.node = Some(node);
+        }
+        if !message.full && message == proto::Assignments::default() {
+            return None;
+        }
+        self.sequence += 1;
+        message.sequence = self.sequence;
+        Some(message)
+    }
+
+    fn tasks(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
+        let assigned: BTreeMap<_, _> = tables
+            .tasks_of_node(id)
+            .filter(|task| task.status.state >= TaskState::Assigned)
+            .map(|task| (&task.id, task))
+            .collect();
+        for task in assigned.values().filter(|task| self.tasks.get(&task.id) != Some(&task.desired)) {
+            message.tasks.push(encode::<Task>(task));
+        }
+        message.removed_tasks =
+            self.tasks.keys().filter(|task| !assigned.contains_key(task)).map(ToString::to_string).collect();
+        self.tasks = assigned.into_values().map(|task| (task.id.clone(), task.desired)).collect();
+    }
+}
+
+/// What of `now` differs from `told`, and the keys of what is gone.
+fn difference<K: Ord + ToString, V: serde::Serialize>(
+    told: &mut BTreeMap<K, V>,
+    now: BTreeMap<K, V>,
+    same: fn(&V, &V) -> bool,
+) -> (Vec<bytes::Bytes>, Vec<String>) {
+    let new = now.iter().filter(|(key, value)| !told.get(key).is_some_and(|known| same(known, value)));
+    let new = new.map(|(_, value)| encode(value)).collect();
+    let gone = told.keys().filter(|key| !now.contains_key(key)).map(ToString::to_string).collect();
+    *told = now;
+    (new, gone)
+}
+
+fn entry(service: &Service) -> ServiceEntry {
+    let ports = service.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
+    ServiceEntry {
+        id: service.id.clone(),
+        name: service.spec.name.to_string(),
+        version: service.meta.version,
+        ports: ports.copied().collect(),
+        virtual_ips: service.endpoint.virtual_ips.clone(),
+    }
+}
+
+/// The mesh does not care for the version alone.
+fn same_entry(a: &ServiceEntry, b: &ServiceEntry) -> bool {
+    (&a.name, &a.ports, &a.virtual_ips) == (&b.name, &b.ports, &b.virtual_ips)
+}
+
+fn member(node: &Node) -> Option<Member> {
+    let IpAddr::V4(underlay) = node.status.addr? else { return None };
+    Some(Member {
+        node: node.id.clone(),
+        hostname: node.hostname().to_owned(),
+        underlay,
+        overlay: node.overlay_addr?,
+        alive: is_up(node),
+    })
+}
+
+/// The node without what changes at every write, and without what is nobody's business.
+fn comparable(node: &Node) -> Node {
+    let mut node = node.clone();
+    node.meta.version = Version(0);
+    node.meta.updated = node.meta.created;
+    node
+}

@@ -1,0 +1,83 @@
+//! The gRPC service that lets machines join.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use skep_ca::NodeKey;
+use skep_model::{Availability, Role, Timestamp};
+use skep_rpc::proto::{JoinRequest, JoinResponse, membership_server};
+use tonic::{Request, Response, Status};
+
+use super::Hub;
+use crate::control::{Joining, join};
+use crate::{ControlError, ErrorKind};
+
+/// Makes machines members. Made by [`crate::Manager::membership`].
+pub struct MembershipService(Arc<Hub>);
+
+impl MembershipService {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
+        Self(hub)
+    }
+}
+
+#[tonic::async_trait]
+impl membership_server::Membership for MembershipService {
+    async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let admitted = skep_rpc::admitted(&request)?;
+        let joining = joining(admitted.role, admitted.addr.ip(), &request.into_inner())?;
+        let joined = self.0.writer.update(|tables| {
+            let cluster = tables.cluster().map(|cluster| cluster.id.clone()).ok_or(ControlError::NoCluster)?;
+            let (node, changes) = join(tables, joining, Timestamp::now())?;
+            Ok(((cluster, node), changes))
+        });
+        let (cluster, node) = joined.await.map_err(|error| status(&ControlError::from(error)))?;
+        let role = match node.spec.role {
+            Role::Worker => "worker",
+            Role::Manager => "manager",
+        };
+        Ok(Response::new(JoinResponse {
+            node_id: node.id.to_string(),
+            cluster_id: cluster.to_string(),
+            node_addr: node.status.addr.map(|addr| addr.to_string()).unwrap_or_default(),
+            role: role.to_owned(),
+        }))
+    }
+}
+
+fn joining(role: Role, from: IpAddr, request: &JoinRequest) -> Result<Joining, Status> {
+    let bad = |what: &str| Status::invalid_argument(format!("the join request has a bad {what}"));
+    let key: NodeKey = request.node_key.parse().map_err(|_| bad("node key"))?;
+    let addr = match request.advertise_addr.as_str() {
+        "" => from,
+        // With or without a port: it is the address that counts.
+        text => text
+            .parse()
+            .or_else(|_| text.parse::<std::net::SocketAddr>().map(|a| a.ip()))
+            .map_err(|_| bad("address"))?,
+    };
+    let availability = match request.availability.as_str() {
+        "" | "active" => Availability::Active,
+        "pause" => Availability::Pause,
+        "drain" => Availability::Drain,
+        _ => return Err(bad("availability")),
+    };
+    let routes =
+        request.routes.iter().map(|route| route.parse().map_err(|_| bad("route"))).collect::<Result<_, _>>()?;
+    let description = skep_rpc::decode(&request.description)?;
+    Ok(Joining { role, credential: key.digest(), description, addr: addr.to_canonical(), availability, routes })
+}
+
+fn status(error: &ControlError) -> Status {
+    let message = error.to_string();
+    match error.kind() {
+        ErrorKind::InvalidArgument => Status::invalid_argument(message),
+        ErrorKind::NotFound => Status::not_found(message),
+        ErrorKind::AlreadyExists => Status::already_exists(message),
+        ErrorKind::FailedPrecondition => Status::failed_precondition(message),
+        ErrorKind::Unimplemented => Status::unimplemented(message),
+        ErrorKind::OutOfSequence => Status::aborted(message),
+        ErrorKind::NoLeader => Status::unavailable(message),
+        ErrorKind::Internal => Status::internal(message),
+    }
+}

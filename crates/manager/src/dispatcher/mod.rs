@@ -1,0 +1,103 @@
+//! Sessions with nodes: tells them what to run and what to know, takes in what became of it, and notices when one is lost.
+
+mod assign;
+mod liveness;
+mod logs;
+mod membership;
+mod relay;
+mod service;
+mod session;
+mod status;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use skep_model::NodeId;
+use skep_rpc::proto::manager_message::Message;
+use skep_store::Writer;
+use tokio::sync::{mpsc, watch};
+
+use self::liveness::Liveness;
+pub(crate) use self::logs::Logs;
+pub use self::logs::{LogLine, LogStream};
+pub use self::membership::MembershipService;
+use self::relay::Relay;
+pub use self::service::DispatcherService;
+use self::status::StatusQueue;
+
+/// What the sessions share.
+pub(crate) struct Hub {
+    writer: Arc<Writer>,
+    leading: watch::Receiver<bool>,
+    /// Where this manager answers.
+    addr: SocketAddr,
+    closed: watch::Sender<bool>,
+    sessions: Mutex<Sessions>,
+    liveness: Liveness,
+    relay: Relay,
+    statuses: StatusQueue,
+    pub(crate) logs: Logs,
+}
+
+/// The one session of each node. A newer one takes the place of an older one, which ends because nobody speaks to it any more.
+#[derive(Default)]
+struct Sessions {
+    last: u64,
+    open: HashMap<NodeId, (u64, mpsc::Sender<Message>)>,
+}
+
+/// Messages for a node that wait for its session to take them.
+const COMMANDS: usize = 64;
+
+impl Hub {
+    pub(crate) fn new(writer: Arc<Writer>, leading: watch::Receiver<bool>, addr: SocketAddr) -> Self {
+        Self {
+            writer,
+            leading,
+            addr,
+            closed: watch::Sender::new(false),
+            sessions: Mutex::default(),
+            liveness: Liveness::default(),
+            relay: Relay::default(),
+            statuses: StatusQueue::default(),
+            logs: Logs::default(),
+        }
+    }
+
+    /// Ends all sessions, and takes no new ones.
+    pub(crate) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    fn leads(&self) -> bool {
+        *self.leading.borrow() && !*self.closed.borrow()
+    }
+
+    fn open(&self, node: &NodeId) -> (u64, mpsc::Receiver<Message>) {
+        let (sender, receiver) = mpsc::channel(COMMANDS);
+        let mut sessions = lock(&self.sessions);
+        sessions.last += 1;
+        let number = sessions.last;
+        sessions.open.insert(node.clone(), (number, sender));
+        (number, receiver)
+    }
+
+    fn ended(&self, node: &NodeId, number: u64) {
+        let mut sessions = lock(&self.sessions);
+        if sessions.open.get(node).is_some_and(|(open, _)| *open == number) {
+            sessions.open.remove(node);
+            drop(sessions);
+            self.logs.node_gone(node);
+        }
+    }
+
+    /// Says something to a node. `false` when it has no session, or one that takes nothing at present.
+    pub(crate) fn tell(&self, node: &NodeId, message: Message) -> bool {
+        lock(&self.sessions).open.get(node).is_some_and(|(_, sender)| sender.try_send(message).is_ok())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

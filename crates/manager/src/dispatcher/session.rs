@@ -1,0 +1,186 @@
+//! One session with one node.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_model::{Node, NodeDescription, NodeId, NodeState, TaskId};
+use skep_rpc::proto::agent_message::Message as FromAgent;
+use skep_rpc::proto::manager_message::Message as ToAgent;
+use skep_rpc::proto::{self, AgentMessage, ManagerMessage};
+use skep_rpc::{Peer, Refusal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tonic::{Status, Streaming};
+
+use super::Hub;
+use super::assign::Told;
+use super::liveness::heartbeat;
+
+/// Agents report at least this often, however patient the managers are.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(1);
+
+type Outbox = mpsc::Sender<Result<ManagerMessage, Status>>;
+
+/// A session under way.
+pub(super) struct Session {
+    pub(super) hub: Arc<Hub>,
+    pub(super) peer: Peer,
+    pub(super) outbox: Outbox,
+    told: Told,
+    endpoints: BTreeMap<NodeId, u64>,
+}
+
+impl Session {
+    pub(super) fn new(hub: Arc<Hub>, peer: Peer, outbox: Outbox) -> Self {
+        Self { hub, peer, outbox, told: Told::default(), endpoints: BTreeMap::new() }
+    }
+
+    /// Holds the session until either side gives up.
+    pub(super) async fn run(mut self, incoming: Streaming<AgentMessage>) {
+        let node = self.peer.node.clone();
+        let (number, commands) = self.hub.open(&node);
+        let ended = self.hold(incoming, commands).await;
+        self.hub.ended(&node, number);
+        if let Err(status) = ended {
+            tracing::debug!(%node, "the session ended: {}", status.message());
+            // Nobody may be there to hear it.
+            let _ = self.outbox.try_send(Err(status));
+        }
+    }
+
+    async fn hold(
+        &mut self,
+        mut incoming: Streaming<AgentMessage>,
+        mut commands: mpsc::Receiver<ToAgent>,
+    ) -> Result<(), Status> {
+        let hub = self.hub.clone();
+        let (mut events, mut relay) = (hub.writer.store().watch(), hub.relay.watch());
+        let (mut leading, mut closed) = (hub.leading.clone(), hub.closed.subscribe());
+        self.welcome().await?;
+        self.assign().await?;
+        self.pass_endpoints().await?;
+        let mut heard = Instant::now();
+        loop {
+            let patience = hub.writer.store().view(heartbeat);
+            tokio::select! {
+                message = incoming.message() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    heard = Instant::now();
+                    self.take(message).await?;
+                }
+                Some(_) = events.next() => self.assign().await?,
+                Ok(()) = relay.changed() => self.pass_endpoints().await?,
+                command = commands.recv() => match command {
+                    Some(command) => self.send(command).await?,
+                    None => return Err(Status::aborted("a newer session of the same node took over")),
+                },
+                () = becomes(&mut leading, false) => return Err(Status::unavailable("this manager leads no more")),
+                () = becomes(&mut closed, true) => return Err(Status::unavailable("this manager is ending")),
+                () = sleep_until(heard + patience) => return Err(Status::deadline_exceeded("no sign of life")),
+            }
+        }
+    }
+
+    async fn send(&self, message: ToAgent) -> Result<(), Status> {
+        let message = ManagerMessage { message: Some(message) };
+        self.outbox.send(Ok(message)).await.map_err(|_| Status::cancelled("the node hung up"))
+    }
+
+    async fn welcome(&self) -> Result<(), Status> {
+        let (period, managers) = self.hub.writer.store().view(|tables| {
+            let addrs = tables.all::<Node>().filter_map(|node| Some(node.manager.as_ref()?.addr));
+            (heartbeat(tables), addrs.collect::<Vec<_>>())
+        });
+        let mut managers: Vec<_> = managers.iter().map(ToString::to_string).collect();
+        let own = self.hub.addr.to_string();
+        if !managers.contains(&own) {
+            managers.push(own);
+        }
+        let every = HEARTBEAT_LIMIT.min(period / 3);
+        let heartbeat_ms = u64::try_from(every.as_millis()).unwrap_or(1000);
+        self.send(ToAgent::Welcome(proto::Welcome { heartbeat_ms, managers })).await
+    }
+
+    async fn assign(&mut self) -> Result<(), Status> {
+        let Self { hub, peer, told, .. } = self;
+        let next = hub.writer.store().view(|tables| match tables.get::<Node>(&peer.node) {
+            Some(_) => Ok(told.next(tables, &peer.node)),
+            None => Err(Status::from(Refusal::UnknownNode)),
+        });
+        match next? {
+            Some(assignments) => self.send(ToAgent::Assignments(assignments)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn pass_endpoints(&mut self) -> Result<(), Status> {
+        for table in self.hub.relay.news(&self.peer.node, &mut self.endpoints) {
+            self.send(ToAgent::Endpoints(table)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, message: AgentMessage) -> Result<(), Status> {
+        let node = &self.peer.node;
+        self.hub.liveness.heard(node);
+        match message.message {
+            Some(FromAgent::Statuses(reports)) => {
+                for report in reports.statuses {
+                    let task: TaskId = report.task_id.parse().map_err(bad)?;
+                    self.hub.statuses.put(node, task, skep_rpc::decode(&report.status)?);
+                }
+            }
+            Some(FromAgent::Endpoints(mut endpoints)) => {
+                let table = skep_rpc::decode(&endpoints.table)?;
+                // A node speaks for itself alone.
+                endpoints.node_id = node.to_string();
+                self.hub.relay.put(node, &table, endpoints);
+            }
+            Some(FromAgent::Hello(hello)) => self.hub.hello(&self.peer, &hello).await?,
+            // A heartbeat, or a kind of message that this version does not know.
+            _ => {}
+        }
+        // It was given up while this manager was held up, and speaks all the same.
+        let store = self.hub.writer.store();
+        let given_up = store.view(|t| t.get::<Node>(node).is_some_and(|n| n.status.state != NodeState::Ready));
+        if given_up { self.hub.ready(&self.peer, None).await } else { Ok(()) }
+    }
+}
+
+impl Hub {
+    /// Takes in what a node says of itself: it is ready from then on.
+    pub(super) async fn hello(&self, peer: &Peer, hello: &proto::Hello) -> Result<(), Status> {
+        self.liveness.heard(&peer.node);
+        self.ready(peer, Some(skep_rpc::decode(&hello.description)?)).await
+    }
+
+    async fn ready(&self, peer: &Peer, description: Option<NodeDescription>) -> Result<(), Status> {
+        let written = self.writer.update(|tables| {
+            let Some(before) = tables.get::<Node>(&peer.node) else { return Ok((false, Vec::new())) };
+            let mut node = Node::clone(before);
+            node.description = description.or(node.description);
+            node.status.state = NodeState::Ready;
+            node.status.message.clear();
+            node.status.addr = node.status.addr.or(Some(peer.addr.ip()));
+            let changes = if node == **before { Vec::new() } else { vec![node.into()] };
+            Ok::<_, Infallible>((true, changes))
+        });
+        match written.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::UnknownNode.into()),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+}
+
+/// Resolves once `flag` is `value`, or nobody is left to set it.
+async fn becomes(flag: &mut watch::Receiver<bool>, value: bool) {
+    // The guard that it returns must not be held over an await.
+    drop(flag.wait_for(|is| *is == value).await);
+}
+
+fn bad(error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(error.to_string())
+}

@@ -1,0 +1,142 @@
+//! Why the managers refuse.
+
+use ipnet::Ipv4Net;
+use skep_model::{NodeId, ServiceId};
+use skep_store::{ProposeError, UpdateError};
+
+use crate::allocator::{EndpointError, SubnetError};
+use crate::control::SpecError;
+
+/// Why an operation on the swarm was refused. The sentences are for people; [`ControlError::kind`] is for programs.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ControlError {
+    /// Nothing of that name or id.
+    #[error("{what} {id} not found")]
+    NotFound {
+        /// `service`, `node`, `task`.
+        what: &'static str,
+        /// What was looked for.
+        id: String,
+    },
+    /// The object has changed since it was read.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    /// There is a service of that name.
+    #[error("name conflicts with an existing object: service {0} already exists")]
+    NameTaken(String),
+    /// A service keeps its name.
+    #[error("renaming services is not supported")]
+    Rename,
+    /// A service keeps its mode.
+    #[error("service mode change is not allowed")]
+    ModeChange,
+    /// The spec makes no sense.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// A port or an address cannot be had.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// The service has never been updated.
+    #[error("service {0} does not have a previous spec")]
+    NoPreviousSpec(ServiceId),
+    /// A manager cannot be removed.
+    #[error(
+        "node {0} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal"
+    )]
+    IsManager(NodeId),
+    /// Only a node that is down is removed without force.
+    #[error("node {0} is not down and can't be removed")]
+    NotDown(NodeId),
+    /// The last manager stays one.
+    #[error("attempting to demote the last manager of the swarm")]
+    LastManager,
+    /// There is one manager for now.
+    #[error("node {0} cannot be promoted: further managers cannot join a swarm yet")]
+    Promotion(NodeId),
+    /// Join tokens of managers admit nobody for now.
+    #[error(
+        "further managers cannot join a swarm yet: join with the token that `docker swarm join-token worker` prints"
+    )]
+    ManagerJoin,
+    /// No addresses for the swarm's own network.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// A joining node's routes lead elsewhere.
+    #[error(
+        "the swarm's network {network} ({subnet}) collides with the route to {route} that this node has: start the swarm with another --default-addr-pool, or change the route"
+    )]
+    RouteCollision {
+        /// The network's name.
+        network: String,
+        /// Its pool.
+        subnet: Ipv4Net,
+        /// The node's route.
+        route: Ipv4Net,
+    },
+    /// What a joining node says of itself cannot be used.
+    #[error("{0}")]
+    BadJoin(&'static str),
+    /// `swarm init` has not happened, or was not read back yet.
+    #[error("this manager has no swarm yet: it is being prepared, or has trouble connecting to the cluster")]
+    NoCluster,
+    /// The managers do not agree on anything at present.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// What kind of refusal: the names are those of gRPC's status codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request makes no sense, whatever the state of the swarm.
+    InvalidArgument,
+    /// Nothing of that name or id.
+    NotFound,
+    /// It is there already.
+    AlreadyExists,
+    /// Not in the present state of the swarm.
+    FailedPrecondition,
+    /// Never.
+    Unimplemented,
+    /// Read again and try again.
+    OutOfSequence,
+    /// The swarm has no leader.
+    NoLeader,
+    /// The manager has failed.
+    Internal,
+}
+
+impl ControlError {
+    /// What kind of refusal it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::OutOfSequence | Self::Propose(ProposeError::Outdated(_)) => ErrorKind::OutOfSequence,
+            Self::NameTaken(_) => ErrorKind::AlreadyExists,
+            Self::Rename | Self::ModeChange => ErrorKind::Unimplemented,
+            Self::Spec(_) | Self::Endpoint(EndpointError::Port(_)) | Self::Subnet(_) | Self::BadJoin(_) => {
+                ErrorKind::InvalidArgument
+            }
+            Self::Endpoint(EndpointError::Address(_) | EndpointError::NoIngress)
+            | Self::NoPreviousSpec(_)
+            | Self::IsManager(_)
+            | Self::NotDown(_)
+            | Self::LastManager
+            | Self::Promotion(_)
+            | Self::ManagerJoin
+            | Self::RouteCollision { .. }
+            | Self::NoCluster => ErrorKind::FailedPrecondition,
+            Self::Propose(ProposeError::NoLeader) => ErrorKind::NoLeader,
+            Self::Propose(ProposeError::Fatal(_)) => ErrorKind::Internal,
+        }
+    }
+}
+
+impl From<UpdateError<ControlError>> for ControlError {
+    fn from(error: UpdateError<ControlError>) -> Self {
+        match error {
+            UpdateError::Refused(error) => error,
+            UpdateError::Propose(error) => error.into(),
+        }
+    }
+}

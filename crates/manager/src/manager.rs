@@ -1,0 +1,107 @@
+//! The running part of a manager.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use skep_ca::{JoinToken, NodeKey};
+use skep_model::{Node, NodeId, Role};
+use skep_rpc::{Authenticate, Refusal};
+use skep_store::{Store, Writer};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::dispatcher::{DispatcherService, Hub, MembershipService};
+use crate::{Control, leader};
+
+/// What a manager needs.
+pub struct ManagerConfig {
+    /// The node that it is on.
+    pub node: NodeId,
+    /// Where its manager port answers.
+    pub addr: SocketAddr,
+    /// Reads and changes the swarm.
+    pub writer: Arc<Writer>,
+    /// Whether this manager leads.
+    pub leading: watch::Receiver<bool>,
+}
+
+/// A manager at work.
+pub struct Manager {
+    control: Control,
+    hub: Arc<Hub>,
+    tasks: JoinSet<()>,
+}
+
+impl Manager {
+    /// Begins to manage: decides whenever `leading` says so. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(config: ManagerConfig) -> Self {
+        let ManagerConfig { node, addr, writer, leading } = config;
+        let hub = Arc::new(Hub::new(writer.clone(), leading.clone(), addr));
+        tracing::debug!(%node, %addr, "the manager starts");
+        let mut tasks = JoinSet::new();
+        tasks.spawn(leader::run(writer.clone(), leading));
+        tasks.spawn(hub.clone().write_statuses());
+        tasks.spawn(hub.clone().watch_nodes());
+        Self { control: Control::new(writer, hub.clone()), hub, tasks }
+    }
+
+    /// The service that lets machines join.
+    #[must_use]
+    pub fn membership(&self) -> MembershipService {
+        MembershipService::new(self.hub.clone())
+    }
+
+    /// The service that nodes are in session with.
+    #[must_use]
+    pub fn dispatcher(&self) -> DispatcherService {
+        DispatcherService::new(self.hub.clone())
+    }
+
+    /// Who is let in.
+    #[must_use]
+    pub fn authenticate(&self) -> Arc<dyn Authenticate> {
+        Arc::new(Gatekeeper(self.control.store().clone()))
+    }
+
+    /// The operations that people ask for.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Ends the sessions and stops deciding. What has been acknowledged is kept.
+    pub async fn shutdown(mut self) {
+        self.hub.close();
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Knows the members from the store.
+struct Gatekeeper(Store);
+
+impl Authenticate for Gatekeeper {
+    fn admit(&self, token: &JoinToken) -> Result<Role, Refusal> {
+        self.0.view(|tables| {
+            let cluster = tables.cluster().ok_or(Refusal::NotReady)?;
+            // Both are always compared: the answer takes the same time whichever it is.
+            let worker = token.admits(&cluster.id, &cluster.join.worker);
+            let manager = token.admits(&cluster.id, &cluster.join.manager);
+            match (worker, manager) {
+                (true, _) => Ok(Role::Worker),
+                (_, true) => Ok(Role::Manager),
+                _ => Err(Refusal::Token),
+            }
+        })
+    }
+
+    fn identify(&self, node: &NodeId, key: &NodeKey) -> Result<Role, Refusal> {
+        self.0.view(|tables| {
+            if tables.cluster().is_none() {
+                return Err(Refusal::NotReady);
+            }
+            let node = tables.get::<Node>(node).ok_or(Refusal::UnknownNode)?;
+            if key.matches(&node.credential) { Ok(node.spec.role) } else { Err(Refusal::WrongKey) }
+        })
+    }
+}

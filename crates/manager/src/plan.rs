@@ -1,0 +1,85 @@
+//! One round of the leader: what should be different, as changes. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use skep_model::{Node, NodeState, Service, ServiceId, Task, Timestamp};
+use skep_store::{Change, Event, Object, Tables};
+
+use crate::draft::Draft;
+use crate::{allocator, orchestrator, scheduler};
+
+/// Which services to look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dirty {
+    All,
+    Services(BTreeSet<ServiceId>),
+}
+
+impl Dirty {
+    pub(crate) fn none() -> Self {
+        Self::Services(BTreeSet::new())
+    }
+
+    /// What `event` may have changed the answer for.
+    pub(crate) fn mark(&mut self, event: &Event) {
+        match &event.object {
+            Object::Service(service) => self.mark_service(&service.id),
+            Object::Task(task) => self.mark_service(&task.service),
+            // Whatever runs anywhere may depend on it.
+            Object::Node(_) | Object::Cluster(_) | Object::Network(_) => *self = Self::All,
+        }
+    }
+
+    pub(crate) fn mark_service(&mut self, id: &ServiceId) {
+        if let Self::Services(services) = self {
+            services.insert(id.clone());
+        }
+    }
+
+    pub(crate) fn is_clean(&self) -> bool {
+        matches!(self, Self::Services(services) if services.is_empty())
+    }
+
+    fn services(&self, tables: &Tables) -> BTreeSet<ServiceId> {
+        match self {
+            Self::Services(services) => services.clone(),
+            Self::All => {
+                let known = tables.all::<Service>().map(|service| service.id.clone());
+                // The tasks of a service that is gone are still to be removed.
+                known.chain(tables.all::<Task>().map(|task| task.service.clone())).collect()
+            }
+        }
+    }
+}
+
+/// What to do, and when to look at which service again should nothing happen before.
+pub(crate) struct Plan {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) wakes: BTreeMap<ServiceId, Option<Timestamp>>,
+}
+
+/// Plans for the dirty services, gives addresses to whatever has none, and places whatever waits for a node.
+pub(crate) fn plan(tables: &Tables, dirty: &Dirty, now: Timestamp, seed: u64) -> Plan {
+    let mut draft = Draft::new(tables, now, seed);
+    let mut wakes = BTreeMap::new();
+    for id in dirty.services(tables) {
+        let wake = orchestrator::reconcile(&mut draft, &id);
+        wakes.insert(id, wake);
+    }
+    allocator::allocate(&mut draft);
+    scheduler::schedule(&mut draft);
+    Plan { changes: draft.into_changes(), wakes }
+}
+
+/// The nodes as they are once `lost` have not been heard of for too long.
+pub(crate) fn lose(tables: &Tables, lost: &[skep_model::NodeId], message: &str) -> Vec<Change> {
+    let nodes = lost.iter().filter_map(|id| tables.get::<Node>(id));
+    let nodes = nodes.filter(|node| !matches!(node.status.state, NodeState::Down));
+    let down = nodes.map(|node| {
+        let mut node = Node::clone(node);
+        node.status.state = NodeState::Down;
+        message.clone_into(&mut node.status.message);
+        node.into()
+    });
+    down.collect()
+}
