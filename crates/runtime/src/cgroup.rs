@@ -87,7 +87,9 @@ pub(crate) fn kill(id: &ContainerId, path: &str) -> Result<(), RuntimeError> {
         }
         // Killing may race with forks: who was born meanwhile is found in the next round.
         members.iter().for_each(|p| p.signal(libc::SIGKILL));
-        members.iter().for_each(|p| drop(p.ended_within(1000)));
+        for process in &members {
+            process.ended_within(1000);
+        }
     }
 }
 

@@ -10,13 +10,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 use crate::Runtime;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions};
 use crate::error::RuntimeError;
-use crate::files::Process;
+use crate::files::{self, Process};
 use crate::images::Images;
 use crate::logs;
 use crate::shim::Report;
@@ -116,7 +115,7 @@ async fn ended(id: &ContainerId, process: Process) -> Result<(), RuntimeError> {
     let failed =
         |e: std::io::Error| RuntimeError::Shim { id: id.clone(), reason: format!("it cannot be watched: {e}") };
     if let Some(fd) = process.open() {
-        drop(AsyncFd::new(fd).map_err(failed)?.readable().await.map_err(failed)?);
+        drop(files::watch(fd).map_err(failed)?.readable().await.map_err(failed)?);
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use skep_model::Timestamp;
+use tokio::io::unix::AsyncFd;
 
 use crate::container::ContainerId;
 use crate::error::RuntimeError;
@@ -106,6 +107,12 @@ impl Process {
             }
         }
     }
+}
+
+/// Lets tokio wait for a file.
+pub(crate) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor stays the same and open as long as its owner lives.
+    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 fn boot() -> u64 {

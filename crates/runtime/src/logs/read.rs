@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::{LOGS, decode, file_name, numbers};
 use crate::container::{LogLine, LogOptions};
 use crate::error::RuntimeError;
-use crate::files::EXIT;
+use crate::files::{self, EXIT};
 
 /// Lines read at a time.
 const BATCH: usize = 512;
@@ -71,7 +71,7 @@ fn watch(container: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     let logs = WatchFlags::MODIFY | WatchFlags::CREATE;
     inotify::add_watch(&fd, container.join(LOGS), logs)?;
     inotify::add_watch(&fd, container, WatchFlags::MOVED_TO | WatchFlags::DELETE | WatchFlags::DELETE_SELF)?;
-    AsyncFd::new(fd)
+    files::watch(fd)
 }
 
 /// The lines of the container in `dir`.
