@@ -27,7 +27,7 @@ use std::rc::Rc;
 use caps::{CapSet, CapsHashSet};
 use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::SFlag;
 use nix::unistd::{Gid, Uid, execve, fchown, setgroups, setresgid, setresuid};
 
@@ -83,7 +83,7 @@ impl Command {
     fn execute(&self) -> String {
         let Err(e) = execve(&self.path, &self.args, &self.env);
         let path = self.path.to_string_lossy();
-        format!("exec {path}: {}", std::io::Error::from(e).to_string().to_lowercase())
+        format!("exec {path}: {}", e.desc().to_lowercase())
     }
 }
 
@@ -143,11 +143,14 @@ impl Identity {
     }
 }
 
-/// Every signal does what it does by default, and none is blocked. Rust's start of a program ignores SIGPIPE.
+/// Every signal does what it does by default, and none is blocked. Rust's start of a program ignores SIGPIPE, and whoever
+/// started the daemon may have ignored others, also those two that the C library keeps for itself and would not touch.
 fn default_signals() {
-    for number in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: no handler is installed. The default cannot be refused for these.
-        let _ = unsafe { signal(number, SigHandler::SigDfl) };
+    // `struct sigaction` as the kernel has it: handler (SIG_DFL is zero), flags, restorer, mask.
+    let action = [0u64; 4];
+    for number in 1..=crate::signal::MAX {
+        // SAFETY: no handler is installed, and the kernel only reads the action. It refuses SIGKILL and SIGSTOP.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, action.as_ptr(), std::ptr::null_mut::<u64>(), 8) };
     }
     // An empty set is always accepted.
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
