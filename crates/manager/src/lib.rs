@@ -26,6 +26,8 @@ mod manager;
 mod orchestrator;
 mod plan;
 mod scheduler;
+#[cfg(test)]
+mod tests;
 
 pub use allocator::{EndpointError, Exhausted, PortError, SubnetError, ingress_subnet};
 pub use control::{

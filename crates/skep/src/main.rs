@@ -1,1 +1,52 @@
-fn main() {}
+//! skep: a swarm in one binary. This file chooses what the process is; everything else is wiring in `daemon/` and showing in `demo/`.
+
+#![forbid(unsafe_code)]
+
+mod daemon;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A swarm of Linux machines: publish a service's port, and every node answers on it.
+#[derive(Parser)]
+#[command(name = "skep", version, propagate_version = true, arg_required_else_help = true)]
+struct Args {
+    /// The daemon to talk to: unix:///path or tcp://host:port
+    #[arg(short = 'H', global = true, value_name = "HOST")]
+    host: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon of a node
+    Daemon(Box<daemon::Flags>),
+    #[command(flatten)]
+    Client(Box<skep_cli::Command>),
+}
+
+/// The hidden command that holds a container. It must run before anything makes a thread.
+const SHIM: &str = "shim";
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|a| a == SHIM) {
+        return skep_runtime::shim_main(std::env::args_os().skip(2));
+    }
+    let args = Args::parse();
+    let outcome = match args.command {
+        Command::Daemon(flags) => daemon::main(*flags, args.host),
+        Command::Client(command) => client(args.host, *command),
+    };
+    outcome.unwrap_or_else(|e| {
+        eprintln!("skep: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn client(host: Option<String>, command: skep_cli::Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(skep_cli::run(host, command))
+}

@@ -94,6 +94,3 @@ fn attach(task: &Arc<Task>, network: &Network, pool: &mut Pool) -> Task {
     }
     task
 }
-
-#[cfg(test)]
-mod tests;

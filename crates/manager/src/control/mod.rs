@@ -7,7 +7,7 @@ mod init;
 mod join;
 mod logs;
 mod node;
-mod service;
+pub(crate) mod service;
 mod validate;
 
 use std::sync::Arc;
@@ -61,6 +61,3 @@ fn cluster(tables: &Tables) -> Result<&Arc<Cluster>, ControlError> {
 fn in_sequence(seen: Version, is: Version) -> Result<(), ControlError> {
     if seen == is { Ok(()) } else { Err(ControlError::OutOfSequence) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -60,7 +60,11 @@ fn find<'a>(tables: &'a Tables, id: &ServiceId) -> Result<&'a Arc<Service>, Cont
     tables.get::<Service>(id).ok_or_else(|| ControlError::NotFound { what: "service", id: id.to_string() })
 }
 
-fn create(tables: &Tables, spec: ServiceSpec, now: Timestamp) -> Result<(ServiceId, Vec<Change>), ControlError> {
+pub(crate) fn create(
+    tables: &Tables,
+    spec: ServiceSpec,
+    now: Timestamp,
+) -> Result<(ServiceId, Vec<Change>), ControlError> {
     cluster(tables)?;
     validate::service(&spec)?;
     if tables.service_named(spec.name.as_str()).is_some() {
@@ -79,7 +83,7 @@ fn create(tables: &Tables, spec: ServiceSpec, now: Timestamp) -> Result<(Service
     Ok((service.id.clone(), vec![service.into()]))
 }
 
-fn update(
+pub(crate) fn update(
     tables: &Tables,
     id: &ServiceId,
     version: Version,
@@ -130,7 +134,12 @@ fn update_status(before: &Service, replaces: bool, now: Timestamp) -> Option<Upd
     })
 }
 
-fn rollback(tables: &Tables, id: &ServiceId, version: Version, now: Timestamp) -> Result<Vec<Change>, ControlError> {
+pub(crate) fn rollback(
+    tables: &Tables,
+    id: &ServiceId,
+    version: Version,
+    now: Timestamp,
+) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
     in_sequence(version, before.meta.version)?;
     let back = roll_back(before, tables.version().next(), now, "manually requested rollback");

@@ -36,6 +36,3 @@ pub(crate) fn reconcile(draft: &mut Draft<'_>, id: &ServiceId) -> Option<Timesta
     reaper::reap(draft, &service, &slots);
     earlier(started, updated)
 }
-
-#[cfg(test)]
-mod tests;

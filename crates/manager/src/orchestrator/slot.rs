@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_model::{Meta, NodeId, PortConfig, Service, Task, TaskState, TaskStatus};
 
-use crate::draft::Draft;
+use crate::draft::{Draft, after};
 
 /// Which instance of a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,7 +51,11 @@ impl Slot {
 
     /// Adds a new task.
     pub(super) fn fill(&mut self, draft: &mut Draft<'_>, service: &Service, key: &SlotKey, desired: TaskState) {
-        let task = new_task(draft, service, key, desired);
+        let mut task = new_task(draft, service, key, desired);
+        // The order within a slot must not depend on clocks, which are set back and differ between leaders.
+        if let Some(latest) = self.latest().filter(|latest| latest.meta.created >= task.meta.created) {
+            task.meta.created = after(latest.meta.created, Duration::from_nanos(1));
+        }
         draft.put_task(task.clone());
         self.tasks.push(Arc::new(task));
     }

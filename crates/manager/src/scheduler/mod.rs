@@ -114,6 +114,3 @@ fn refuse(draft: &mut Draft<'_>, task: &Arc<Task>, misfits: &BTreeMap<Misfit, us
         draft.put_task(task);
     }
 }
-
-#[cfg(test)]
-mod tests;

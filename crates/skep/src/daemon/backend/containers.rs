@@ -1,0 +1,133 @@
+//! The containers of this node's tasks, as the API shows them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use skep_agent::{Assignments, container_id};
+use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState};
+use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogStream};
+use skep_engine::{Error, ErrorKind};
+use skep_model::{ContainerSpec, NetworkAttachment, PublishedPort, ResourceLimits, Task};
+use skep_runtime::images::ImageConfig;
+use skep_runtime::{self as runtime, ContainerId};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::daemon::node::LocalNode;
+
+/// All containers, running or not.
+pub(super) async fn list(node: &Arc<LocalNode>) -> Result<Vec<ContainerInfo>, Error> {
+    let known = assignments(node).await;
+    let tasks: BTreeMap<ContainerId, &Task> = known.tasks.values().map(|t| (container_id(&t.id), t)).collect();
+    let containers = node.runtime.list().await.map_err(|e| failed(&e))?;
+    let images = super::images::blocking(&node.images, |images| Ok(images.list())).await?;
+    let configs: BTreeMap<_, _> = images.into_iter().map(|i| (i.id, i.config)).collect();
+    Ok(containers
+        .into_iter()
+        .map(|container| {
+            let task = tasks.get(&container.id).copied();
+            let config = configs.get(&container.image);
+            describe(container, task, config, &known)
+        })
+        .collect())
+}
+
+async fn assignments(node: &LocalNode) -> Arc<Assignments> {
+    node.member().await.as_ref().map(|m| m.agent.assignments()).unwrap_or_default()
+}
+
+fn failed(error: &runtime::RuntimeError) -> Error {
+    Error::new(ErrorKind::Unknown, error.to_string())
+}
+
+fn describe(
+    container: runtime::ContainerInfo,
+    task: Option<&Task>,
+    image: Option<&ImageConfig>,
+    known: &Assignments,
+) -> ContainerInfo {
+    let started = task.map_or(container.created, |t| t.status.timestamp);
+    let state = match container.state {
+        runtime::ContainerState::Created => ContainerState::Created,
+        runtime::ContainerState::Running { pid } => ContainerState::Running { pid, since: started },
+        runtime::ContainerState::Exited(exit) => {
+            ContainerState::Exited { code: exit.code, started: Some(container.created), at: exit.at }
+        }
+    };
+    let named = task.map(|t| format!("{}.{}", t.display_name(), t.id));
+    ContainerInfo {
+        id: container.id.to_string(),
+        name: named.unwrap_or_else(|| container.id.short().to_owned()),
+        image: task.map(|t| t.spec.container.image.clone()).unwrap_or_default(),
+        image_id: image.map(|_| container.image.hex()).unwrap_or_default(),
+        command: container.command,
+        created: container.created,
+        state,
+        labels: container.labels,
+        ports: ports(task, image),
+        networks: task.map(|t| networks(t, known)).unwrap_or_default(),
+        spec: task.map_or_else(ContainerSpec::default, |t| t.spec.container.clone()),
+        limits: task.map_or_else(ResourceLimits::default, |t| t.spec.resources.limits),
+        hostname: container.hostname,
+        netns: container.netns.display().to_string(),
+        size: None,
+    }
+}
+
+fn ports(task: Option<&Task>, image: Option<&ImageConfig>) -> Vec<ContainerPort> {
+    let published: Vec<PublishedPort> = task.map(|t| t.status.host_ports.clone()).unwrap_or_default();
+    let exposed = image.into_iter().flat_map(|i| &i.exposed_ports);
+    let exposed = exposed.filter(|e| !published.iter().any(|p| p.target == e.port && p.protocol == e.protocol));
+    let exposed: Vec<_> = exposed.map(|e| ContainerPort::Exposed(format!("{}/{}", e.port, e.protocol))).collect();
+    published.into_iter().map(ContainerPort::Published).chain(exposed).collect()
+}
+
+fn networks(task: &Task, known: &Assignments) -> Vec<(String, NetworkAttachment)> {
+    let name = |attachment: &NetworkAttachment| {
+        known.networks.get(&attachment.network).map_or_else(|| attachment.network.to_string(), |n| n.spec.name.clone())
+    };
+    task.attachments.iter().map(|a| (name(a), a.clone())).collect()
+}
+
+/// The output of one container, by its id or a prefix of it.
+pub(super) async fn logs(
+    node: &Arc<LocalNode>,
+    id: &str,
+    options: LogOptions,
+) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+    let known = assignments(node).await;
+    let task = known.tasks.values().find(|t| container_id(&t.id).as_str() == id);
+    let task = task.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("No such container: {id}")))?;
+    let own = task.node.clone().ok_or_else(|| Error::new(ErrorKind::NotFound, format!("No such container: {id}")))?;
+    let origin = LogOrigin { node: own, service: task.service.clone(), task: task.id.clone() };
+    let wanted = runtime::LogOptions {
+        tail: options.tail,
+        since: options.since,
+        follow: options.follow,
+        stdout: options.stdout,
+        stderr: options.stderr,
+    };
+    let until = options.until;
+    let lines = node.runtime.logs(&container_id(&task.id), wanted).await.map_err(|e| failed(&e))?;
+    let lines = ReceiverStream::new(lines).take_while(move |line| {
+        let wanted = until.is_none_or(|until| line.timestamp <= until);
+        async move { wanted }
+    });
+    Ok(super::boxed(lines.map(move |line| to_api(line, &origin))))
+}
+
+fn to_api(line: runtime::LogLine, origin: &LogOrigin) -> LogLine {
+    let stream = match line.stream {
+        runtime::LogStream::Stdout => LogStream::Stdout,
+        runtime::LogStream::Stderr => LogStream::Stderr,
+    };
+    LogLine { origin: origin.clone(), stream, at: line.timestamp, data: with_line_feed(line.line) }
+}
+
+/// Lines are kept without their ends, and clients print what they are given.
+pub(super) fn with_line_feed(mut line: Vec<u8>) -> Bytes {
+    line.push(b'\n');
+    line.into()
+}

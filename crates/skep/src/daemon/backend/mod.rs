@@ -1,0 +1,215 @@
+//! The daemon as the Engine API asks it.
+
+mod containers;
+mod images;
+mod swarm;
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use skep_engine::backend::Backend;
+use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
+use skep_engine::backend::container::ContainerInfo;
+use skep_engine::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
+use skep_engine::backend::node::{NodeInfo, SwarmInfo, SwarmState};
+use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
+use skep_engine::{Error, ErrorKind};
+use skep_manager::Control;
+use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
+
+pub(crate) use self::swarm::refusal;
+use super::host::{self, Host};
+use super::node::LocalNode;
+
+/// The daemon as the Engine API asks it.
+pub(crate) struct NodeBackend(Arc<LocalNode>);
+
+impl NodeBackend {
+    pub(crate) fn new(node: Arc<LocalNode>) -> Self {
+        Self(node)
+    }
+
+    /// The manager's API, where this node is one.
+    async fn control(&self) -> Result<Control, Error> {
+        match self.0.state() {
+            SwarmState::Worker => return Err(Error::not_a_manager()),
+            SwarmState::Pending => return Err(Error::manager_not_ready()),
+            _ => {}
+        }
+        let member = self.0.member().await;
+        let seat = member.as_ref().ok_or_else(Error::no_swarm)?.seat.as_ref();
+        Ok(seat.ok_or_else(Error::not_a_manager)?.control().clone())
+    }
+
+    async fn swarm_info(&self) -> SwarmInfo {
+        let member = self.0.member().await;
+        let Some(member) = member.as_ref() else { return SwarmInfo::default() };
+        let state = member.agent.state();
+        let known = member.agent.assignments();
+        SwarmInfo {
+            node: Some(member.membership.node.clone()),
+            addr: Some(member.membership.addr),
+            managers: swarm::managers(&known, &member.membership, &state.managers),
+            error: state.trouble.unwrap_or_default(),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for NodeBackend {
+    fn swarm_state(&self) -> SwarmState {
+        self.0.state()
+    }
+
+    async fn info(&self) -> Result<NodeInfo, Error> {
+        let machine = Host::read();
+        Ok(NodeInfo {
+            id: self.0.id.clone(),
+            hostname: machine.hostname,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_commit: String::new(),
+            build_time: String::new(),
+            kernel: machine.kernel,
+            operating_system: machine.operating_system,
+            os_version: machine.os_version,
+            architecture: machine.architecture,
+            cpus: machine.cpus,
+            memory: machine.memory,
+            data_root: self.0.flags.data_root.display().to_string(),
+            cgroup_version: machine.cgroup_version,
+            labels: self.0.flags.label_map().unwrap_or_default(),
+            open_files: host::open_files(),
+            now: Timestamp::now(),
+            insecure_registries: Vec::new(),
+            warnings: Vec::new(),
+            swarm: self.swarm_info().await,
+        })
+    }
+
+    async fn swarm_init(&self, options: InitOptions) -> Result<NodeId, Error> {
+        let node = self.0.clone();
+        detached(async move { node.init(options).await }).await
+    }
+
+    async fn swarm_join(&self, options: JoinOptions) -> Result<(), Error> {
+        let node = self.0.clone();
+        detached(async move { node.join(options).await }).await
+    }
+
+    async fn swarm_leave(&self, leave: Leave) -> Result<(), Error> {
+        let node = self.0.clone();
+        detached(async move { node.leave(leave).await }).await
+    }
+
+    async fn image_load(
+        &self,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+    ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error> {
+        Ok(images::load(&self.0.images, archive))
+    }
+
+    async fn images(&self) -> Result<Vec<ImageInfo>, Error> {
+        images::blocking(&self.0.images, |images| Ok(images.list().into_iter().map(images::info).collect())).await
+    }
+
+    async fn image(&self, name: &str) -> Result<ImageInfo, Error> {
+        let name = name.to_owned();
+        images::blocking(&self.0.images, move |images| images.find(&name).map(images::info)).await
+    }
+
+    async fn image_remove(&self, name: &str, removal: Removal) -> Result<Vec<Removed>, Error> {
+        let containers = self.0.runtime.list().await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))?;
+        let in_use = containers.into_iter().map(|c| c.image).collect();
+        let name = name.to_owned();
+        images::blocking(&self.0.images, move |images| {
+            let removed = images.remove(&name, images::removal(removal), &in_use)?;
+            Ok(removed.into_iter().map(images::removed).collect())
+        })
+        .await
+    }
+
+    async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error> {
+        let name = name.to_owned();
+        images::blocking(&self.0.images, move |images| images.tag(&images.find(&name)?.id, &target)).await
+    }
+
+    async fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {
+        containers::list(&self.0).await
+    }
+
+    async fn container_logs(
+        &self,
+        id: &str,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        containers::logs(&self.0, id, options).await
+    }
+
+    fn changes(&self) -> BoxStream<'static, SwarmChange> {
+        swarm::changes(self.0.store())
+    }
+
+    async fn cluster(&self) -> Result<Arc<ClusterView>, Error> {
+        swarm::view(&self.control().await?)
+    }
+
+    async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
+        let rotate = skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager };
+        self.control().await?.update_cluster(version, spec, rotate).await.map_err(refusal)
+    }
+
+    async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error> {
+        self.control().await?.create_service(spec).await.map_err(refusal)
+    }
+
+    async fn update_service(&self, id: &ServiceId, version: Version, spec: ServiceSpec) -> Result<(), Error> {
+        self.control().await?.update_service(id, version, spec).await.map_err(refusal)
+    }
+
+    async fn rollback_service(&self, id: &ServiceId, version: Version) -> Result<(), Error> {
+        self.control().await?.rollback_service(id, version).await.map_err(refusal)
+    }
+
+    async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
+        self.control().await?.remove_service(id).await.map_err(refusal)
+    }
+
+    async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {
+        self.control().await?.update_node(id, version, spec).await.map_err(refusal)
+    }
+
+    async fn remove_node(&self, id: &NodeId, removal: NodeRemoval) -> Result<(), Error> {
+        let removal = match removal {
+            NodeRemoval::IfDown => skep_manager::NodeRemoval::IfDown,
+            NodeRemoval::Force => skep_manager::NodeRemoval::Force,
+        };
+        self.control().await?.remove_node(id, removal).await.map_err(refusal)
+    }
+
+    async fn task_logs(
+        &self,
+        source: LogSource,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
+        swarm::logs(&self.control().await?, source, options)
+    }
+}
+
+/// Runs to its end even when the client hangs up: a swarm half joined helps nobody.
+async fn detached<R: Send + 'static>(
+    work: impl Future<Output = Result<R, Error>> + Send + 'static,
+) -> Result<R, Error> {
+    tokio::spawn(work).await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))?
+}
+
+/// A stream that ends with what could not be done.
+fn boxed<T: Send + 'static>(
+    items: impl stream::Stream<Item = T> + Send + 'static,
+) -> BoxStream<'static, Result<T, Error>> {
+    items.map(Ok).boxed()
+}

@@ -1,0 +1,44 @@
+//! What `skep daemon` can be told. Names and meanings are dockerd's where dockerd has the same.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+/// Options of the daemon.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Flags {
+    /// Where state, images and logs are kept
+    #[arg(long, default_value = "/var/lib/skep", value_name = "DIR")]
+    pub(crate) data_root: PathBuf,
+    /// Where sockets, mounts and pinned eBPF objects live until the next boot
+    #[arg(long, default_value = "/run/skep", value_name = "DIR")]
+    pub(crate) exec_root: PathBuf,
+    /// File that the process id is written to
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) pidfile: Option<PathBuf>,
+    /// Parent cgroup of all containers
+    #[arg(long, default_value = "/skep", value_name = "CGROUP")]
+    pub(crate) cgroup_parent: String,
+    /// debug, info, warn or error
+    #[arg(short, long, default_value = "info", value_name = "LEVEL")]
+    pub(crate) log_level: String,
+    /// Labels of this daemon, for constraints on engine.labels
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    pub(crate) labels: Vec<String>,
+}
+
+impl Flags {
+    /// The labels as a map.
+    pub(crate) fn label_map(&self) -> Result<BTreeMap<String, String>> {
+        let mut labels = BTreeMap::new();
+        for label in &self.labels {
+            match label.split_once('=') {
+                Some((key, value)) if !key.is_empty() => labels.insert(key.to_owned(), value.to_owned()),
+                _ => bail!("--label {label:?}: use KEY=VALUE"),
+            };
+        }
+        Ok(labels)
+    }
+}

@@ -1,0 +1,79 @@
+//! The daemon of a node: wiring, and nothing else.
+
+mod advertise;
+mod backend;
+mod flags;
+mod host;
+mod node;
+mod node_file;
+mod pidfile;
+mod seat;
+
+use std::fs;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use skep_engine::{Listeners, Server};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+use self::backend::NodeBackend;
+pub(crate) use self::flags::Flags;
+use self::node::LocalNode;
+use self::pidfile::Pidfile;
+
+/// Runs the daemon until it is told to end. Tasks and traffic go on without it.
+pub(crate) fn main(flags: Flags, host: Option<String>) -> Result<ExitCode> {
+    crate::telemetry::start(&flags.log_level)?;
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the daemon needs root: it makes network namespaces, containers and eBPF programs");
+    }
+    skep_mesh::check_kernel()?;
+    for dir in [&flags.data_root, &flags.exec_root] {
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    let default_pidfile = flags.exec_root.join("skep.pid");
+    let _pidfile = Pidfile::take(flags.pidfile.as_ref().unwrap_or(&default_pidfile))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(run(flags, host))?;
+    // What still blocks on a disk must not hold up the end.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Enough that a slow request does not hold up a heartbeat; the data plane needs none of them.
+const WORKERS: usize = 4;
+
+async fn run(flags: Flags, host: Option<String>) -> Result<()> {
+    let address = host.unwrap_or_else(|| format!("unix://{}", flags.exec_root.join("skep.sock").display()));
+    let node = Arc::new(LocalNode::open(flags)?);
+    node.resume().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let ended = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("told to end: tasks and traffic go on");
+    };
+    let server = Server::bind(&listeners(&address)?).await?;
+    info!(%address, "listening");
+    server.serve(Arc::new(NodeBackend::new(node.clone())), ended).await?;
+    node.suspend().await;
+    Ok(())
+}
+
+/// Where `-H` says that the API answers.
+fn listeners(address: &str) -> Result<Listeners> {
+    if let Some(path) = address.strip_prefix("unix://") {
+        return Ok(Listeners { unix: vec![path.into()], tcp: Vec::new() });
+    }
+    if address.starts_with("tcp://") {
+        bail!(
+            "-H {address}: the API over tcp needs TLS with client certificates, which is not there yet: use unix:///path"
+        );
+    }
+    bail!("-H {address:?}: use unix:///path")
+}

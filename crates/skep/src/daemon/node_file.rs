@@ -1,0 +1,88 @@
+//! What a node remembers of its membership: `swarm.json` below the data root.
+
+use std::fs::{self, File, Permissions};
+use std::io::{ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use skep_model::{ClusterId, NodeId};
+
+/// Membership of this node in a swarm.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Membership {
+    /// The swarm.
+    pub(crate) cluster: ClusterId,
+    /// This node.
+    pub(crate) node: NodeId,
+    /// The secret that it proves its identity with, in hexadecimal.
+    pub(crate) node_key: String,
+    /// The address that others reach it at.
+    pub(crate) addr: IpAddr,
+    /// Managers that it may turn to: `host:port`.
+    pub(crate) managers: Vec<String>,
+    /// UDP port of the overlay.
+    pub(crate) data_path_port: u16,
+    /// Only on a manager.
+    pub(crate) manager: Option<ManagerSeat>,
+}
+
+/// What a manager remembers of being one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ManagerSeat {
+    /// Its number in the Raft group.
+    pub(crate) raft_id: u64,
+    /// Where its RPC port listens.
+    pub(crate) listen: SocketAddr,
+    /// Where other managers and nodes reach that port.
+    pub(crate) advertise: SocketAddr,
+}
+
+/// The file.
+#[derive(Debug, Clone)]
+pub(crate) struct NodeFile(PathBuf);
+
+impl NodeFile {
+    pub(crate) fn new(data_root: &Path) -> Self {
+        Self(data_root.join("swarm.json"))
+    }
+
+    /// What was stored; `None` when the node is in no swarm.
+    pub(crate) fn load(&self) -> Result<Option<Membership>> {
+        match fs::read(&self.0) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("{} is damaged; move it away and join the swarm again", self.0.display())),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e).with_context(|| self.0.display().to_string()),
+        }
+    }
+
+    /// Stores it, all or nothing, readable by root only.
+    pub(crate) fn store(&self, membership: &Membership) -> Result<()> {
+        let aside = self.0.with_extension("tmp");
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&aside)?;
+            file.set_permissions(Permissions::from_mode(0o600))?;
+            file.write_all(&serde_json::to_vec(membership)?)?;
+            file.sync_all()?;
+            fs::rename(&aside, &self.0)
+        };
+        write().with_context(|| self.0.display().to_string())
+    }
+
+    /// As [`Self::store`], if the node is still a member: a late word must not bring back what was left.
+    pub(crate) fn update(&self, membership: &Membership) -> Result<()> {
+        if self.load()?.is_some_and(|known| known.node == membership.node) { self.store(membership) } else { Ok(()) }
+    }
+
+    /// The node is in no swarm any more.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match fs::remove_file(&self.0) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| self.0.display().to_string()),
+            _ => Ok(()),
+        }
+    }
+}
