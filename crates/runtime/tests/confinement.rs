@@ -3,10 +3,11 @@
 mod kit;
 
 use std::fs;
+use std::path::Path;
 
 use kit::{Kit, first_line};
 use skep_model::{Mount, MountKind, TmpfsOptions, Ulimit};
-use skep_runtime::Runtime;
+use skep_runtime::{Container, Runtime};
 
 const STATUS: &str =
     "grep -E '^(Seccomp|NoNewPrivs|Cap|SigIgn|SigBlk|Uid|Groups)' /proc/self/status | tr -s '\\t ' ' '";
@@ -87,17 +88,12 @@ async fn the_shims_program_is_out_of_reach() {
     runtime.remove(&id).await.unwrap();
 }
 
-#[tokio::test]
-async fn limits_and_settings_arrive() {
-    let kit = Kit::new();
-    let runtime = kit.open();
+/// With a bind mount of `host`, a named volume, a tmpfs, and limits of every kind.
+fn demanding(kit: &Kit, host: &Path) -> Container {
     let script = "cat /etc/hostname; hostname; grep box /etc/hosts; grep -c 1.2.3.4 /etc/resolv.conf; ulimit -n; \
         cat /proc/sys/net/ipv4/ip_unprivileged_port_start; echo $A; echo $B; pwd; touch /x; touch /scratch/x && echo scratch; \
         cat /data/seed /host/file; touch /host/y; stat -c %a /scratch; cat /proc/self/oom_score_adj; echo ready; exec sleep 100";
     let mut container = kit.container(1, script);
-    let host = kit.dir.path().join("host");
-    fs::create_dir(&host).unwrap();
-    fs::write(host.join("file"), "from the host\n").unwrap();
     let spec = &mut container.spec;
     spec.read_only = true;
     spec.dns.nameservers = vec!["1.2.3.4".to_owned()];
@@ -121,6 +117,17 @@ async fn limits_and_settings_arrive() {
     ];
     container.env = vec!["B=2".to_owned()];
     container.resources.limits = skep_model::ResourceLimits { nano_cpus: 500_000_000, memory: 32 << 20, pids: 20 };
+    container
+}
+
+#[tokio::test]
+async fn limits_and_settings_arrive() {
+    let kit = Kit::new();
+    let runtime = kit.open();
+    let host = kit.dir.path().join("host");
+    fs::create_dir(&host).unwrap();
+    fs::write(host.join("file"), "from the host\n").unwrap();
+    let container = demanding(&kit, &host);
     let id = container.id.clone();
     runtime.prepare(container).await.unwrap();
     runtime.start(&id).await.unwrap();

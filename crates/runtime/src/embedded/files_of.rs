@@ -181,6 +181,11 @@ impl Containers {
     fn kill(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let shim = files::read::<files::Shim>(&self.dir(id), SHIM).ok().flatten();
         let init = shim.and_then(|shim| shim.init);
+        if let Some(files::Shim { shim, init: None }) = shim {
+            // In the middle of a start: it goes first, so that it cannot take the end of the container for one of its own.
+            shim.signal(libc::SIGKILL);
+            shim.ended_within(PATIENCE);
+        }
         if let Some(init) = init {
             init.signal(libc::SIGKILL);
         }
@@ -190,7 +195,7 @@ impl Containers {
         }
         let Some(files::Shim { shim, .. }) = shim else { return Ok(()) };
         // It ends with its container, after writing down how; one that hangs is not waited for.
-        if init.is_none() || !shim.ended_within(PATIENCE) {
+        if !shim.ended_within(PATIENCE) {
             shim.signal(libc::SIGKILL);
             shim.ended_within(PATIENCE);
         }
