@@ -51,8 +51,17 @@ impl<'a> Draft<'a> {
         self.rng.random()
     }
 
-    /// A new identifier. Not a secret: it may follow from the seed.
+    /// An identifier that no task has. Not a secret: it may follow from the seed.
     pub(crate) fn task_id(&mut self) -> TaskId {
+        loop {
+            let id = self.any_task_id();
+            if self.tables.get::<Task>(&id).is_none() && !self.tasks.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    fn any_task_id(&mut self) -> TaskId {
         const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
         let text: String = (0..25).map(|_| char::from(DIGITS[self.rng.random_range(0..DIGITS.len())])).collect();
         text.parse().expect("25 digits and small letters are an identifier")

@@ -89,7 +89,7 @@ impl Sim {
 
     /// One round of the leader and one of every node. Says whether anything changed.
     fn step(&mut self) -> bool {
-        let planned = plan(&self.tables, &Dirty::All, self.now, 7).changes;
+        let planned = plan(&self.tables, &Dirty::All, self.now, self.tables.version().0).changes;
         let decided = !planned.is_empty();
         if decided {
             self.apply(planned);
@@ -133,7 +133,8 @@ impl Sim {
     fn pass(&mut self, seconds: u64) {
         for _ in 0..seconds {
             self.settle();
-            self.now = crate::draft::after(self.now, Duration::from_secs(1));
+            // A little more than a second: tasks made at the same moment as their predecessors count as a little younger.
+            self.now = crate::draft::after(self.now, Duration::from_micros(1_000_001));
         }
         self.settle();
     }

@@ -64,25 +64,38 @@ pub(super) fn choose(
             claim(tables, &mut taken, port, number)?;
         }
     }
-    let kept = before.map(chosen_before).unwrap_or_default();
-    let mut kept: Vec<_> = kept.into_iter().map(Some).collect();
-    let mut ports = Vec::new();
+    let mut kept: Vec<_> = before.map(chosen_before).unwrap_or_default().into_iter().map(Some).collect();
+    // Then what was chosen before: what is new must not push it away.
+    let mut numbers = Vec::new();
     for port in spec.ports() {
-        let number = match (port.published, port.mode) {
-            (Some(number), _) => number,
-            (None, PublishMode::Host) => continue,
-            (None, PublishMode::Ingress) => {
-                let again = take_again(&mut kept, port, &taken);
-                let number = again.or_else(|| lowest_free(&taken, port.protocol));
+        let mut number = port.published;
+        if left_to_us(port) {
+            number = take_again(&mut kept, port, &taken);
+            taken.extend(number.map(|number| ((port.protocol, number.get()), (port.mode, None))));
+        }
+        numbers.push(number);
+    }
+    let mut ports = Vec::new();
+    for (port, number) in spec.ports().iter().zip(numbers) {
+        let number = match number {
+            Some(number) => number,
+            None if left_to_us(port) => {
+                let number = lowest_free(&taken, port.protocol);
                 let number = number.ok_or(PortError::NoneFree { protocol: port.protocol })?;
                 taken.insert((port.protocol, number.get()), (port.mode, None));
                 number
             }
+            None => continue,
         };
         let PortConfig { protocol, target, mode, .. } = *port;
         ports.push(PublishedPort { protocol, target, published: number, mode });
     }
     Ok(ports)
+}
+
+/// Whether the number is for the managers to choose: a host port without one is for the node.
+fn left_to_us(port: &PortConfig) -> bool {
+    port.published.is_none() && port.mode == PublishMode::Ingress
 }
 
 /// The ports that other services have.

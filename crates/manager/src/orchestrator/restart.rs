@@ -95,8 +95,9 @@ pub(super) fn start_waiting(draft: &mut Draft<'_>, service: &Service, slots: &mu
         if !task.is_live() || task.desired == TaskState::Running || !before.iter().all(|old| makes_way(draft, old)) {
             continue;
         }
-        let due = after(task.meta.created, delay(draft, service, before.last()));
-        if due <= draft.now() {
+        let delay = delay(draft, service, before.last());
+        let due = after(task.meta.created, delay);
+        if delay.is_zero() || due <= draft.now() {
             let task = task.clone();
             slot.desire(draft, &task, TaskState::Running);
         } else {

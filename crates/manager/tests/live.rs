@@ -1,0 +1,249 @@
+//! A manager that leads, and a node that speaks with it over the network.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skep_ca::{JoinToken, NodeKey};
+use skep_manager::{
+    InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions, TaskLogSource, init_cluster,
+};
+use skep_model::{
+    Availability, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable, ServiceMode,
+    ServiceSpec, Task, TaskSpec, TaskState,
+};
+use skep_rpc::proto::agent_message::Message as ToManager;
+use skep_rpc::proto::manager_message::Message as FromManager;
+use skep_rpc::proto::{self, AgentMessage, JoinRequest, ManagerMessage};
+use skep_rpc::{MembershipClient, NodeIdentity, Services};
+use skep_store::{LocalLog, Store, Writer};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+struct Cluster {
+    manager: Manager,
+    store: Store,
+    addr: String,
+    _leading: watch::Sender<bool>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr: SocketAddr = listener.local_addr().unwrap();
+        let store = Store::default();
+        let writer = Arc::new(Writer::new(store.clone(), Arc::new(LocalLog(store.clone()))));
+        let node = NodeId::random();
+        let mut spec = ClusterSpec::default();
+        spec.dispatcher.heartbeat = Duration::from_secs(1);
+        let init = InitCluster {
+            node: node.clone(),
+            credential: NodeKey::random().digest(),
+            description: NodeDescription::default(),
+            raft_id: 1,
+            addr,
+            availability: Availability::Drain,
+            spec,
+            default_pools: Vec::new(),
+            subnet_size: 24,
+            data_path_port: 4789,
+            routes: Vec::new(),
+        };
+        writer.update(|_| Ok::<_, skep_manager::ControlError>(((), init_cluster(init)?))).await.unwrap();
+        let (leading, leads) = watch::channel(true);
+        let manager = Manager::start(ManagerConfig { node, addr, writer, leading: leads });
+        let services = Services::default().membership(manager.membership()).dispatcher(manager.dispatcher());
+        tokio::spawn(skep_rpc::serve(listener, services, manager.authenticate(), std::future::pending()));
+        Self { manager, store, addr: addr.to_string(), _leading: leading }
+    }
+
+    async fn join(&self, key: &NodeKey, routes: Vec<String>) -> Result<NodeIdentity, skep_rpc::RpcError> {
+        let token: JoinToken = self.manager.control().join_tokens().unwrap().worker.parse().unwrap();
+        let request = JoinRequest {
+            node_key: key.to_string(),
+            description: skep_rpc::encode(&NodeDescription { hostname: "w".to_owned(), ..Default::default() }),
+            availability: "active".to_owned(),
+            routes,
+            ..Default::default()
+        };
+        let answer = MembershipClient::join(&self.addr, &token, request).await?;
+        Ok(NodeIdentity { node: answer.node_id.parse().unwrap(), key: key.clone() })
+    }
+
+    async fn session(&self, identity: &NodeIdentity) -> Agent {
+        let mut client = skep_rpc::dispatcher_client(&self.addr, identity).await.unwrap();
+        let (outbox, outgoing) = mpsc::channel(16);
+        let description = skep_rpc::encode(&NodeDescription { hostname: "w".to_owned(), ..Default::default() });
+        let mut agent_outbox = Agent::message(ToManager::Hello(proto::Hello { description, addr: String::new() }));
+        outbox.send(std::mem::take(&mut agent_outbox)).await.unwrap();
+        let incoming = client.session(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
+        Agent { client, outbox, incoming }
+    }
+
+    /// Waits until the store is as it should be.
+    async fn until(&self, what: &str, is: impl Fn(&skep_store::Tables) -> bool) {
+        let mut events = self.store.watch();
+        let waiting = async {
+            while !self.store.view(&is) {
+                let _ = events.next().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
+    fn state(&self, node: &NodeId) -> Option<NodeState> {
+        self.store.view(|tables| tables.get::<Node>(node).map(|node| node.status.state))
+    }
+}
+
+struct Agent {
+    client: skep_rpc::DispatcherClient,
+    outbox: mpsc::Sender<AgentMessage>,
+    incoming: Streaming<ManagerMessage>,
+}
+
+impl Agent {
+    fn message(message: ToManager) -> AgentMessage {
+        AgentMessage { message: Some(message) }
+    }
+
+    async fn say(&self, message: ToManager) {
+        self.outbox.send(Self::message(message)).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> FromManager {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.incoming.message()).await;
+        next.expect("the manager is silent").unwrap().expect("the session ended").message.unwrap()
+    }
+
+    /// The next assignments with a task in them.
+    async fn task(&mut self) -> Task {
+        loop {
+            if let FromManager::Assignments(assignments) = self.hear().await
+                && let Some(task) = assignments.tasks.first()
+            {
+                return skep_rpc::decode(task).unwrap();
+            }
+        }
+    }
+
+    async fn report(&self, task: &Task, state: TaskState) {
+        let mut status = task.status.clone();
+        status.state = state;
+        let status = proto::TaskStatus { task_id: task.id.to_string(), status: skep_rpc::encode(&status) };
+        self.say(ToManager::Statuses(proto::TaskStatuses { statuses: vec![status] })).await;
+    }
+}
+
+fn web() -> ServiceSpec {
+    ServiceSpec {
+        name: "web".parse().unwrap(),
+        labels: Default::default(),
+        task: TaskSpec {
+            container: ContainerSpec { image: "web:1".to_owned(), ..Default::default() },
+            resources: Default::default(),
+            restart: None,
+            placement: Default::default(),
+            networks: Vec::new(),
+            force_update: 0,
+        },
+        mode: ServiceMode::Replicated { replicas: 1 },
+        update: None,
+        rollback: None,
+        endpoint: None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_runs_on_a_node_that_joined_and_its_logs_come_back() {
+    let cluster = Cluster::start().await;
+    let identity = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let mut agent = cluster.session(&identity).await;
+    let FromManager::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
+    assert_eq!((welcome.heartbeat_ms, welcome.managers), (333, vec![cluster.addr.clone()]));
+    let FromManager::Assignments(first) = agent.hear().await else { panic!("no assignments") };
+    assert!(first.full && first.sequence == 1 && first.members.len() == 2 && first.networks.len() == 1);
+    let control = cluster.manager.control();
+    let service = control.create_service(web()).await.unwrap();
+    let task = agent.task().await;
+    assert_eq!((&task.service, task.desired), (&service, TaskState::Running));
+    agent.report(&task, TaskState::Running).await;
+    let running = |tables: &skep_store::Tables| {
+        tables.get::<Task>(&task.id).is_some_and(|task| task.status.state == TaskState::Running)
+    };
+    cluster.until("the task runs", running).await;
+    let options = TaskLogOptions { stdout: true, stderr: true, follow: false, tail: None, since: None };
+    let mut lines = control.task_logs(TaskLogSource::Service(service.clone()), options).unwrap();
+    let request = loop {
+        if let FromManager::Logs(request) = agent.hear().await {
+            break request;
+        }
+    };
+    let line = proto::LogLine { task_id: task.id.to_string(), stream: 1, timestamp: 1, line: "hello".into() };
+    let chunk = proto::LogChunk { subscription: request.subscription, lines: vec![line] };
+    agent.client.publish_logs(tokio_stream::once(chunk)).await.unwrap();
+    assert_eq!(lines.recv().await.unwrap().data, "hello");
+    assert_eq!(lines.recv().await, None);
+    control.remove_service(&service).await.unwrap();
+    let told = agent.task().await;
+    assert_eq!(told.desired, TaskState::Remove);
+    agent.report(&told, TaskState::Shutdown).await;
+    cluster.until("the task is forgotten", |tables| tables.all::<Task>().len() == 0).await;
+    cluster.manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_down_and_a_node_that_returns_is_ready() {
+    let cluster = Cluster::start().await;
+    let key = NodeKey::random();
+    let identity = cluster.join(&key, Vec::new()).await.unwrap();
+    assert_eq!(cluster.join(&key, Vec::new()).await.unwrap(), identity, "joining again is no second node");
+    let node = identity.node.clone();
+    let agent = cluster.session(&identity).await;
+    assert_eq!(cluster.state(&node), Some(NodeState::Ready));
+    let is = |state| {
+        let node = node.clone();
+        move |tables: &skep_store::Tables| tables.get::<Node>(&node).is_some_and(|node| node.status.state == state)
+    };
+    let refused = cluster.manager.control().remove_node(&node, NodeRemoval::IfDown).await.unwrap_err();
+    assert_eq!(refused.to_string(), format!("node {node} is not down and can't be removed"));
+    cluster.until("a node that says nothing is down", is(NodeState::Down)).await;
+    drop(agent);
+    let mut agent = cluster.session(&identity).await;
+    assert_eq!(cluster.state(&node), Some(NodeState::Ready));
+    agent.client.leave(proto::LeaveRequest {}).await.unwrap();
+    assert_eq!(cluster.state(&node), Some(NodeState::Down));
+    cluster.manager.control().remove_node(&node, NodeRemoval::IfDown).await.unwrap();
+    assert_eq!(cluster.state(&node), None);
+    let mut client = skep_rpc::dispatcher_client(&cluster.addr, &identity).await.unwrap();
+    let refused = client.leave(proto::LeaveRequest {}).await.unwrap_err();
+    assert!(refused.message().contains("not a member"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
+    let cluster = Cluster::start().await;
+    let first = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let second = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let (one, mut two) = (cluster.session(&first).await, cluster.session(&second).await);
+    let table = OwnerTable { version: 5, ..Default::default() };
+    let endpoints = proto::Endpoints { node_id: String::new(), table: skep_rpc::encode(&table) };
+    one.say(ToManager::Endpoints(endpoints)).await;
+    let heard = loop {
+        if let FromManager::Endpoints(endpoints) = two.hear().await {
+            break endpoints;
+        }
+    };
+    assert_eq!(heard.node_id, first.node.to_string());
+    assert_eq!(skep_rpc::decode::<OwnerTable>(&heard.table).unwrap(), table);
+    let refused = cluster.join(&NodeKey::random(), vec!["10.0.7.0/24".to_owned()]).await.unwrap_err().to_string();
+    assert!(refused.contains("10.0.0.0/16") && refused.contains("10.0.7.0/24"), "{refused}");
+    let control = cluster.manager.control();
+    let old: JoinToken = control.join_tokens().unwrap().worker.parse().unwrap();
+    let (version, spec) = cluster.store.view(|t| t.cluster().map(|c| (c.meta.version, c.spec.clone()))).unwrap();
+    control.update_cluster(version, spec, Rotate { worker: true, manager: false }).await.unwrap();
+    let refused = MembershipClient::join(&cluster.addr, &old, JoinRequest::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("A valid join token is necessary to join this cluster"), "{refused}");
+}
