@@ -1,5 +1,6 @@
 //! The agent: everything that runs on a node for the swarm, held together.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -214,7 +215,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the runtime cannot say.
-    pub async fn images_in_use(&self) -> Result<std::collections::BTreeSet<skep_runtime::images::ImageId>, AgentError> {
+    pub async fn images_in_use(&self) -> Result<BTreeSet<skep_runtime::images::ImageId>, AgentError> {
         Ok(self.context.runtime.list().await?.into_iter().map(|c| c.image).collect())
     }
 
@@ -261,18 +262,26 @@ fn remove_dir(dir: &Path) -> Result<(), AgentError> {
     }
 }
 
-/// What this node had told the others is true still for every task that runs: it is said again before anything else, so that nobody
-/// takes the first word of a new daemon, an empty table, for the truth.
+/// What was known before the daemon started is true until somebody says otherwise: what other nodes had told, and what this node had told
+/// them of every task that runs still. Nobody may take the first word of a new daemon, an empty table, for the truth; and the data
+/// plane is not touched before all these tasks are in the mesh again.
 async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &Assignments) -> Result<(), AgentError> {
-    let mut running = Vec::new();
-    for (key, record) in file.load()?.records {
-        let Some(task) = known.tasks.get(&key.task).filter(|t| t.desired <= TaskState::Running) else { continue };
+    let own = context.netdb.own_node();
+    context.netdb.set_members(known.members.values().cloned().collect());
+    let mut tables = file.load()?;
+    let told = tables.remove(&own).unwrap_or_default();
+    for (owner, table) in tables {
+        context.netdb.merge(owner, table);
+    }
+    let mut running = BTreeSet::new();
+    for task in known.tasks.values().filter(|t| t.desired <= TaskState::Running) {
         let state = context.runtime.state(&containers::container_id(&task.id)).await?;
         if matches!(state, Some(skep_runtime::ContainerState::Running { .. })) {
-            running.push((key, record));
+            running.insert(task.id.clone());
         }
     }
-    context.netdb.publish_all(running);
+    context.netdb.publish_all(told.records.into_iter().filter(|(key, _)| running.contains(&key.task)));
+    context.mesh.expect(running);
     Ok(())
 }
 
@@ -283,11 +292,13 @@ async fn keep(
     netdb: NetDb,
 ) {
     let mut own = netdb.own();
+    let mut view = netdb.view();
     loop {
         let now = assignments.borrow_and_update().clone();
         netdb.set_members(now.members.values().cloned().collect());
-        let table = own.borrow_and_update().clone();
-        for kept in [assignments_file.store(&now), endpoints_file.store(&table)] {
+        own.borrow_and_update();
+        view.borrow_and_update();
+        for kept in [assignments_file.store(&now), endpoints_file.store(&netdb)] {
             if let Err(e) = kept {
                 warn!("a restart of the daemon would not find the newest state: {e}");
             }
@@ -295,6 +306,7 @@ async fn keep(
         tokio::select! {
             Ok(()) = assignments.changed() => {}
             Ok(()) = own.changed() => {}
+            Ok(()) = view.changed() => {}
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Feeds the data plane: whenever discovery, the service table, the tasks of this node or its devices change, the tables are compiled
 //! anew and the data plane is brought to them; and every few seconds regardless, which repairs what somebody else broke.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, L
 use skep_model::{EndpointState, NodeId, TaskId};
 use skep_netdb::View;
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
 use crate::Assignments;
@@ -17,6 +17,9 @@ use crate::underlay::Underlay;
 
 /// How often the data plane is compared with what it should be when nothing changes.
 const REPAIR: Duration = Duration::from_secs(5);
+
+/// How long the tasks of an earlier daemon may take to be in the mesh again.
+const TAKE_OVER: Duration = Duration::from_secs(5);
 
 /// The tasks of this node as its mesh knows them, and the data plane. Cheap to clone.
 #[derive(Clone)]
@@ -26,6 +29,8 @@ pub(crate) struct Mesh {
     datapath: Arc<Mutex<Option<Box<dyn Datapath>>>>,
     /// The locals that the data plane has: a task is out of the mesh when it is not among them any more.
     applied: watch::Sender<BTreeMap<TaskId, LocalTask>>,
+    /// Tasks that an earlier daemon had in the mesh and that are not in it again yet.
+    expected: watch::Sender<BTreeSet<TaskId>>,
 }
 
 /// What the mesh follows from besides the tasks of this node.
@@ -42,16 +47,29 @@ impl Mesh {
             locals: watch::Sender::default(),
             datapath: Arc::new(Mutex::new(Some(datapath))),
             applied: watch::Sender::default(),
+            expected: watch::Sender::default(),
         }
+    }
+
+    /// These tasks ran before the daemon started. The data plane is left as it is until all of them are in the mesh again, or have
+    /// ended: their flows must not notice.
+    pub(crate) fn expect(&self, tasks: BTreeSet<TaskId>) {
+        self.expected.send_replace(tasks);
+    }
+
+    fn settled_for(&self, task: &TaskId) {
+        self.expected.send_if_modified(|expected| expected.remove(task));
     }
 
     /// A task runs here, or something about it has changed.
     pub(crate) fn put(&self, local: LocalTask) {
+        let task = local.task.clone();
         self.locals.send_if_modified(|locals| {
             let changed = locals.get(&local.task) != Some(&local);
             locals.insert(local.task.clone(), local);
             changed
         });
+        self.settled_for(&task);
     }
 
     /// Whether the task takes new flows has changed. Nothing happens for a task that is not in the mesh.
@@ -68,6 +86,7 @@ impl Mesh {
     /// A task does not run here any more.
     pub(crate) fn remove(&self, task: &TaskId) {
         self.locals.send_if_modified(|locals| locals.remove(task).is_some());
+        self.settled_for(task);
     }
 
     /// The task as the mesh knows it.
@@ -96,6 +115,10 @@ impl Mesh {
 
     /// Brings the data plane to what `inputs` say, whenever they change. Ends only by being dropped.
     pub(crate) async fn run(self, mut inputs: Inputs) {
+        let mut expected = self.expected.subscribe();
+        if timeout(TAKE_OVER, expected.wait_for(BTreeSet::is_empty)).await.is_err() {
+            warn!("some tasks that ran before this daemon are not in the mesh again");
+        }
         let mut locals = self.locals.subscribe();
         let mut repair = interval(REPAIR);
         repair.set_missed_tick_behavior(MissedTickBehavior::Delay);

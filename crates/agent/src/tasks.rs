@@ -55,7 +55,7 @@ impl Tasks {
                 self.controllers.remove(&task);
             }
             Err(e) => {
-                error!("a task's controller failed; its container goes on, and the next daemon takes it over: {e}")
+                error!("a task's controller failed; its container goes on, and the next daemon takes it over: {e}");
             }
         }
     }

@@ -177,7 +177,7 @@ impl LocalNode {
             data_path_port,
             routes: facts.routes,
         };
-        let cluster = opened.write_swarm(init).await.map_err(super::backend::refusal)?;
+        let cluster = opened.write_swarm(init).await.map_err(|e| super::backend::refusal(&e))?;
         let membership = Membership {
             cluster,
             node: identity.node,

@@ -160,27 +160,27 @@ impl Backend for NodeBackend {
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
         let rotate = skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager };
-        self.control().await?.update_cluster(version, spec, rotate).await.map_err(refusal)
+        self.control().await?.update_cluster(version, spec, rotate).await.map_err(|e| refusal(&e))
     }
 
     async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error> {
-        self.control().await?.create_service(spec).await.map_err(refusal)
+        self.control().await?.create_service(spec).await.map_err(|e| refusal(&e))
     }
 
     async fn update_service(&self, id: &ServiceId, version: Version, spec: ServiceSpec) -> Result<(), Error> {
-        self.control().await?.update_service(id, version, spec).await.map_err(refusal)
+        self.control().await?.update_service(id, version, spec).await.map_err(|e| refusal(&e))
     }
 
     async fn rollback_service(&self, id: &ServiceId, version: Version) -> Result<(), Error> {
-        self.control().await?.rollback_service(id, version).await.map_err(refusal)
+        self.control().await?.rollback_service(id, version).await.map_err(|e| refusal(&e))
     }
 
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
-        self.control().await?.remove_service(id).await.map_err(refusal)
+        self.control().await?.remove_service(id).await.map_err(|e| refusal(&e))
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {
-        self.control().await?.update_node(id, version, spec).await.map_err(refusal)
+        self.control().await?.update_node(id, version, spec).await.map_err(|e| refusal(&e))
     }
 
     async fn remove_node(&self, id: &NodeId, removal: NodeRemoval) -> Result<(), Error> {
@@ -188,7 +188,7 @@ impl Backend for NodeBackend {
             NodeRemoval::IfDown => skep_manager::NodeRemoval::IfDown,
             NodeRemoval::Force => skep_manager::NodeRemoval::Force,
         };
-        self.control().await?.remove_node(id, removal).await.map_err(refusal)
+        self.control().await?.remove_node(id, removal).await.map_err(|e| refusal(&e))
     }
 
     async fn task_logs(
@@ -196,7 +196,7 @@ impl Backend for NodeBackend {
         source: LogSource,
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
-        swarm::logs(&self.control().await?, source, options)
+        swarm::logs(&self.control().await?, source, &options)
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::daemon::node_file::Membership;
 
 /// What kind of refusal an error of the manager is.
-pub(crate) fn refusal(error: ControlError) -> Error {
+pub(crate) fn refusal(error: &ControlError) -> Error {
     let kind = match error.kind() {
         skep_manager::ErrorKind::NotFound => ErrorKind::NotFound,
         skep_manager::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
@@ -46,7 +46,7 @@ pub(super) fn managers(known: &Assignments, own: &Membership, addrs: &[String]) 
 
 /// Everything in the swarm at this moment.
 pub(super) fn view(control: &Control) -> Result<Arc<ClusterView>, Error> {
-    let tokens = control.join_tokens().map_err(refusal)?;
+    let tokens = control.join_tokens().map_err(|e| refusal(&e))?;
     control.store().view(|tables| {
         let cluster = tables.cluster().cloned().ok_or_else(Error::manager_not_ready)?;
         Ok(Arc::new(ClusterView {
@@ -65,7 +65,7 @@ pub(super) fn view(control: &Control) -> Result<Arc<ClusterView>, Error> {
 pub(super) fn logs(
     control: &Control,
     source: LogSource,
-    options: LogOptions,
+    options: &LogOptions,
 ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
     let source = match source {
         LogSource::Service(id) => skep_manager::TaskLogSource::Service(id),
@@ -80,7 +80,7 @@ pub(super) fn logs(
         stderr: options.stderr,
     };
     let store = control.store().clone();
-    let lines = ReceiverStream::new(control.task_logs(source, wanted).map_err(refusal)?);
+    let lines = ReceiverStream::new(control.task_logs(source, wanted).map_err(|e| refusal(&e))?);
     let lines = lines.take_while(move |line| {
         let wanted = until.is_none_or(|until| line.at <= until);
         async move { wanted }
