@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod demo;
+mod lab;
 mod telemetry;
 
 use std::process::ExitCode;
@@ -24,6 +26,17 @@ struct Args {
 enum Command {
     /// Run the daemon of a node
     Daemon(Box<daemon::Flags>),
+    /// Show the mesh at work: a swarm of three nodes on this machine, and its own end
+    Demo(demo::Flags),
+    /// A swarm of several nodes on this machine, in network namespaces, to play with
+    #[command(subcommand)]
+    Lab(lab::Command),
+    /// The demo's web service, inside its container
+    #[command(hide = true)]
+    Answer,
+    /// The demo's client
+    #[command(hide = true)]
+    Probe(demo::probe::Flags),
     #[command(flatten)]
     Client(Box<skep_cli::Command>),
 }
@@ -38,6 +51,10 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let outcome = match args.command {
         Command::Daemon(flags) => daemon::main(*flags, args.host),
+        Command::Demo(flags) => demo::main(&flags),
+        Command::Answer => demo::answer::main().map(|()| ExitCode::SUCCESS),
+        Command::Probe(flags) => demo::probe::main(&flags).map(|()| ExitCode::SUCCESS),
+        Command::Lab(command) => lab::main(command),
         Command::Client(command) => client(args.host, *command),
     };
     outcome.unwrap_or_else(|e| {

@@ -21,13 +21,13 @@ pub(crate) fn main() -> Result<()> {
         let (stream, hostname) = (stream?, hostname.clone());
         thread::spawn(move || {
             // A client that goes away in the middle is its own affair.
-            let _ = answer(stream, &hostname);
+            let _ = answer(&stream, &hostname);
         });
     }
     Ok(())
 }
 
-fn answer(stream: TcpStream, hostname: &str) -> std::io::Result<()> {
+fn answer(stream: &TcpStream, hostname: &str) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let client = stream.peer_addr()?;
     let mut request = BufReader::new(stream.try_clone()?);
@@ -37,8 +37,12 @@ fn answer(stream: TcpStream, hostname: &str) -> std::io::Result<()> {
         line.clear();
     }
     let body = body(hostname, client);
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    (&stream).write_all((head + &body).as_bytes())
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = stream;
+    stream.write_all((head + &body).as_bytes())
 }
 
 fn body(hostname: &str, client: SocketAddr) -> String {

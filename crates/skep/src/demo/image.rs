@@ -35,7 +35,8 @@ pub(crate) fn write(path: &Path) -> Result<()> {
 fn libraries() -> Result<BTreeSet<PathBuf>> {
     let program = fs::read_link("/proc/self/exe")?;
     let maps = fs::read_to_string("/proc/self/maps")?;
-    let mut files: BTreeSet<PathBuf> = maps.lines().filter_map(mapped_library).filter(|path| *path != program).collect();
+    let mut files: BTreeSet<PathBuf> =
+        maps.lines().filter_map(mapped_library).filter(|path| *path != program).collect();
     // The loader is named in the program with its own, fixed path, which is a link on merged-/usr systems.
     let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
     if loader.exists() {

@@ -85,7 +85,7 @@ fn raise(stage: &Stage, name: &str, nodes: u8) -> Result<Lab> {
     stage.title(&format!("{nodes} nodes on this machine, each in a network namespace of its own"));
     let binary = std::env::current_exe().context("where is this program?")?;
     let config = LabConfig { name: name.to_owned(), nodes, binary, data_dir: None };
-    let lab = stage.step("start the nodes' daemons", || Lab::up(config))?;
+    let lab = stage.step("start the nodes' daemons", || Ok(Lab::up(config)?))?;
     for node in 1..=nodes {
         stage.row(&format!("node{node}"), &lab.address(node).to_string());
     }
@@ -96,7 +96,7 @@ fn raise(stage: &Stage, name: &str, nodes: u8) -> Result<Lab> {
 fn clean(stage: &Stage, name: &str) -> Result<()> {
     stage.title("The end");
     stage.step_always("take everything down", || match Lab::open(name) {
-        Ok(lab) => lab.down(),
+        Ok(lab) => Ok(lab.down()?),
         // Interrupted before there was anything.
         Err(_) => Ok(()),
     })?;

@@ -95,10 +95,14 @@ impl Demo<'_> {
         })?;
         let publish = format!("published={PORT},target={}", answer::PORT);
         let began = Instant::now();
-        self.shown(1, &["service", "create", "-d", "--name", "web", "--publish", &publish, "--replicas", "2", image::NAME])?;
+        self.shown(
+            1,
+            &["service", "create", "-d", "--name", "web", "--publish", &publish, "--replicas", "2", image::NAME],
+        )?;
         let all = self.targets(PORT, 1..=self.nodes);
         self.until("all nodes to answer", || Ok(self.ask(&all)?.iter().all(Result::is_ok)))?;
-        self.stage.finding(true, &format!("every node answers on port {PORT}, {} after the command", took(began.elapsed())));
+        self.stage
+            .finding(true, &format!("every node answers on port {PORT}, {} after the command", took(began.elapsed())));
         Ok(())
     }
 
@@ -151,7 +155,10 @@ impl Demo<'_> {
         let all = self.targets(ADDED_PORT, 1..=self.nodes);
         self.until("the new port", || Ok(self.ask(&all)?.iter().all(Result::is_ok)))?;
         let same = self.containers() == before;
-        self.stage.finding(true, &format!("every node answers on port {ADDED_PORT}, {} after the command", took(began.elapsed())));
+        self.stage.finding(
+            true,
+            &format!("every node answers on port {ADDED_PORT}, {} after the command", took(began.elapsed())),
+        );
         self.stage.finding(same, "the same containers run as before");
         ensure!(same, "publishing a port replaced a task");
         Ok(())
@@ -196,7 +203,18 @@ impl Demo<'_> {
         let lost = Instant::now();
         self.lab.kill_node(last)?;
         self.until("its tasks to run elsewhere", || {
-            let running = self.skep(1, &["service", "ps", "web", "--filter", "desired-state=running", "--format", "{{.Node}} {{.CurrentState}}"])?;
+            let running = self.skep(
+                1,
+                &[
+                    "service",
+                    "ps",
+                    "web",
+                    "--filter",
+                    "desired-state=running",
+                    "--format",
+                    "{{.Node}} {{.CurrentState}}",
+                ],
+            )?;
             let here = running.lines().filter(|l| !l.starts_with(&format!("node{last} ")) && l.contains("Running"));
             Ok(here.count() >= 2)
         })?;

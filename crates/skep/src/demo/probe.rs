@@ -57,7 +57,9 @@ impl Outcome {
         let (at, took) = (micros(words.next())?, micros(words.next())?);
         let target = words.next()?.parse().ok()?;
         let answer = match words.next()?.split_once(' ')? {
-            ("ok", answer) => answer.split_once(' ').map(|(t, c)| (t.to_owned(), c.to_owned())).ok_or("garbled".to_owned()),
+            ("ok", answer) => {
+                answer.split_once(' ').map(|(t, c)| (t.to_owned(), c.to_owned())).ok_or("garbled".to_owned())
+            }
             (_, why) => Err(why.to_owned()),
         };
         Some(Self { at, took, target, answer })

@@ -1,0 +1,203 @@
+//! A lab, from its making to its end.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::Signal;
+use skep_network::Namespace;
+
+use crate::error::LabError;
+use crate::place::Place;
+use crate::processes::{self, Marks};
+use crate::state::{self, State};
+use crate::topology::{self, Cable};
+use crate::{daemon, teardown};
+
+/// How a lab is made.
+#[derive(Debug, Clone)]
+pub struct LabConfig {
+    /// Its name: 1 to 32 of a-z, 0-9 and `-`.
+    pub name: String,
+    /// How many nodes.
+    pub nodes: u8,
+    /// The skep program.
+    pub binary: PathBuf,
+    /// Where the nodes keep their data; `None` is below `/var/lib/skep-lab`. Removed with the lab.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Several nodes on this machine, and a client outside of their swarm. Dropping it leaves it up; see [`crate::LabGuard`].
+#[derive(Debug)]
+pub struct Lab(State);
+
+/// What is left of the lab called `name`: processes, mounts, cgroups, directories. Empty after [`Lab::down`].
+#[must_use]
+pub fn leftovers(name: &str) -> Vec<String> {
+    let state = State::read(name).or_else(|_| State::unknown(name));
+    state.map(|state| teardown::leftovers(&state)).unwrap_or_default()
+}
+
+impl Lab {
+    /// Makes the lab and starts all daemons; returns once they answer. What was made before something failed is removed.
+    ///
+    /// # Errors
+    /// When there is a lab of that name, without root, or when a daemon does not answer: then with the end of its log.
+    pub fn up(config: LabConfig) -> Result<Self, LabError> {
+        let state = State::create(config.name, config.nodes, config.binary, config.data_dir)?;
+        let made = topology::build(&state)
+            .and_then(|()| (1..=state.nodes).try_for_each(|node| daemon::spawn(&state, node)))
+            .and_then(|()| (1..=state.nodes).try_for_each(|node| daemon::wait_ready(&state, node)));
+        match made {
+            Ok(()) => Ok(Self(state)),
+            Err(e) => {
+                // The first error is the one to tell; what cannot be removed is found by `leftovers`.
+                let _ = teardown::down(&state);
+                Err(e)
+            }
+        }
+    }
+
+    /// A lab that is up, also one that another process made.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn open(name: &str) -> Result<Self, LabError> {
+        State::read(name).map(Self)
+    }
+
+    /// The names of all labs.
+    ///
+    /// # Errors
+    /// When the directory of labs cannot be read.
+    pub fn list() -> Result<Vec<String>, LabError> {
+        state::names()
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// How many nodes it has: node1, node2, …
+    #[must_use]
+    pub fn nodes(&self) -> u8 {
+        self.0.nodes
+    }
+
+    /// A directory that goes with the lab.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.0.run_dir()
+    }
+
+    /// The API socket of a node.
+    #[must_use]
+    pub fn socket(&self, node: u8) -> PathBuf {
+        self.0.socket(node)
+    }
+
+    /// The log of a node's daemon.
+    #[must_use]
+    pub fn log(&self, node: u8) -> PathBuf {
+        self.0.log(node)
+    }
+
+    /// The address of a node by which its swarm knows it.
+    #[must_use]
+    pub fn address(&self, node: u8) -> Ipv4Addr {
+        self.addresses(node)[0]
+    }
+
+    /// All addresses of a node, on two interfaces.
+    #[must_use]
+    pub fn addresses(&self, node: u8) -> [Ipv4Addr; 2] {
+        Place::Node(node).addresses(self.0.subnet)
+    }
+
+    /// The client's address on the network of [`Self::address`].
+    #[must_use]
+    pub fn client_address(&self) -> Ipv4Addr {
+        Place::Client.addresses(self.0.subnet)[0]
+    }
+
+    /// A command that runs inside a node or the client (`node1`, …, `client`): its network and its host name, this machine's files.
+    ///
+    /// # Errors
+    /// When there is no such place, or no command.
+    pub fn exec(&self, place: &str, argv: &[String]) -> Result<Command, LabError> {
+        let wrong = || LabError::Place { lab: self.0.name.clone(), place: place.to_owned(), nodes: self.0.nodes };
+        let place: Place = place.parse().map_err(|_| wrong())?;
+        if matches!(place, Place::Node(node) if node > self.0.nodes) {
+            return Err(wrong());
+        }
+        let (program, args) = argv.split_first().ok_or(LabError::NoProgram)?;
+        let mut command = Command::new(program);
+        command.args(args);
+        daemon::enter(&self.0, place, &mut command)?;
+        Ok(command)
+    }
+
+    /// Starts a node's daemon and returns once it answers.
+    ///
+    /// # Errors
+    /// When it does not, with the end of its log.
+    pub fn start_daemon(&self, node: u8) -> Result<(), LabError> {
+        daemon::spawn(&self.0, node)?;
+        daemon::wait_ready(&self.0, node)
+    }
+
+    /// Asks a node's daemon to end and waits for it. Its containers live on.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn stop_daemon(&self, node: u8) -> Result<(), LabError> {
+        daemon::end(&self.0, node, Signal::TERM)
+    }
+
+    /// Kills a node's daemon. Its containers live on.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill_daemon(&self, node: u8) -> Result<(), LabError> {
+        daemon::end(&self.0, node, Signal::KILL)
+    }
+
+    /// Kills every process of a node at once, containers too.
+    ///
+    /// # Errors
+    /// When something does not end.
+    pub fn kill_node(&self, node: u8) -> Result<(), LabError> {
+        let namespace = Namespace::open(&self.0.net_path(&Place::Node(node).to_string()))?;
+        processes::kill(&Marks {
+            namespaces: vec![namespace.inode()?],
+            cgroup: self.0.node_cgroup(node),
+            dirs: vec![self.0.data_root(node)],
+        })
+    }
+
+    /// Cuts a node's cables.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn cut_link(&self, node: u8) -> Result<(), LabError> {
+        topology::set_cables(&self.0, node, Cable::Cut)
+    }
+
+    /// Joins a node's cables again.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn join_link(&self, node: u8) -> Result<(), LabError> {
+        topology::set_cables(&self.0, node, Cable::Joined)
+    }
+
+    /// Removes everything that the lab and its nodes have made. May be repeated.
+    ///
+    /// # Errors
+    /// What could not be removed, after everything else was.
+    pub fn down(&self) -> Result<(), LabError> {
+        teardown::down(&self.0)
+    }
+}
