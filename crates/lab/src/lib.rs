@@ -6,7 +6,7 @@
 //! stopped and killed, and any program run inside ([`Lab::exec`]).
 //!
 //! Nothing of a lab needs the process that made it: what it consists of is written below `/run/skep-lab`, [`Lab::open`] finds it
-//! again, and [`Lab::down`] removes it from whatever state a crash left it in. [`Lab::leftovers`] tells what is still there. A
+//! again, and [`Lab::down`] removes it from whatever state a crash left it in. [`leftovers`] tells what is still there. A
 //! [`LabGuard`] takes the lab down when a test ends, however it ends.
 //!
 //! Nothing outside of the lab's own namespaces, directories and control groups is touched.

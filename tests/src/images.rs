@@ -1,0 +1,69 @@
+//! The images of the stories, made on the spot.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::Command;
+
+use skep_model::Protocol;
+use skep_runtime::images::ImageBuilder;
+
+fn cache() -> PathBuf {
+    let dir = std::env::temp_dir().join("skep-e2e-images");
+    fs::create_dir_all(&dir).expect("a directory for images");
+    dir
+}
+
+/// The real nginx, out of Debian's packages: `/client` answers with the client's address, `/hostname` with the task's host name.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn nginx() -> PathBuf {
+    let path = cache().join("nginx.tar");
+    if !path.exists() {
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("make-nginx-image.sh");
+        // Stories of other processes may look at the same time: made aside, then named.
+        let aside = cache().join(format!("nginx.{}", std::process::id()));
+        let status = Command::new("bash").arg(script).arg(&aside).status().expect("bash runs");
+        assert!(status.success(), "the nginx image cannot be made");
+        fs::rename(&aside, &path).expect("rename");
+    }
+    path
+}
+
+/// A server for UDP and TCP on port 53: a datagram comes back as it was sent, a connection is told `tcp`. In Perl, which every Debian
+/// has, by system calls alone.
+const ECHO: &str = r#"
+my $any = pack("Sna4x8", 2, 53, "\0\0\0\0");
+if (fork() == 0) {
+    socket(L, 2, 1, 6) and setsockopt(L, 1, 2, pack("l", 1)) and bind(L, $any) and listen(L, 16) or die "tcp: $!";
+    while (accept(C, L)) { syswrite(C, "tcp\n"); close(C); }
+}
+socket(U, 2, 2, 17) and bind(U, $any) or die "udp: $!";
+while (my $from = recv(U, my $datagram, 65535, 0)) { send(U, $datagram, 0, $from); }
+"#;
+
+/// The image of the server for UDP and TCP, called `echo`.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn udp_echo() -> PathBuf {
+    let path = cache().join("echo.tar");
+    if !path.exists() {
+        let read = |file: &str| fs::read(file).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let mut image = ImageBuilder::new("echo")
+            .file("usr/bin/perl", 0o755, read("/usr/bin/perl"))
+            .cmd(["/usr/bin/perl", "-e", ECHO])
+            .expose(53, Protocol::Udp);
+        let listed = Command::new("ldd").arg("/usr/bin/perl").output().expect("ldd runs");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+            image = image.file(library.trim_start_matches('/'), 0o755, read(library));
+        }
+        let aside = cache().join(format!("echo.{}", std::process::id()));
+        image.write(&mut File::create(&aside).expect("a file")).expect("the image is written");
+        fs::rename(&aside, &path).expect("rename");
+    }
+    path
+}
