@@ -21,6 +21,8 @@ struct Sim {
     now: Timestamp,
     /// Tasks with this image fail as soon as they start.
     broken: BTreeSet<String>,
+    /// No node has this image: its tasks are rejected while they are made ready.
+    missing: BTreeSet<String>,
 }
 
 impl Sim {
@@ -38,7 +40,12 @@ impl Sim {
             data_path_port: 4789,
             routes: vec!["10.0.0.0/16".parse().unwrap(), "0.0.0.0/0".parse().unwrap()],
         };
-        let mut sim = Self { tables: Tables::default(), now: Timestamp::UNIX_EPOCH, broken: BTreeSet::new() };
+        let mut sim = Self {
+            tables: Tables::default(),
+            now: Timestamp::UNIX_EPOCH,
+            broken: BTreeSet::new(),
+            missing: BTreeSet::new(),
+        };
         sim.apply(init_cluster(init).unwrap());
         for number in 0..workers {
             let joining = Joining {
@@ -110,6 +117,7 @@ impl Sim {
         }
         let next = match task.desired {
             TaskState::Shutdown | TaskState::Remove => TaskState::Shutdown,
+            _ if self.missing.contains(&task.spec.container.image) => TaskState::Rejected,
             TaskState::Ready => TaskState::Ready,
             _ if self.broken.contains(&task.spec.container.image) => TaskState::Failed,
             _ => TaskState::Running,
@@ -317,6 +325,32 @@ fn a_failed_task_is_tried_again_after_its_delay_and_no_oftener_than_allowed() {
     assert_eq!(tries(&sim), 2);
     sim.pass(30);
     assert_eq!((tries(&sim), sim.tasks(&id).len()), (3, 3));
+}
+
+#[test]
+fn a_task_that_cannot_even_be_made_ready_is_tried_once_per_delay() {
+    // Also with the shortest history: what the delay counts from must not be forgotten.
+    for history in [5, 0] {
+        let mut sim = Sim::new(0);
+        let mut cluster = sim.tables.cluster().unwrap().as_ref().clone();
+        cluster.spec.task_history_limit = history;
+        sim.apply(vec![cluster.into()]);
+        sim.missing.insert("web:1".to_owned());
+        let mut web = spec("web", 1);
+        web.task.restart = Some(RestartPolicy { delay: Some(Duration::from_secs(5)), ..Default::default() });
+        let id = sim.create(web).unwrap();
+        let mut tried = BTreeSet::new();
+        for _ in 0..20 {
+            sim.pass(1);
+            tried.extend(sim.tasks(&id).into_iter().map(|task| task.id));
+        }
+        // The first, the one that is made ready meanwhile, and one every five seconds.
+        assert!((5..=6).contains(&tried.len()), "{} tries in 20 s", tried.len());
+        sim.missing.clear();
+        // What is left of one delay until there is another task, and one more until it may run.
+        sim.pass(10);
+        assert_eq!(sim.running(&id).len(), 1);
+    }
 }
 
 #[test]

@@ -27,12 +27,12 @@ pub(crate) fn reconcile(draft: &mut Draft<'_>, id: &ServiceId) -> Option<Timesta
     };
     let mut slots = Slots::of(draft, &service);
     evict::evict(draft, &mut slots);
-    match service.spec.mode {
+    let filled = match service.spec.mode {
         ServiceMode::Replicated { replicas } => replicated::reconcile(draft, &service, &mut slots, replicas),
         ServiceMode::Global => global::reconcile(draft, &service, &mut slots),
-    }
+    };
     let started = restart::start_waiting(draft, &service, &mut slots);
     let updated = update::supervise(draft, &service, &mut slots);
     reaper::reap(draft, &service, &slots);
-    earlier(started, updated)
+    earlier(filled, earlier(started, updated))
 }

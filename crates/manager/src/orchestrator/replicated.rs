@@ -3,14 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use skep_model::{NodeId, Service, TaskState};
+use skep_model::{NodeId, Service, TaskState, Timestamp};
 
-use super::restart::{Decision, decide, refill};
+use super::restart::{refill, tend};
 use super::slot::{Slot, SlotKey, Slots};
-use crate::draft::Draft;
+use crate::draft::{Draft, earlier};
 
-/// Fills empty slots, adds missing ones and takes surplus ones away.
-pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Service, slots: &mut Slots, replicas: u64) {
+/// Fills empty slots, adds missing ones and takes surplus ones away. Returns when to look again, should nothing happen before.
+pub(super) fn reconcile(
+    draft: &mut Draft<'_>,
+    service: &Service,
+    slots: &mut Slots,
+    replicas: u64,
+) -> Option<Timestamp> {
     let wanted = usize::try_from(replicas).unwrap_or(usize::MAX);
     for key in surplus(slots, wanted) {
         if let Some(slot) = slots.0.remove(&key) {
@@ -19,10 +24,9 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Service, slots: &mut Sl
             }
         }
     }
+    let mut wake = None;
     for (key, slot) in &mut slots.0 {
-        if !slot.is_live() && decide(service, slot) == Decision::Fill {
-            refill(draft, service, key, slot);
-        }
+        wake = earlier(wake, tend(draft, service, key, slot));
     }
     let mut number = 0;
     while slots.0.len() < wanted {
@@ -34,6 +38,7 @@ pub(super) fn reconcile(draft: &mut Draft<'_>, service: &Service, slots: &mut Sl
             slot
         });
     }
+    wake
 }
 
 /// The slots to give up: those that do not run first, then those on nodes with many tasks of the service, then the highest numbers.

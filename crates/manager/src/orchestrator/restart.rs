@@ -9,7 +9,7 @@ use crate::draft::{Draft, after, earlier};
 
 /// Whether a slot without a live task gets another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Decision {
+enum Decision {
     /// It does.
     Fill,
     /// Its work is done, or was tried often enough.
@@ -21,7 +21,7 @@ fn policy(service: &Service) -> RestartPolicy {
 }
 
 /// Decides by the slot's history alone, so that every leader decides the same.
-pub(super) fn decide(service: &Service, slot: &Slot) -> Decision {
+fn decide(service: &Service, slot: &Slot) -> Decision {
     let Some(latest) = slot.latest() else { return Decision::Fill };
     if is_outdated(latest, service) {
         return Decision::Fill;
@@ -57,12 +57,33 @@ fn attempts_left(service: &Service, policy: &RestartPolicy, slot: &Slot, latest:
     ended.count() as u64 <= policy.max_attempts
 }
 
-/// How many ended tasks of a slot [`decide`] needs to see.
+/// How many ended tasks of a slot [`tend`] needs to see: the latest, the one that it waited for, and as many as are counted.
 pub(super) fn history_needed(service: &Service) -> usize {
-    match policy(service).max_attempts {
-        0 => 1,
-        attempts => usize::try_from(attempts).unwrap_or(usize::MAX).saturating_add(1),
+    let counted = usize::try_from(policy(service).max_attempts).unwrap_or(usize::MAX).saturating_add(1);
+    counted.max(2)
+}
+
+/// Fills the slot if nothing in it lives and it is to be filled. Returns when to look again if it is too early for that.
+pub(super) fn tend(draft: &mut Draft<'_>, service: &Service, key: &SlotKey, slot: &mut Slot) -> Option<Timestamp> {
+    if slot.is_live() || decide(service, slot) == Decision::Finished {
+        return None;
     }
+    let wait = too_early(draft, service, slot);
+    if wait.is_none() {
+        refill(draft, service, key, slot);
+    }
+    wait
+}
+
+/// A task that ends while it still waits to be let run (its image is missing, say) is not followed before it would have been: otherwise
+/// one would follow the other without any delay at all.
+fn too_early(draft: &Draft<'_>, service: &Service, slot: &Slot) -> Option<Timestamp> {
+    let [.., before, latest] = slot.tasks.as_slice() else { return None };
+    if delay(draft, service, Some(latest)).is_zero() {
+        return None;
+    }
+    let due = after(latest.meta.created, delay(draft, service, Some(before)));
+    (due > draft.now()).then_some(due)
 }
 
 /// Gives the slot a new task: one that runs at once if nothing stands in the way, or one that is made ready meanwhile.
