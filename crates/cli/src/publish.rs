@@ -43,6 +43,8 @@ pub struct Port {
 /// Why a `--publish` was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadPublish {
+    /// A published port 0.
+    Zero,
     /// The long form has no `target=`.
     NoTarget,
     /// Something that should be a port, 1 to 65535, or a range of them.
@@ -62,6 +64,10 @@ pub enum BadPublish {
 impl std::fmt::Display for BadPublish {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Zero => write!(
+                f,
+                "invalid published port \"0\": it must be a number from 1 to 65535; leave it out to have one chosen"
+            ),
             Self::NoTarget => write!(f, "missing mandatory field \"target\""),
             Self::Port(which, text) => write!(
                 f,
@@ -149,8 +155,7 @@ fn long(text: &str) -> Result<Port, BadPublish> {
         let (key, value) = field.split_once('=').ok_or_else(|| BadPublish::Field(field.to_owned()))?;
         match key.trim().to_ascii_lowercase().as_str() {
             "target" => target = Some(port("target", value)?),
-            // Zero is the API's word for "choose one".
-            "published" if value == "0" => published = None,
+            "published" if value == "0" => return Err(BadPublish::Zero),
             "published" => published = Some(port("published", value)?),
             "protocol" => protocol = Protocol::parse(value)?,
             "mode" if value == "ingress" => mode = Mode::Ingress,
@@ -173,7 +178,10 @@ fn short(text: &str) -> Result<Vec<Port>, BadPublish> {
     }
     let targets = range("target", target)?;
     let make = |target, published| Port { protocol, target, published, mode: Mode::Ingress };
-    if front.is_empty() || front == "0" {
+    if front == "0" {
+        return Err(BadPublish::Zero);
+    }
+    if front.is_empty() {
         return Ok(targets.into_iter().map(|target| make(target, None)).collect());
     }
     if front.contains('.') {
@@ -230,7 +238,6 @@ mod tests {
         for (text, want) in [
             ("80", "0>80/tcp"),
             (":80", "0>80/tcp"),
-            ("0:80", "0>80/tcp"),
             ("8080:80", "8080>80/tcp"),
             ("53:53/UDP", "53>53/udp"),
             ("8000-8002:80-82", "8000>80/tcp 8001>81/tcp 8002>82/tcp"),
@@ -238,7 +245,6 @@ mod tests {
             ("80-81/sctp", "0>80/sctp 0>81/sctp"),
             ("target=80", "0>80/tcp"),
             ("published=8080,target=80", "8080>80/tcp"),
-            ("published=0,target=80", "0>80/tcp"),
             ("mode=host,published=53,target=5353,protocol=udp", "53>5353/udp!"),
         ] {
             assert_eq!(shown(text), want, "{text}");
@@ -252,6 +258,8 @@ mod tests {
             ("127.0.0.1::80", "address (127.0.0.1)"),
             ("[::1]:80:80", "address ([::1])"),
             ("10.0.0.1:80", "address (10.0.0.1)"),
+            ("published=0,target=80", "leave it out to have one chosen"),
+            ("0:80", "leave it out to have one chosen"),
             ("published=80", "missing mandatory field \"target\""),
             ("99999:80", "invalid published port \"99999\""),
             ("80:0", "invalid target port \"0\""),

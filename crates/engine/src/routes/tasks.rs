@@ -65,14 +65,14 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
             && filters.labels("label", &t.spec.container.labels)
             && current.is_none_or(|wanted| wanted == up_to_date(&view, t))
     });
-    let tasks: Vec<_> = shown.map(|t| to_wire(t, &view.networks)).collect();
+    let tasks: Vec<_> = shown.map(|t| to_wire(t, &view)).collect();
     Ok(Json::ok(tasks).into_response())
 }
 
 pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>) -> Answer {
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
     let task = resolve::task(&view, &id)?;
-    Ok(Json::ok(to_wire(task, &view.networks)).into_response())
+    Ok(Json::ok(to_wire(task, &view)).into_response())
 }
 
 pub(super) async fn logs(State(app): Shared, Path(id): Path<String>, params: Params) -> Answer {

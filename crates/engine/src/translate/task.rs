@@ -1,19 +1,17 @@
 //! Tasks.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use skep_model::{ContainerStatus, Network, NetworkId, Task};
+use skep_model::{ContainerStatus, PublishMode, PublishedPort, Task, TaskState};
 
 use super::{endpoint, network, task_spec};
+use crate::backend::cluster::ClusterView;
 use crate::types::meta::{ObjectVersion, StringMap};
 use crate::types::task as wire;
 
-/// Writes a task.
+/// Writes a task of the swarm that `view` shows.
 #[must_use]
-pub fn to_wire(task: &Task, networks: &BTreeMap<NetworkId, Arc<Network>>) -> wire::Task {
+pub fn to_wire(task: &Task, view: &ClusterView) -> wire::Task {
     let attachments = task.attachments.iter().filter_map(|attachment| {
-        let network = networks.get(&attachment.network)?;
+        let network = view.networks.get(&attachment.network)?;
         Some(network::attachment_to_wire(attachment, network))
     });
     wire::Task {
@@ -27,7 +25,7 @@ pub fn to_wire(task: &Task, networks: &BTreeMap<NetworkId, Arc<Network>>) -> wir
         service_id: task.service.to_string(),
         slot: task.slot.unwrap_or(0),
         node_id: task.node.as_ref().map(ToString::to_string).unwrap_or_default(),
-        status: status(task),
+        status: status(task, view),
         desired_state: task.desired.as_str().to_owned(),
         networks_attachments: attachments.collect(),
         generic_resources: Vec::new(),
@@ -35,7 +33,7 @@ pub fn to_wire(task: &Task, networks: &BTreeMap<NetworkId, Arc<Network>>) -> wir
     }
 }
 
-fn status(task: &Task) -> wire::TaskStatus {
+fn status(task: &Task, view: &ClusterView) -> wire::TaskStatus {
     let status = &task.status;
     let ended = status.state.is_terminal();
     let container = |c: &ContainerStatus| wire::ContainerStatus {
@@ -43,12 +41,22 @@ fn status(task: &Task) -> wire::TaskStatus {
         pid: c.pid.into(),
         exit_code: c.exit_code.map_or(if ended { -1 } else { 0 }, i64::from),
     };
+    let ports = status.host_ports.iter().chain(ingress_ports(task, view));
     wire::TaskStatus {
         timestamp: status.timestamp.into(),
         state: status.state.as_str().to_owned(),
         message: status.message.clone(),
         err: status.err.clone().unwrap_or_default(),
         container_status: status.container.as_ref().map(container),
-        port_status: wire::PortStatus { ports: status.host_ports.iter().map(endpoint::published_to_wire).collect() },
+        port_status: wire::PortStatus { ports: ports.map(endpoint::published_to_wire).collect() },
     }
+}
+
+/// The ports of all nodes that lead to the task. A real engine leaves them out here; people look for them in `service ps` all the same,
+/// most of all for a number that was chosen for them.
+fn ingress_ports<'a>(task: &Task, view: &'a ClusterView) -> impl Iterator<Item = &'a PublishedPort> {
+    let runs = task.is_live() && task.status.state == TaskState::Running;
+    let service = view.services.get(&task.service).filter(|_| runs);
+    let ports = service.into_iter().flat_map(|service| &service.endpoint.ports);
+    ports.filter(|port| port.mode == PublishMode::Ingress)
 }
