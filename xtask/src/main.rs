@@ -1,5 +1,6 @@
-//! Chores of the house: `cargo xtask gen | bpf | layers | licences`.
+//! Chores of the house: `cargo xtask gen | bpf | layers | licences | bench`.
 
+mod bench;
 mod bpf;
 mod gen_rpc;
 mod layers;
@@ -28,6 +29,11 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Measure: what packets cost on each path, or how fast a swarm reacts (root)
+    Bench {
+        /// What to measure; everything when left out
+        what: Option<bench::Bench>,
+    },
     /// Check that dependencies between crates point down only
     Layers,
     /// Check licences of dependencies, and that none of them compiles C unexpectedly
@@ -38,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Gen { check } => gen_rpc::run(check),
         Chore::Bpf { check } => bpf::run(check),
+        Chore::Bench { what } => bench::run(what),
         Chore::Layers => layers::run(),
         Chore::Licences => licences::run(),
     }

@@ -70,15 +70,16 @@ fn tail(state: &State, node: u8) -> String {
     lines[lines.len().saturating_sub(10)..].join("\n")
 }
 
+/// The process id of a node's daemon, when one runs.
+pub(crate) fn pid(state: &State, node: u8) -> Option<i32> {
+    let pidfile = state.node_dir(node).join("skep.pid");
+    let pid = fs::read_to_string(pidfile).ok()?.trim().parse().ok()?;
+    let marks = processes::Marks { dirs: vec![state.data_root(node)], ..processes::Marks::default() };
+    // The number may have been given to somebody else since.
+    marks.find().contains(&pid).then_some(pid)
+}
+
 /// Sends the daemon of a node a signal and waits for its end; its containers live on. No error when there is none.
 pub(crate) fn end(state: &State, node: u8, signal: Signal) -> Result<(), LabError> {
-    let pidfile = state.node_dir(node).join("skep.pid");
-    let pid = fs::read_to_string(pidfile).ok().and_then(|text| text.trim().parse().ok());
-    let data = state.data_root(node);
-    let marks = processes::Marks { dirs: vec![data], ..processes::Marks::default() };
-    // The number may have been given to somebody else since.
-    match pid.filter(|pid| marks.find().contains(pid)) {
-        Some(pid) => processes::end(pid, signal, PATIENCE),
-        None => Ok(()),
-    }
+    pid(state, node).map_or(Ok(()), |pid| processes::end(pid, signal, PATIENCE))
 }

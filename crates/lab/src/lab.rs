@@ -127,16 +127,36 @@ impl Lab {
     /// # Errors
     /// When there is no such place, or no command.
     pub fn exec(&self, place: &str, argv: &[String]) -> Result<Command, LabError> {
-        let wrong = || LabError::Place { lab: self.0.name.clone(), place: place.to_owned(), nodes: self.0.nodes };
-        let place: Place = place.parse().map_err(|_| wrong())?;
-        if matches!(place, Place::Node(node) if node > self.0.nodes) {
-            return Err(wrong());
-        }
+        let place = self.place(place)?;
         let (program, args) = argv.split_first().ok_or(LabError::NoProgram)?;
         let mut command = Command::new(program);
         command.args(args);
         daemon::enter(&self.0, place, &mut command)?;
         Ok(command)
+    }
+
+    /// Runs `work` on a thread of its own inside the network of a place, and returns what it does.
+    ///
+    /// # Errors
+    /// When there is no such place.
+    pub fn run<T: Send>(&self, place: &str, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        let namespace = Namespace::open(&self.0.net_path(&self.place(place)?.to_string()))?;
+        Ok(namespace.run(work)?)
+    }
+
+    fn place(&self, place: &str) -> Result<Place, LabError> {
+        let wrong = || LabError::Place { lab: self.0.name.clone(), place: place.to_owned(), nodes: self.0.nodes };
+        let found: Place = place.parse().map_err(|_| wrong())?;
+        match found {
+            Place::Node(node) if node > self.0.nodes => Err(wrong()),
+            found => Ok(found),
+        }
+    }
+
+    /// The process id of a node's daemon, when one runs.
+    #[must_use]
+    pub fn daemon_pid(&self, node: u8) -> Option<i32> {
+        daemon::pid(&self.0, node)
     }
 
     /// Starts a node's daemon and returns once it answers.

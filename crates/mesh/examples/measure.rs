@@ -1,5 +1,5 @@
 //! Measures the data plane against plain routing, with `wrk` and `iperf3` between namespaces of this machine (root; a minute or so):
-//! `cargo run -p skep-mesh --example measure`. The paths take turns in every round, so that other load hits all of them; medians are shown.
+//! `cargo xtask bench mesh`. The paths take turns in every round, so that other load hits all of them; medians are shown.
 //!
 //! *direct* is the client sending to the task's own address, routed by the kernel of the task's node, without any load balancer.
 
@@ -76,21 +76,30 @@ fn iperf3(lab: &Lab, client: &Netns, to: &str, more: &str) -> f64 {
     words[unit - 1].parse().unwrap()
 }
 
+/// Per path and figure: the median, its share of the direct path's, and the lowest and highest of the rounds.
 fn table(names: &[&str; 3], results: &[Vec<[f64; 5]>]) -> String {
-    let mut text =
-        String::from("path    keep-alive req/s   conn/s (close)   req/s, 1 conn    Gbit/s up       Gbit/s down\n");
-    let median = |path: usize, column: usize| {
+    const FIGURES: [(&str, usize); 5] = [
+        ("keep-alive requests/s", 0),
+        ("new connections/s", 0),
+        ("requests/s, 1 connection", 0),
+        ("Gbit/s to the task", 1),
+        ("Gbit/s from the task", 1),
+    ];
+    let sorted = |path: usize, column: usize| {
         let mut values: Vec<f64> = results[path].iter().map(|r| r[column]).collect();
         values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+        values
     };
-    for (path, name) in names.iter().enumerate() {
-        write!(text, "{name:8}").unwrap();
-        for column in 0..5 {
-            let (value, base) = (median(path, column), median(0, column));
-            write!(text, "{value:8.*} ({:.2})  ", usize::from(column > 2), value / base).unwrap();
+    let mut text = String::new();
+    for (column, (figure, digits)) in FIGURES.into_iter().enumerate() {
+        let base = sorted(0, column)[ROUNDS / 2];
+        for (path, name) in names.iter().enumerate() {
+            let values = sorted(path, column);
+            let (median, low, high) = (values[ROUNDS / 2], values[0], values[ROUNDS - 1]);
+            let share = median / base;
+            writeln!(text, "{figure:25} {name:7} {median:8.digits$} ({share:.2})  {low:.digits$} to {high:.digits$}")
+                .unwrap();
         }
-        text.push('\n');
     }
     text
 }
