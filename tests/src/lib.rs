@@ -106,13 +106,14 @@ impl Swarm {
         }
     }
 
-    /// Runs the docker CLI against a node, or skep's own where there is none.
+    /// Runs the docker CLI against a node, or skep's own where there is none or where `SKEP_E2E_CLI=skep` asks for it.
     ///
     /// # Panics
     /// When it cannot be run.
     #[must_use]
     pub fn docker(&self, node: u8, args: &[&str]) -> Said {
-        let docker = Command::new("docker").arg("--version").stdout(Stdio::null()).status().is_ok();
+        let own = std::env::var_os("SKEP_E2E_CLI").is_some_and(|cli| cli == "skep");
+        let docker = !own && Command::new("docker").arg("--version").stdout(Stdio::null()).status().is_ok();
         self.cli(if docker { "docker".into() } else { binary() }, node, args)
     }
 

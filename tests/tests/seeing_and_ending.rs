@@ -1,8 +1,12 @@
 //! What people see of a service, HAProxy in front, and that nothing is left in the end.
 
+use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use skep_e2e::{Swarm, binary};
+use skep_e2e::{PATIENCE, Swarm, binary};
+use skep_mesh::traces;
 
 #[test]
 fn services_nodes_and_networks_are_shown_as_docker_shows_them() {
@@ -79,15 +83,25 @@ fn haproxy_in_front_needs_no_reload_when_tasks_move() {
 
 #[test]
 fn a_lab_that_is_taken_down_leaves_nothing() {
-    let name = {
+    let (name, in_kernel) = {
         let swarm = Swarm::start("down");
         swarm.serve(8080, &["--name", "web", "-p", "8080:80", "--replicas", "3", "nginx"]);
         // Also when nobody is there to clean up after itself.
         swarm.lab.kill_daemon(2).expect("killed");
         assert!(!skep_lab::leftovers(swarm.lab.name()).is_empty(), "it is seen while it is there");
-        swarm.lab.name().to_owned()
+        let pins = |node: u8| swarm.lab.dir().join(format!("node{node}/run/bpf"));
+        let of = |node| traces::pinned(&pins(node)).expect("the data plane is in the kernel");
+        let in_kernel: BTreeSet<u32> = (1..=3).flat_map(of).collect();
+        assert!(in_kernel.is_subset(&traces::loaded()));
+        (swarm.lab.name().to_owned(), in_kernel)
     };
     assert_eq!(skep_lab::leftovers(&name), Vec::<String>::new());
+    // The kernel frees programs, and with them the maps, a moment after the last reference to them is gone.
+    let until = Instant::now() + PATIENCE;
+    while !in_kernel.is_disjoint(&traces::loaded()) {
+        assert!(Instant::now() < until, "eBPF programs or maps are left in the kernel");
+        thread::sleep(Duration::from_millis(25));
+    }
 }
 
 #[test]
@@ -101,7 +115,7 @@ fn the_demo_plays_to_its_end_and_ctrl_c_ends_it_anywhere() {
     let name = format!("demo-{}", demo.id());
     // Anywhere: here in the middle of making things.
     while skep_lab::leftovers(&name).is_empty() {
-        std::thread::yield_now();
+        thread::yield_now();
     }
     assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().expect("kill runs").success());
     let status = demo.wait().expect("it ends");

@@ -17,7 +17,7 @@ mod fake;
 pub mod maglev;
 mod table;
 
-pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel};
+pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
 pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Traffic};
 pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
 pub use fake::Fake;

@@ -140,10 +140,9 @@ fn leaving_leaves_nothing() {
     for node in &mut lab.nodes {
         let bpf = node.bpf.take().unwrap();
         node.ns.run(|| bpf.close_and_remove()).unwrap();
+        // The kernel detaches a program a moment after the last reference to its link is gone.
         for device in ["lo", "eth0", "skep-vx"] {
-            let shown = node.ns.command(&format!("bpftool net show dev {device}")).output().unwrap();
-            let shown = String::from_utf8(shown.stdout).unwrap();
-            assert!(!shown.contains("from_"), "{shown}");
+            lab::eventually(&format!("nothing on {device}"), || !attached(&node.ns, device).contains("from_"));
         }
     }
     let mounts = fs::read_to_string("/proc/mounts").unwrap();
@@ -198,6 +197,12 @@ fn overlay_packets_of_strangers_are_dropped() {
     let stranger = || std::net::TcpStream::connect_timeout(&(to, 8080).into(), std::time::Duration::from_millis(300));
     assert!(lab.client.run(stranger).is_err());
     assert!(lab.nodes[1].bpf().counters().unwrap().drops[&DropReason::NotAMember] > 0);
+}
+
+fn attached(ns: &lab::Netns, device: &str) -> String {
+    let shown = ns.command(&format!("bpftool net show dev {device}")).output().unwrap();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    String::from_utf8(shown.stdout).unwrap()
 }
 
 fn bpftool(words: &str) {

@@ -105,7 +105,8 @@ async fn half_made_and_half_started_containers_are_cleaned_up() {
 async fn a_dropped_wait_and_a_wait_for_the_unstarted_do_no_harm() {
     let kit = Kit::new();
     let runtime = kit.open();
-    let container = kit.container(1, "exit 2");
+    // Long enough for `start` to return before it ends.
+    let container = kit.container(1, "sleep 1; exit 2");
     let id = container.id.clone();
     runtime.prepare(container).await.unwrap();
     {

@@ -1,7 +1,7 @@
 //! The data plane in the kernel.
 //!
 //! Division of labour: `pins` (what outlives the daemon), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
-//! backends, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows). This file puts them in the order in
+//! backends, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in the kernel). This file puts them in the order in
 //! which nothing ever refers to what is not there yet, or not there any more.
 
 mod check;
@@ -11,6 +11,7 @@ mod maps;
 mod pins;
 mod read;
 mod slots;
+pub mod traces;
 
 use std::fmt;
 use std::path::Path;

@@ -71,6 +71,15 @@ pub struct Lab {
 /// The client's address.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
 
+/// Waits until something holds that the kernel brings about by itself.
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !holds() {
+        assert!(std::time::Instant::now() < until, "waited in vain: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 /// A port published in ingress mode.
 pub fn ingress(protocol: Protocol, published: u16, target: u16) -> PublishedPort {
     let number = |n: u16| n.try_into().unwrap();
