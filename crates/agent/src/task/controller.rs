@@ -36,6 +36,14 @@ impl Wanted {
     }
 }
 
+/// What came of waiting for a task to take connections.
+enum Readiness {
+    /// It does.
+    Ready,
+    /// Its container has ended, or something else is wanted.
+    Interrupted,
+}
+
 /// Drives one task until nothing of it is left. Dropping it leaves the container as it is.
 pub(crate) struct Controller {
     context: Arc<Context>,
@@ -156,35 +164,45 @@ impl Controller {
         }
     }
 
+    /// A task counts as running once it takes connections, and not before: an update that trusts it goes on to stop another one.
     async fn mark_running(&mut self) {
         let pid = match self.context.runtime.state(&self.container).await {
             Ok(Some(ContainerState::Running { pid })) => pid,
             _ => return,
         };
-        self.status.container = Some(self.container_status(pid, None));
-        self.say(TaskState::Running, "started");
+        if let Readiness::Ready = self.become_ready().await {
+            self.status.container = Some(self.container_status(pid, None));
+            self.say(TaskState::Running, "started");
+        }
     }
 
-    /// Until the container ends or something else is wanted; meanwhile the endpoint becomes ready once the task listens.
+    /// Until the container ends or something else is wanted.
     async fn watch(&mut self) {
+        if let Readiness::Ready = self.become_ready().await {
+            let runtime = self.context.runtime.clone();
+            tokio::select! {
+                _ = runtime.wait(&self.container) => {}
+                _ = self.wanted.changed() => {}
+            }
+        }
+    }
+
+    /// Waits until the task listens, and gives it connections from then on.
+    async fn become_ready(&mut self) -> Readiness {
         // After a restart of the daemon: the mesh learns again what runs here.
         if let Err(e) = self.context.adopt(&self.task, &self.status.host_ports).await {
             warn!(task = %self.task.display_name(), "{e}");
         }
-        let runtime = self.context.runtime.clone();
-        let mut ended = std::pin::pin!(runtime.wait(&self.container));
         if !self.context.is_ready(&self.task) {
+            let runtime = self.context.runtime.clone();
             tokio::select! {
-                _ = &mut ended => return,
-                _ = self.wanted.changed() => return,
+                _ = runtime.wait(&self.container) => return Readiness::Interrupted,
+                _ = self.wanted.changed() => return Readiness::Interrupted,
                 () = readiness::until_ready(&self.context, &self.task) => {}
             }
             self.context.announce(&self.task, EndpointState::Ready);
         }
-        tokio::select! {
-            _ = ended => {}
-            _ = self.wanted.changed() => {}
-        }
+        Readiness::Ready
     }
 
     async fn stop(&mut self) {

@@ -103,6 +103,8 @@ impl Demo<'_> {
         self.until("all nodes to answer", || Ok(self.ask(&all)?.iter().all(Result::is_ok)))?;
         self.stage
             .finding(true, &format!("every node answers on port {PORT}, {} after the command", took(began.elapsed())));
+        // One task suffices for that; what follows wants to know both by name.
+        self.until("the second task", || Ok(self.containers().len() == 2))?;
         Ok(())
     }
 
