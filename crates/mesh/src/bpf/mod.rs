@@ -1,8 +1,8 @@
 //! The data plane in the kernel.
 //!
 //! Division of labour: `pins` (what outlives the daemon), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
-//! backends, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in the kernel). This file puts them in the order in
-//! which nothing ever refers to what is not there yet, or not there any more.
+//! backends, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in
+//! the kernel). This file puts them in the order in which nothing ever refers to what is not there yet, or not there any more.
 
 mod check;
 mod layout;
