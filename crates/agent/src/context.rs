@@ -124,6 +124,7 @@ impl Context {
             mac: link.task_mac.0,
             state: EndpointState::Starting,
             host_ports: Vec::new(),
+            host_options: Vec::new(),
         })
     }
 

@@ -176,6 +176,7 @@ impl Inputs {
             underlay: own.underlay,
             overlay: own.overlay,
             addresses: underlay.addresses,
+            taken: BTreeSet::new(),
         };
         let devices = Devices {
             loopback: underlay.loopback,

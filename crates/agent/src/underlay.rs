@@ -1,7 +1,7 @@
 //! What the mesh needs to know of this node's devices, kept true while devices and addresses come and go.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ const REPAIR: Duration = Duration::from_secs(5);
 /// This node's devices and addresses as the mesh needs them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Underlay {
-    /// Every address that clients may ask by, without loopback ones.
-    pub(crate) addresses: BTreeSet<Ipv4Addr>,
+    /// Every address that clients may ask by, without loopback ones, and the device that has it.
+    pub(crate) addresses: BTreeMap<IpAddr, String>,
     /// Devices that clients may come through.
     pub(crate) uplinks: BTreeSet<u32>,
     /// Index of `lo`.
@@ -69,6 +69,7 @@ impl Driver {
     async fn look(&mut self) -> Result<Underlay, NetworkError> {
         let facts = self.network.facts().await?;
         let address = self.assignments.borrow_and_update().members.get(&self.own).map(|m| m.underlay);
+        let address = address.and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
         let mut underlay = describe(&facts);
         if let Some(address) = address {
             let overlay = Overlay { port: self.port, ..Overlay::over(facts.mtu_of(address)?) };
@@ -92,9 +93,10 @@ fn describe(facts: &Facts) -> Underlay {
     let uplinks =
         facts.links.iter().filter(|l| l.up && !l.loopback && !l.own && l.mac.is_some()).map(|l| l.index).collect();
     let own: BTreeSet<u32> = facts.links.iter().filter(|l| l.own).map(|l| l.index).collect();
+    let device = |index| facts.link_by_index(index).map(|l| l.name.clone()).unwrap_or_default();
     let foreign = facts.addresses.iter().filter(|a| !own.contains(&a.link) && !a.ip.is_loopback());
     Underlay {
-        addresses: foreign.map(|a| a.ip).collect(),
+        addresses: foreign.map(|a| (IpAddr::V4(a.ip), device(a.link))).collect(),
         uplinks,
         loopback: facts.links.iter().find(|l| l.loopback).map_or(1, |l| l.index),
         overlay: None,

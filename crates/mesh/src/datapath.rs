@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use skep_model::TaskId;
 
+use crate::flow::{Flow, Usage};
 use crate::table::{FrontendKey, Tables};
 
 /// A data plane that can be brought to a state, asked for its counters, and removed.
@@ -29,6 +30,22 @@ pub trait Datapath: Send {
     /// # Errors
     /// When the maps cannot be read.
     fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError>;
+
+    /// All flows that are remembered, in no order. The table changes while it is read.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        Ok(Vec::new())
+    }
+
+    /// How full the tables are.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
+        Ok(Vec::new())
+    }
 
     /// Detaches and removes everything, for a node that leaves its swarm.
     ///
@@ -61,12 +78,16 @@ impl Applied {
 /// Everything that is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counters {
-    /// Per frontend and backend, as seen by the node that the client asked. Only backends that are still known.
-    pub backends: BTreeMap<(FrontendKey, TaskId), Traffic>,
+    /// Per published port, as seen by the node that the client asked.
+    pub ports: BTreeMap<FrontendKey, Traffic>,
+    /// Per backend, as seen by the node that the client asked. Only backends that are still known.
+    pub backends: BTreeMap<TaskId, Traffic>,
     /// Per task of this node, whichever node was asked.
     pub tasks: BTreeMap<TaskId, Traffic>,
     /// Packets that were not passed on, by reason.
     pub drops: BTreeMap<DropReason, u64>,
+    /// Things that happened to flows.
+    pub events: BTreeMap<Event, u64>,
 }
 
 /// Flows, packets and bytes (of IP packets) since the backend became known.
@@ -84,14 +105,14 @@ pub struct Traffic {
     pub bytes_out: u64,
 }
 
-macro_rules! drop_reasons {
-    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
-        /// Why a packet was not passed on.
+macro_rules! counted {
+    ($(#[$about:meta])* $kind:ident: $($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[non_exhaustive]
-        pub enum DropReason { $($(#[$doc])* $name,)* }
+        pub enum $kind { $($(#[$doc])* $name,)* }
 
-        impl DropReason {
+        impl $kind {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
@@ -110,7 +131,9 @@ macro_rules! drop_reasons {
     };
 }
 
-drop_reasons! {
+counted! {
+    /// Why a packet was not passed on.
+    DropReason:
     /// Shorter than its headers say.
     Malformed = 0, "malformed";
     /// A service without a ready backend; answered with a reset or port-unreachable.
@@ -131,6 +154,23 @@ drop_reasons! {
     Fragment = 8, "fragment";
     /// The packet could not be rewritten (kernel helper failed).
     Rewrite = 9, "rewrite";
+}
+
+counted! {
+    /// What happened to a flow besides its packets.
+    Event:
+    /// A client's port was changed towards the task, because another flow has it there.
+    PortChanged = 0, "port_changed";
+    /// A flow was passed on by an owner whose task takes no new ones.
+    SecondChance = 1, "second_chance";
+    /// A SYN came again, and another backend was chosen.
+    ChosenAgain = 2, "chosen_again";
+    /// A connection that a task's kernel still remembered was ended there, so that a new one could have its ports.
+    TimeWaitEnded = 3, "time_wait_ended";
+    /// A packet was too big for the overlay, and its sender was told so.
+    TooBig = 4, "too_big";
+    /// A backend that does not answer was passed over.
+    Suspected = 5, "suspected";
 }
 
 /// What keeps the data plane from being as it should be.

@@ -1,9 +1,11 @@
 //! What the mesh of a node should be, in the words of the swarm: the input of [`compile`](crate::compile).
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 
-use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PublishedPort, ServiceEntry, TaskId};
+use skep_model::{
+    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishedPort, ServiceEntry, TaskId,
+};
 
 /// Everything that a node's data plane follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +30,13 @@ pub struct OwnNode {
     /// Its identity.
     pub id: NodeId,
     /// Where other nodes send overlay packets for it.
-    pub underlay: Ipv4Addr,
+    pub underlay: IpAddr,
     /// Its address on the ingress network: what tasks see instead of a loopback client.
     pub overlay: Ipv4Addr,
-    /// Every address that clients may ask it by, on any device, without loopback ones.
-    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Every address that clients may ask it by, without loopback ones, and the name of the device that has it.
+    pub addresses: BTreeMap<IpAddr, String>,
+    /// Ports that a process of the node listens on: it keeps them, and the mesh leaves them alone on this node.
+    pub taken: BTreeSet<(Protocol, u16)>,
 }
 
 /// Devices by their interface index in the node's network namespace.
@@ -74,4 +78,6 @@ pub struct LocalTask {
     pub state: EndpointState,
     /// Ports published in host mode.
     pub host_ports: Vec<PublishedPort>,
+    /// Options of those that have any.
+    pub host_options: Vec<PortOptions>,
 }

@@ -14,13 +14,15 @@ mod bpf;
 mod datapath;
 mod desired;
 mod fake;
+mod flow;
 pub mod maglev;
 mod table;
 
 pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
-pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Traffic};
+pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Event, Traffic};
 pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
 pub use fake::Fake;
+pub use flow::{Flow, FlowRole, FlowState, Usage};
 pub use table::{
     AddressOwner, Backend, BackendKey, BackendState, Frontend, FrontendKey, Hook, NodeFacts, Place, Tables, compile,
 };

@@ -1,7 +1,7 @@
 //! The compiler from the swarm's words to what the data plane looks up. Pure: the same [`Desired`] always gives the same [`Tables`].
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use skep_model::{EndpointState, NodeId, Protocol, PublishMode, PublishedPort, TaskId};
 
@@ -136,18 +136,18 @@ pub fn compile(desired: &Desired) -> Tables {
         .members
         .iter()
         .filter(|m| m.alive && m.node != desired.node.id)
-        .map(|m| (&m.node, m.underlay))
+        .filter_map(|m| Some((&m.node, v4(m.underlay)?)))
         .collect();
     let mut tables = Tables {
         node: NodeFacts {
-            underlay: desired.node.underlay,
+            underlay: v4(desired.node.underlay).unwrap_or(Ipv4Addr::UNSPECIFIED),
             overlay: desired.node.overlay,
             loopback: desired.devices.loopback,
             overlay_ifindex: desired.devices.overlay,
             overlay_mtu: desired.devices.overlay_mtu,
         },
         addresses: addresses(desired),
-        members: desired.members.iter().filter(|m| m.node != desired.node.id).map(|m| m.underlay).collect(),
+        members: desired.members.iter().filter(|m| m.node != desired.node.id).filter_map(|m| v4(m.underlay)).collect(),
         frontends: BTreeMap::new(),
         backends: BTreeMap::new(),
         hooks: hooks(desired),
@@ -161,9 +161,18 @@ pub fn compile(desired: &Desired) -> Tables {
 }
 
 fn addresses(desired: &Desired) -> BTreeMap<Ipv4Addr, AddressOwner> {
-    let members = desired.members.iter().flat_map(|m| [m.underlay, m.overlay]).map(|a| (a, AddressOwner::Member));
-    let own = desired.node.addresses.iter().copied().chain([desired.node.underlay, desired.node.overlay]);
-    members.chain(own.map(|a| (a, AddressOwner::Own))).collect()
+    let members = desired.members.iter().flat_map(|m| [v4(m.underlay), Some(m.overlay)]);
+    let own = desired.node.addresses.keys().map(|a| v4(*a));
+    let own = own.chain([v4(desired.node.underlay), Some(desired.node.overlay)]);
+    let members = members.flatten().map(|a| (a, AddressOwner::Member));
+    members.chain(own.flatten().map(|a| (a, AddressOwner::Own))).collect()
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
 }
 
 fn hooks(desired: &Desired) -> BTreeMap<u32, Hook> {

@@ -248,8 +248,9 @@ fn traffic_is_counted_per_backend_and_task() {
         lab.client.run(|| ask_tcp(lab.nodes[0].underlay, 8080)).unwrap();
     }
     let asked = lab.nodes[0].bpf().counters().unwrap();
-    let (key, traffic) = asked.backends.iter().find(|(key, _)| key.0.protocol == TCP).unwrap();
-    assert_eq!((key.0.port, &key.1, traffic.flows), (8080, &lab.tasks[0].id, 5));
+    let (key, _) = asked.ports.iter().find(|(key, _)| key.protocol == TCP).unwrap();
+    let traffic = asked.backends[&lab.tasks[0].id];
+    assert_eq!((key.port, traffic.flows), (8080, 5));
     assert!(traffic.packets_in >= 15 && traffic.packets_out >= 10 && traffic.bytes_out > 500, "{traffic:?}");
     let owner = lab.nodes[1].bpf().counters().unwrap();
     assert_eq!(owner.tasks[&lab.tasks[0].id].flows, 5);

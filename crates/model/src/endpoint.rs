@@ -1,11 +1,11 @@
 //! Discovery: what runs where right now, as nodes tell each other.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkId, NodeId, PublishedPort, ServiceId, TaskId, Version, VirtualIp};
+use crate::{NetworkId, NodeId, PortOptions, PublishedPort, ServiceId, TaskId, Version, VirtualIp};
 
 /// Whether an endpoint takes new flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ pub struct Member {
     /// For people.
     pub hostname: String,
     /// Where overlay packets for it go.
-    pub underlay: Ipv4Addr,
+    pub underlay: IpAddr,
     /// Its own address on the ingress network.
     pub overlay: Ipv4Addr,
     /// Whether it is believed to be alive: the endpoints of one that is not are hidden.
@@ -100,6 +100,9 @@ pub struct ServiceEntry {
     pub version: Version,
     /// The ports that every node answers on. Host-mode ports are known to the task's own node only.
     pub ports: Vec<PublishedPort>,
+    /// Options of those ports that have any.
+    #[serde(default)]
+    pub options: Vec<PortOptions>,
     /// Its addresses.
     pub virtual_ips: Vec<VirtualIp>,
 }

@@ -21,6 +21,7 @@ mod name;
 mod network;
 mod node;
 mod port;
+mod publish;
 mod service;
 mod task;
 
@@ -40,6 +41,7 @@ pub use node::{
     NodeStatus, Platform, Reachability, Role,
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
+pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};
 pub use service::{
     Endpoint, EndpointMode, EndpointSpec, FailureAction, Service, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
     UpdateState, UpdateStatus,

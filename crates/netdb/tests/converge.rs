@@ -33,7 +33,7 @@ fn member(node: usize, alive: bool) -> Member {
     Member {
         node: IDS[node].clone(),
         hostname: format!("node{node}"),
-        underlay: Ipv4Addr::new(192, 0, 2, 1),
+        underlay: Ipv4Addr::new(192, 0, 2, 1).into(),
         overlay: Ipv4Addr::new(10, 0, 1, 1),
         alive,
     }

@@ -1,7 +1,6 @@
 //! What a node should run and know, and what of it the node has been told.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use skep_model::{
     Member, Network, NetworkId, Node, NodeId, PublishMode, Service, ServiceEntry, ServiceId, Task, TaskId, TaskState,
@@ -84,21 +83,21 @@ fn entry(service: &Service) -> ServiceEntry {
         name: service.spec.name.to_string(),
         version: service.meta.version,
         ports: ports.copied().collect(),
+        options: Vec::new(),
         virtual_ips: service.endpoint.virtual_ips.clone(),
     }
 }
 
 /// The mesh does not care for the version alone.
 fn same_entry(a: &ServiceEntry, b: &ServiceEntry) -> bool {
-    (&a.name, &a.ports, &a.virtual_ips) == (&b.name, &b.ports, &b.virtual_ips)
+    (&a.name, &a.ports, &a.options, &a.virtual_ips) == (&b.name, &b.ports, &b.options, &b.virtual_ips)
 }
 
 fn member(node: &Node) -> Option<Member> {
-    let IpAddr::V4(underlay) = node.status.addr? else { return None };
     Some(Member {
         node: node.id.clone(),
         hostname: node.hostname().to_owned(),
-        underlay,
+        underlay: node.status.addr?,
         overlay: node.overlay_addr?,
         alive: is_up(node),
     })

@@ -24,7 +24,8 @@ pub(super) fn counters(maps: &Maps, owners: &Owners) -> Result<Counters, Datapat
             add(counters.tasks.entry(key.task.clone()).or_default(), &traffic);
         }
         if let Some(frontend) = key.frontend {
-            counters.backends.insert((frontend, key.task.clone()), traffic);
+            add(counters.ports.entry(frontend).or_default(), &traffic);
+            add(counters.backends.entry(key.task.clone()).or_default(), &traffic);
         }
     }
     for &reason in DropReason::ALL {

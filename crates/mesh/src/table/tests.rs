@@ -13,7 +13,7 @@ fn address(text: &str) -> Ipv4Addr {
 
 fn member(digit: char, n: u8) -> Member {
     let hostname = format!("n{n}");
-    Member { node: id(digit), hostname, underlay: [192, 0, 2, n].into(), overlay: [10, 0, 0, n].into(), alive: true }
+    Member { node: id(digit), hostname, underlay: IpAddr::from([192, 0, 2, n]), overlay: [10, 0, 0, n].into(), alive: true }
 }
 
 fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
@@ -23,7 +23,7 @@ fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
 
 fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
     let name = format!("s{digit}");
-    ServiceEntry { id: id(digit), name, version: Version::default(), ports: ports.to_vec(), virtual_ips: vec![] }
+    ServiceEntry { id: id(digit), name, version: Version::default(), ports: ports.to_vec(), options: vec![], virtual_ips: vec![] }
 }
 
 fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
@@ -41,6 +41,7 @@ fn local(task: char, n: u8) -> LocalTask {
         mac: [2; 6],
         state: EndpointState::Ready,
         host_ports: vec![],
+        host_options: vec![],
     }
 }
 
@@ -49,9 +50,10 @@ fn desired() -> Desired {
     Desired {
         node: OwnNode {
             id: id('a'),
-            underlay: address("192.0.2.1"),
+            underlay: address("192.0.2.1").into(),
             overlay: address("10.0.0.1"),
-            addresses: [address("198.51.100.1")].into(),
+            addresses: [(address("198.51.100.1").into(), "eth1".to_owned())].into(),
+            taken: [].into(),
         },
         devices: Devices { loopback: 1, overlay: 5, overlay_mtu: 1450, uplinks: [2].into() },
         members: vec![member('a', 1), member('b', 2)],

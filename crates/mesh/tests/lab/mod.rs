@@ -130,6 +130,7 @@ impl Lab {
             name: "web".into(),
             version: Version::default(),
             ports: ports.to_vec(),
+            options: vec![],
             virtual_ips: vec![],
         };
         self.services.push(entry);
@@ -184,7 +185,7 @@ impl Lab {
         let members = self.nodes.iter().map(|n| Member {
             node: n.id.clone(),
             hostname: n.ns.name().to_owned(),
-            underlay: n.underlay,
+            underlay: n.underlay.into(),
             overlay: n.overlay,
             alive: n.alive,
         });
@@ -206,13 +207,15 @@ impl Lab {
             mac: t.ns.mac("eth0"),
             state: t.state,
             host_ports: t.host_ports.clone(),
+            host_options: vec![],
         });
         Desired {
             node: OwnNode {
                 id: own.id.clone(),
-                underlay: own.underlay,
+                underlay: own.underlay.into(),
                 overlay: own.overlay,
-                addresses: BTreeSet::from([own.underlay, own.second]),
+                addresses: [own.underlay, own.second].map(|a| (a.into(), "eth0".to_owned())).into(),
+                taken: BTreeSet::new(),
             },
             devices: Devices {
                 loopback: index("lo"),

@@ -1,0 +1,62 @@
+//! Flows and fill levels of a data plane, for people to look at.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use skep_model::{Protocol, TaskId};
+
+use crate::table::Place;
+
+/// A flow that the data plane remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Who asked.
+    pub client: SocketAddr,
+    /// The node's address and published port that were asked.
+    pub asked: SocketAddr,
+    /// The task that has it; `None` when that is gone.
+    pub task: Option<TaskId>,
+    /// Where the task is.
+    pub place: Option<Place>,
+    /// What this node does for it.
+    pub role: FlowRole,
+    /// How far it has come.
+    pub state: FlowState,
+    /// Since its last packet, to about a second.
+    pub idle: Duration,
+}
+
+/// What a node does for a flow. One that the task's own node was asked for is listed once, as [`FlowRole::Asked`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlowRole {
+    /// The client asked this node.
+    Asked,
+    /// Another node was asked, and passes the flow on to a task of this one.
+    Served,
+}
+
+/// How far a flow has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlowState {
+    /// Not answered yet.
+    Opening,
+    /// Answered.
+    Open,
+    /// One side has ended it.
+    Closing,
+    /// Both have, or it was reset.
+    Closed,
+}
+
+/// How full a table of the data plane is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// The table's name.
+    pub table: &'static str,
+    /// Entries in it.
+    pub used: u64,
+    /// Entries that fit.
+    pub room: u64,
+}

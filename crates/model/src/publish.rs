@@ -1,0 +1,88 @@
+//! How a published port behaves, beyond what a port in a service's spec can say: the options that service labels set.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::Protocol;
+
+/// Which of a node's addresses a port answers on.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ListenOn {
+    /// Those within the network; a single address is a network of one.
+    Net(IpNet),
+    /// Those of the device with this name.
+    Interface(String),
+}
+
+/// How new flows are given to ready tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Balance {
+    /// Evenly over all of them, the same on every node.
+    #[default]
+    Maglev,
+    /// To tasks on the node that was asked, while it has ready ones.
+    LocalFirst,
+    /// Each datagram by itself, evenly (UDP only).
+    Datagram,
+}
+
+/// The options of a published port. The default is what a port without options does.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PublishOptions {
+    /// Addresses that it answers on; all of a node's when empty.
+    pub listen: Vec<ListenOn>,
+    /// Constraints on the nodes that answer (`node.labels.edge == true`); all nodes when empty.
+    pub nodes: Vec<String>,
+    /// Networks that clients may come from; any when empty. Others are treated as if the port were not published.
+    pub sources: Vec<IpNet>,
+    /// How new flows are given to tasks.
+    pub balance: Balance,
+    /// Whether all flows of a client address go to the same task, as long as that is ready.
+    pub client_affinity: bool,
+    /// How long a flow without a packet is remembered; `None` is the default of its protocol.
+    pub idle_timeout: Option<Duration>,
+    /// How long a task that is to stop may finish its flows; `None` is the default.
+    pub drain: Option<Duration>,
+}
+
+/// The options of one published port, as a node needs them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortOptions {
+    /// Which port:
+    pub protocol: Protocol,
+    /// the one that clients ask.
+    pub published: NonZeroU16,
+    /// What was asked for.
+    pub options: PublishOptions,
+    /// Whether the node that this is said to is one of those that answer ([`PublishOptions::nodes`]).
+    pub answers: bool,
+}
+
+/// The first 96 bits of every IPv6 address inside the mesh (RFC 4193). No packet outside a tunnel carries it, so it need not be unique
+/// among swarms.
+pub const MESH_PREFIX: [u16; 6] = [0xfd73, 0x6b65, 0x7000, 0, 0, 0];
+
+/// The IPv6 address that goes with an address of a task or of a node inside the mesh: [`MESH_PREFIX`] and the IPv4 address. Nobody has
+/// to give it out or tell it to others.
+#[must_use]
+pub fn mesh_ipv6(address: Ipv4Addr) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = MESH_PREFIX;
+    let [w, x, y, z] = address.octets();
+    Ipv6Addr::new(a, b, c, d, e, f, u16::from_be_bytes([w, x]), u16::from_be_bytes([y, z]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_mesh_has_two_families() {
+        assert_eq!(mesh_ipv6([10, 0, 1, 2].into()).to_string(), "fd73:6b65:7000::a00:102");
+    }
+}
