@@ -46,6 +46,12 @@ enum {
 	ADDRESS_DIRECT = 8,	/* clients of that node may be answered by this one */
 };
 
+/*
+ * Where nodes prove to each other that one may answer the other's clients: a datagram from the other's address to the other's address,
+ * which only an underlay that lets that pass delivers. The gossip's own port: nobody can publish it.
+ */
+#define PROBE_PORT 7946
+
 /* One bit per port; an entry each for TCP (0), UDP (1) and SCTP (2). */
 struct port_bits {
 	__u64 words[1024];
@@ -198,6 +204,29 @@ struct fragment_key {
 struct ports {
 	__be16 sport;
 	__be16 dport;
+};
+
+/* What is known of a fragmented packet. */
+struct fragmented {
+	struct ports ports;
+	__u8 known;		/* the first fragment was here */
+	__u8 held;		/* later ones that came before it */
+	__u16 pad;
+};
+
+/* Fragments of one packet that may wait for the first. */
+#define HELD_MOST 16
+/* The biggest frame that can wait. */
+#define HELD_BYTES 2048
+
+struct held_key {
+	struct fragment_key packet;
+	__u32 index;
+};
+
+struct frame {
+	__u32 size;
+	__u8 bytes[HELD_BYTES];
 };
 
 struct traffic {

@@ -119,9 +119,36 @@ struct {
 	__uint(type, MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 2048);
 	__type(key, struct fragment_key);
-	__type(value, struct ports);
+	__type(value, struct fragmented);
 	__uint(pinning, PIN_BY_NAME);
 } fragments SEC(".maps");
+
+/* Fragments that came before the first one of their packet. */
+struct {
+	__uint(type, MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 512);
+	__type(key, struct held_key);
+	__type(value, struct frame);
+	__uint(pinning, PIN_BY_NAME);
+} held SEC(".maps");
+
+/* Room for a frame while it is moved; nobody looks at it later. */
+struct {
+	__uint(type, MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct frame);
+	__uint(pinning, PIN_BY_NAME);
+} scratch SEC(".maps");
+
+/* Nodes whose clients this one can answer, and when that was proved, in ticks. */
+struct {
+	__uint(type, MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct addr);
+	__type(value, __u32);
+	__uint(pinning, PIN_BY_NAME);
+} proofs SEC(".maps");
 
 /* Traffic of tasks: two entries for each, by clients that asked this node and by clients of others. */
 struct {

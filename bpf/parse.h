@@ -24,6 +24,7 @@ enum parsed {
 	PARSED_ICMP,
 	PARSED_OTHER,		/* a protocol that is not ours */
 	PARSED_BAD,		/* lengths that contradict each other */
+	PARSED_HELD,		/* a fragment that now waits for the first */
 };
 
 /* Extension headers that a packet may have. */

@@ -7,6 +7,7 @@
  */
 #include "fragments.h"
 #include "icmp.h"
+#include "probe.h"
 
 /* Carries out what was decided. `flow` may be NULL for one that has just been opened; `served` is its key on the task's node. */
 static __always_inline int finish(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit,
@@ -36,6 +37,26 @@ static __always_inline int finish(struct __sk_buff *skb, const struct packet *pa
 	return flow ? follow_served(skb, packet, served, flow, ends) : VERDICT_DROP;
 }
 
+/* A client's fragment: with the ports of the first one, which it waits for if need be. Only those for this node itself are touched. */
+__verified_once int client_fragment(struct __sk_buff *skb, struct packet *packet, __u32 parsed)
+{
+	int waiting;
+
+	if (!packet || !(address_flags(&packet->key.daddr) & ADDRESS_OWN || is_loopback(&packet->key.daddr)))
+		return PARSED_OTHER;
+	if (parsed == PARSED_FRAGMENT) {
+		if (recall_fragment(packet, PATH_CLIENT))
+			return PARSED;
+		return hold_fragment(skb, packet, PATH_CLIENT) ? PARSED_HELD : PARSED_OTHER;
+	}
+	if (parsed != PARSED || packet->fragment != FRAGMENT_FIRST)
+		return parsed;
+	waiting = remember_fragment(packet, PATH_CLIENT);
+	if (waiting)
+		release_fragments(skb, packet, PATH_CLIENT, waiting);
+	return PARSED;
+}
+
 /* Clients, outside or on this node. */
 static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 {
@@ -48,14 +69,12 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 
 	if (unlikely(parsed == PARSED_ICMP))
 		return error_from_client(skb, &packet);
-	if (unlikely(packet.fragment)) {
-		if (parsed == PARSED_FRAGMENT && recall_fragment(&packet, PATH_CLIENT))
-			parsed = PARSED;
-	}
+	if (unlikely(packet.fragment))
+		parsed = client_fragment(skb, &packet, parsed);
+	if (unlikely(parsed == PARSED_HELD))
+		return VERDICT_DROP;
 	if (parsed != PARSED || !is_published(packet.key.proto, packet.key.dport))
 		return VERDICT_NEXT;
-	if (unlikely(packet.fragment == FRAGMENT_FIRST))
-		remember_fragment(&packet, PATH_CLIENT);
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (likely(flow && !is_tunneled(flow)))
 		known = judge(&packet, flow, backend_at(flow->slot));
@@ -69,6 +88,8 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 		visit.asked = loopback && is_loopback(&packet.key.daddr) ? ADDRESS_OWN : address_flags(&packet.key.daddr);
 		if (!(visit.asked & ADDRESS_OWN))
 			return VERDICT_NEXT;
+		if (unlikely(is_probe(&packet)) && !loopback)
+			return return_probe(skb, &packet);
 		decided = ask(&packet, &visit);
 		flow = NULL;
 	}
@@ -257,7 +278,7 @@ __verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet
 	backend = flow ? backend_at(flow->slot) : NULL;
 	/* Of a backend that was given up for another one, and of nodes that nobody asked, nothing is taken. */
 	if (unlikely(!flow || !backend || !same_addr(&backend->node, origin)))
-		return drop(DROP_UNKNOWN_FLOW);
+		return is_probe(packet) ? note_proof(packet, origin) : drop(DROP_UNKNOWN_FLOW);
 	return follow_reply(skb, packet, &client, flow, backend, looped);
 }
 

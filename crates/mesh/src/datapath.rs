@@ -1,7 +1,9 @@
 //! The data plane as the rest of the house sees it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use skep_model::TaskId;
 
@@ -45,6 +47,14 @@ pub trait Datapath: Send {
     /// When the maps cannot be read.
     fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
         Ok(Vec::new())
+    }
+
+    /// Members for whose clients a probe of this node has come back (see [`PROBE_PORT`](crate::PROBE_PORT)), and how long ago.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    fn proofs(&self) -> Result<BTreeMap<IpAddr, Duration>, DatapathError> {
+        Ok(BTreeMap::new())
     }
 
     /// Detaches and removes everything, for a node that leaves its swarm.

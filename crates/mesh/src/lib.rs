@@ -20,7 +20,7 @@ mod flow;
 pub mod maglev;
 mod table;
 
-pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
+pub use bpf::{Bpf, FORWARD_VNI, MapSizes, PROBE_PORT, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
 pub use choose::choose;
 pub use compile::compile;
 pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Event, Traffic};

@@ -164,6 +164,78 @@ fn datagrams_of_any_size_pass() {
     }
 }
 
+/// The later ones wait for the first.
+#[test]
+fn fragments_may_come_in_any_order() {
+    let lab = lab();
+    let node = &lab.nodes[0];
+    let ends = [(IpAddr::from(CLIENT), IpAddr::from(node.underlay)), (CLIENT6.into(), node.underlay6.into())];
+    for (n, order) in (0..).zip([[0, 1, 2], [2, 1, 0], [1, 0, 2], [1, 2, 0], [0, 2, 1], [2, 0, 1]]) {
+        for (from, to) in ends {
+            let socket = lab.client.run(|| UdpSocket::bind((from, 0))).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let port = socket.local_addr().unwrap().port();
+            let fragments = fragments(from, to, (port, 8080), 0x5000 + n);
+            lab.client.run(|| order.iter().for_each(|&i| send_raw(to, &fragments[i])));
+            let mut answer = vec![0; 4096];
+            let read = socket.recv(&mut answer).unwrap_or_else(|error| panic!("{to}, {order:?}: {error}"));
+            assert_eq!(read, 3000, "{to}, {order:?}");
+        }
+    }
+}
+
+/// A datagram of 3,000 bytes in three fragments.
+fn fragments(from: IpAddr, to: IpAddr, ports: (u16, u16), id: u16) -> [Vec<u8>; 3] {
+    let length = 3008_u16;
+    let mut datagram = [ports.0, ports.1, length, 0].map(u16::to_be_bytes).concat();
+    datagram.resize(length.into(), b'x');
+    let octets = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    let addresses = [octets(from), octets(to)].concat();
+    let sum = |bytes: &[u8]| bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
+    let total = sum(&addresses) + 17 + u32::from(length) + sum(&datagram);
+    let folded = (total & 0xffff) + (total >> 16);
+    let check = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    datagram[6..8].copy_from_slice(&check.to_be_bytes());
+    let mut offset = 0_u16;
+    let pieces: Vec<_> = datagram
+        .chunks(1200)
+        .map(|part| {
+            let more = u16::from(usize::from(offset) + part.len() < datagram.len());
+            let size = u16::try_from(part.len()).unwrap();
+            let mut packet = match to {
+                IpAddr::V4(_) => {
+                    let words =
+                        [0x4500, 20 + size, id, more << 13 | offset / 8, 0x4011, 0].map(u16::to_be_bytes).concat();
+                    [words, addresses.clone()].concat()
+                }
+                IpAddr::V6(_) => {
+                    let words = [0x6000, 0, 8 + size, 0x2c40].map(u16::to_be_bytes).concat();
+                    let extension = [0x1100, offset | more, 0, id].map(u16::to_be_bytes).concat();
+                    [words, addresses.clone(), extension].concat()
+                }
+            };
+            packet.extend(part);
+            offset += size;
+            packet
+        })
+        .collect();
+    pieces.try_into().unwrap()
+}
+
+/// Sends a packet whose IP header is in it.
+fn send_raw(to: IpAddr, packet: &[u8]) {
+    use nix::sys::socket::{MsgFlags, SockaddrStorage, sendto};
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointer is passed, and what is returned is owned by nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(libc::socket(family, libc::SOCK_RAW, libc::IPPROTO_RAW)) };
+    let address = SockaddrStorage::from(std::net::SocketAddr::new(to, 0));
+    sendto(socket.as_raw_fd(), packet, &address, MsgFlags::empty()).unwrap();
+}
+
 /// A socket whose datagrams do not say "do not fragment"; for IPv6, where only the sender cuts up, it does so at the smallest size.
 fn may_be_cut(to: IpAddr) -> UdpSocket {
     use std::os::fd::AsRawFd;

@@ -21,6 +21,7 @@ mod fake;
 mod listeners;
 mod namespace;
 mod node;
+mod probe;
 mod sysctl;
 mod wiring;
 
@@ -35,4 +36,5 @@ pub use node::{
     Attachment, GATEWAY, HOST_MAC, HostLink, MacAddr, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink, TASK_LINK_PREFIX,
     TaskLink, host_link_name, task_mac,
 };
+pub use probe::send_in_anothers_name;
 pub use wiring::Wiring;

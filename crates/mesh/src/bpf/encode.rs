@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use skep_model::{Protocol, PublishMode, TaskId};
 
+use super::PROBE_PORT;
 use super::layout::{
     ADDRESS_DIRECT, ADDRESS_MEMBER, ADDRESS_OWN, ADDRESS_TRUSTED, Addr, FRONTEND_AFFINITY, FRONTEND_HOST,
     FRONTEND_SILENT, Frontend, FrontendKey, IDLE_AT_ONCE, LAYOUT, LocalKey, NODE_REPLY_DIRECT, Network, Node, PortBits,
@@ -30,7 +31,8 @@ pub(super) fn node(facts: &NodeFacts) -> Node {
     }
 }
 
-/// For TCP, UDP and SCTP, in this order. Ports that a process of the node has are left to it.
+/// For TCP, UDP and SCTP, in this order. Ports that a process of the node has are left to it; the one that probes come to is looked at
+/// where nodes may answer for each other.
 pub(super) fn ports(tables: &Tables) -> [PortBits; 3] {
     let mut ports = [PortBits([0; 1024]); 3];
     let here = tables.frontends.iter().filter(|(_, frontend)| frontend.answering != Answering::Taken);
@@ -41,6 +43,9 @@ pub(super) fn ports(tables: &Tables) -> [PortBits; 3] {
             Protocol::Sctp => 2,
         };
         ports[index].0[usize::from(key.port >> 6)] |= 1 << (key.port & 63);
+    }
+    if tables.node.reply_direct {
+        ports[1].0[usize::from(PROBE_PORT >> 6)] |= 1 << (PROBE_PORT & 63);
     }
     ports
 }

@@ -26,6 +26,7 @@ pub(super) struct Maps {
     pub(super) flows: HashMap<MapData, FlowKey, Flow>,
     /// Entries that fit into it.
     pub(super) flows_room: u32,
+    pub(super) proofs: HashMap<MapData, Addr, u32>,
     pub(super) counters: PerCpuArray<MapData, Traffic>,
     pub(super) port_counters: PerCpuArray<MapData, Traffic>,
     pub(super) drops: PerCpuArray<MapData, u64>,
@@ -54,6 +55,7 @@ impl Maps {
             backends: take(ebpf, "backends")?,
             locals: take(ebpf, "locals")?,
             flows: take(ebpf, "flows")?,
+            proofs: take(ebpf, "proofs")?,
             counters: take(ebpf, "counters")?,
             port_counters: take(ebpf, "port_counters")?,
             drops: take(ebpf, "drops")?,

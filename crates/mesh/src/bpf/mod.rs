@@ -14,8 +14,11 @@ mod read;
 mod slots;
 pub mod traces;
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
@@ -39,6 +42,10 @@ pub const FORWARD_VNI: u32 = 0x73_6b01;
 pub const REPLY_VNI: u32 = 0x73_6b02;
 /// Network identifier of packets that an owner passed on because its own task takes no new flows; never passed on again.
 pub const SECOND_CHANCE_VNI: u32 = 0x73_6b03;
+
+/// Where probes go that prove a node able to answer another's clients (`bpf/probe.h`): UDP from the other node's underlay address to the
+/// same address, from and to this port, with the prober's own underlay address as payload (16 bytes, IPv4 ones mapped).
+pub const PROBE_PORT: u16 = 7946;
 
 /// The programs, built from `bpf/` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("skep.bpf.o");
@@ -214,6 +221,10 @@ impl Datapath for Bpf {
 
     fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
         read::usage(&self.maps)
+    }
+
+    fn proofs(&self) -> Result<BTreeMap<IpAddr, Duration>, DatapathError> {
+        read::proofs(&self.maps)
     }
 
     fn close_and_remove(mut self: Box<Self>) -> Result<(), DatapathError> {

@@ -12,7 +12,7 @@ use super::layout::{self, LAYOUT};
 use crate::datapath::DatapathError;
 
 /// Every map by its name in the object.
-pub(super) const MAPS: [&str; 16] = [
+pub(super) const MAPS: [&str; 19] = [
     "node",
     "ports",
     "addresses",
@@ -25,6 +25,9 @@ pub(super) const MAPS: [&str; 16] = [
     "locals",
     "flows",
     "fragments",
+    "held",
+    "scratch",
+    "proofs",
     "counters",
     "port_counters",
     "drops",

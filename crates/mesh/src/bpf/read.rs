@@ -140,7 +140,7 @@ pub(super) fn flows(maps: &Maps, owners: &Owners) -> Result<Vec<Flow>, DatapathE
             place: owner.map(|(_, place)| *place),
             role,
             state: state(&flow),
-            idle: Duration::from_nanos(u64::from(now.wrapping_sub(flow.seen)) << 20),
+            idle: since(flow.seen, now),
         })
     };
     Ok(maps.flows.iter().flatten().filter_map(describe).collect())
@@ -170,6 +170,17 @@ pub(super) fn usage(maps: &Maps) -> Result<Vec<Usage>, DatapathError> {
         used("frontends", maps.frontends.keys().count(), maps.port_counters.len()),
         used("backends", backends, maps.backends.len()),
     ])
+}
+
+/// Members for whose clients a probe has come back, and how long ago.
+pub(super) fn proofs(maps: &Maps) -> Result<BTreeMap<IpAddr, Duration>, DatapathError> {
+    let now = ticks();
+    let age = |(member, then): (layout::Addr, u32)| (IpAddr::from(member), since(then, now));
+    maps.proofs.iter().map(|entry| entry.map(age)).collect::<Result<_, _>>().map_err(in_map("proofs"))
+}
+
+fn since(then: u32, now: u32) -> Duration {
+    Duration::from_nanos(u64::from(now.wrapping_sub(then)) << 20)
 }
 
 /// The kernel's clock as the programs read it.
