@@ -133,7 +133,7 @@ __verified_once int parse_whole(struct __sk_buff *skb, struct packet *packet, __
 
 	if (!packet)
 		return PARSED_BAD;
-	parsed = parse(skb, packet);
+	parsed = parse(skb, packet, sizeof(struct ethhdr));
 	if (unlikely(parsed == PARSED_FRAGMENT) && recall_fragment(packet, path))
 		return PARSED;
 	if (unlikely(packet->fragment == FRAGMENT_FIRST) && parsed == PARSED)

@@ -189,6 +189,18 @@ __verified_once int error_into_tunnel(struct __sk_buff *skb, const struct packet
 	return to_node(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
 }
 
+/* Whether an error is about an answer of ours to a client of this node. */
+__verified_once int is_about_answer(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct quoted quoted = {};
+	struct flow_key key;
+
+	if (!packet || !read_error(skb, packet, &quoted))
+		return 0;
+	turned(&key, &quoted.key, KIND_ASKED);
+	return bpf_map_lookup_elem(&flows, &key) != NULL;
+}
+
 /* Errors on the client's side of a node that was asked. */
 __verified_once int error_from_client(struct __sk_buff *skb, const struct packet *packet)
 {

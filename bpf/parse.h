@@ -150,14 +150,14 @@ static __always_inline enum parsed parse_transport(struct __sk_buff *skb, struct
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_v4(struct __sk_buff *skb, struct packet *packet)
+static __always_inline enum parsed parse_v4(struct __sk_buff *skb, struct packet *packet, __u32 l2)
 {
 	struct iphdr *ip;
 	__u32 header, total;
 
-	if (!readable(skb, sizeof(struct ethhdr) + sizeof(*ip)))
+	if (!readable(skb, l2 + sizeof(*ip)))
 		return PARSED_BAD;
-	ip = (void *)(long)skb->data + sizeof(struct ethhdr);
+	ip = (void *)(long)skb->data + l2;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return PARSED_BAD;
 	header = (ip->version_ihl & 0x0f) * 4;
@@ -168,27 +168,27 @@ static __always_inline enum parsed parse_v4(struct __sk_buff *skb, struct packet
 	packet->version = 4;
 	packet->id = ip->id;
 	packet->whole = !!(ip->fragment & bpf_htons(FRAGMENT_NEVER));
-	packet->l4 = sizeof(struct ethhdr) + header;
+	packet->l4 = l2 + header;
 	packet->length = total - header;
 	if (ip->fragment & bpf_htons(FRAGMENT_OFFSET))
 		packet->fragment = FRAGMENT_LATER;
 	else if (ip->fragment & bpf_htons(FRAGMENT_MORE))
 		packet->fragment = FRAGMENT_FIRST;
-	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || total < header || total + sizeof(struct ethhdr) > skb->len)
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || total < header || total + l2 > skb->len)
 		return PARSED_BAD;
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet)
+static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet *packet, __u32 l2)
 {
-	__u32 l4 = sizeof(struct ethhdr) + sizeof(struct ipv6hdr);
+	__u32 l4 = l2 + sizeof(struct ipv6hdr);
 	struct ipv6hdr *ip;
 	__u32 payload;
 	__u8 next;
 
 	if (!readable(skb, l4))
 		return PARSED_BAD;
-	ip = (void *)(long)skb->data + sizeof(struct ethhdr);
+	ip = (void *)(long)skb->data + l2;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return PARSED_BAD;
 	__builtin_memcpy(&packet->key.saddr, ip->saddr, sizeof(struct addr));
@@ -230,8 +230,8 @@ static __always_inline enum parsed parse_v6(struct __sk_buff *skb, struct packet
 	return PARSED;
 }
 
-/* `packet` must be zeroed. */
-static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet)
+/* `packet` must be zeroed; `l2` is the size of the frame's header. */
+static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet, __u32 l2)
 {
 	enum parsed parsed = PARSED_OTHER;
 	__u8 proto;
@@ -239,9 +239,9 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p
 	if (skb->vlan_present)
 		return PARSED_OTHER;
 	if (likely(skb->protocol == bpf_htons(ETHERTYPE_IPV4)))
-		parsed = parse_v4(skb, packet);
+		parsed = parse_v4(skb, packet, l2);
 	else if (skb->protocol == bpf_htons(ETHERTYPE_IPV6))
-		parsed = parse_v6(skb, packet);
+		parsed = parse_v6(skb, packet, l2);
 	if (parsed != PARSED)
 		return parsed;
 	proto = packet->key.proto;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * The data plane of the routing mesh: four programs, one per kind of place where packets come from. Each asks the same three
+ * The data plane of the routing mesh: five programs, one per kind of place where packets come from. Each asks the same three
  * questions: do I know this flow, may it be opened, and if neither, is it any business of ours?
  *
  * Packets that are not ours go on to whatever comes next, unchanged.
@@ -37,8 +37,23 @@ static __always_inline int finish(struct __sk_buff *skb, const struct packet *pa
 	return flow ? follow_served(skb, packet, served, flow, ends) : VERDICT_DROP;
 }
 
-/* A client's fragment: with the ports of the first one, which it waits for if need be. Only those for this node itself are touched. */
-__verified_once int client_fragment(struct __sk_buff *skb, struct packet *packet, __u32 parsed)
+/* Gives a packet of a device without frames the header of one: all that follows works on frames. */
+__verified_once int frame_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	__be16 proto;
+
+	if (!packet || bpf_skb_change_head(skb, sizeof(struct ethhdr), 0))
+		return false;
+	packet->l4 += sizeof(struct ethhdr);
+	proto = skb->protocol;
+	return bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, proto), &proto, sizeof(proto), 0) == 0;
+}
+
+/*
+ * A client's fragment: with the ports of the first one, which it waits for if need be (but on devices without frames). Only those for this
+ * node itself are touched.
+ */
+__verified_once int client_fragment(struct __sk_buff *skb, struct packet *packet, __u32 parsed, __u32 framed)
 {
 	int waiting;
 
@@ -47,7 +62,7 @@ __verified_once int client_fragment(struct __sk_buff *skb, struct packet *packet
 	if (parsed == PARSED_FRAGMENT) {
 		if (recall_fragment(packet, PATH_CLIENT))
 			return PARSED;
-		return hold_fragment(skb, packet, PATH_CLIENT) ? PARSED_HELD : PARSED_OTHER;
+		return framed && hold_fragment(skb, packet, PATH_CLIENT) ? PARSED_HELD : PARSED_OTHER;
 	}
 	if (parsed != PARSED || packet->fragment != FRAGMENT_FIRST)
 		return parsed;
@@ -58,19 +73,22 @@ __verified_once int client_fragment(struct __sk_buff *skb, struct packet *packet
 }
 
 /* Clients, outside or on this node. */
-static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
+static __always_inline int from_client(struct __sk_buff *skb, bool loopback, __u32 l2)
 {
 	struct packet packet = {};
 	struct visit visit = { .path = PATH_CLIENT };
 	struct flow *flow;
 	enum known known = KNOWN_REOPEN;
 	int decided = DECIDED_ASKED;
-	enum parsed parsed = parse(skb, &packet);
+	enum parsed parsed = parse(skb, &packet, l2);
 
-	if (unlikely(parsed == PARSED_ICMP))
+	if (unlikely(parsed == PARSED_ICMP)) {
+		if (!l2 && !(is_about_answer(skb, &packet) && frame_packet(skb, &packet)))
+			return VERDICT_NEXT;
 		return error_from_client(skb, &packet);
+	}
 	if (unlikely(packet.fragment))
-		parsed = client_fragment(skb, &packet, parsed);
+		parsed = client_fragment(skb, &packet, parsed, l2);
 	if (unlikely(parsed == PARSED_HELD))
 		return VERDICT_DROP;
 	if (parsed != PARSED || !is_published(packet.key.proto, packet.key.dport))
@@ -88,24 +106,33 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 		visit.asked = loopback && is_loopback(&packet.key.daddr) ? ADDRESS_OWN : address_flags(&packet.key.daddr);
 		if (!(visit.asked & ADDRESS_OWN))
 			return VERDICT_NEXT;
-		if (unlikely(is_probe(&packet)) && !loopback)
+		if (unlikely(is_probe(&packet)) && !loopback && l2)
 			return return_probe(skb, &packet);
 		decided = ask(&packet, &visit);
 		flow = NULL;
 	}
+	if (decided == VERDICT_NEXT || (!l2 && !frame_packet(skb, &packet)))
+		return decided == VERDICT_NEXT ? VERDICT_NEXT : VERDICT_DROP;
 	return finish(skb, &packet, &visit, NULL, flow, decided);
 }
 
 SEC("classifier")
 int from_uplink(struct __sk_buff *skb)
 {
-	return from_client(skb, false);
+	return from_client(skb, false, sizeof(struct ethhdr));
+}
+
+/* As uplinks, but of devices that carry packets without frames: WireGuard, tun, PPP. */
+SEC("classifier")
+int from_tunnel(struct __sk_buff *skb)
+{
+	return from_client(skb, false, 0);
 }
 
 SEC("classifier")
 int from_loopback(struct __sk_buff *skb)
 {
-	return from_client(skb, true);
+	return from_client(skb, true, sizeof(struct ethhdr));
 }
 
 /* RFC 3927, RFC 4291: never leaves the cable. */

@@ -186,6 +186,7 @@ impl Inputs {
             underlay: underlay.device,
             overlay_mtu: underlay.overlay_mtu,
             uplinks: underlay.uplinks,
+            tunnels: underlay.tunnels,
         };
         let located = |(key, located): (&_, &skep_netdb::Located)| LocatedEndpoint {
             key: Clone::clone(key),

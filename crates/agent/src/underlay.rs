@@ -21,8 +21,10 @@ const REPAIR: Duration = Duration::from_secs(5);
 pub(crate) struct Underlay {
     /// Every address that clients may ask by, without loopback ones, and the device that has it.
     pub(crate) addresses: BTreeMap<IpAddr, String>,
-    /// Devices that clients may come through.
+    /// Ethernet devices that clients may come through.
     pub(crate) uplinks: BTreeSet<u32>,
+    /// Devices without Ethernet frames (WireGuard, tun, PPP) that clients may come through.
+    pub(crate) tunnels: BTreeSet<u32>,
     /// The device that has the address by which other nodes reach this one.
     pub(crate) device: Option<u32>,
     /// Index of `lo`.
@@ -92,15 +94,17 @@ async fn next(changes: &mut Option<Changes>) -> Result<(), NetworkError> {
 }
 
 fn describe(facts: &Facts) -> Underlay {
-    // Devices without hardware addresses (tunnels) carry no Ethernet frames, which is what the programs read.
-    let uplinks =
-        facts.links.iter().filter(|l| l.up && !l.loopback && !l.own && l.mac.is_some()).map(|l| l.index).collect();
+    let outside = || facts.links.iter().filter(|l| l.up && !l.loopback && !l.own);
+    let uplinks = outside().filter(|l| l.mac.is_some()).map(|l| l.index).collect();
+    // Devices without hardware addresses carry no Ethernet frames, which is what the other program reads.
+    let tunnels = outside().filter(|l| l.mac.is_none()).map(|l| l.index).collect();
     let own: BTreeSet<u32> = facts.links.iter().filter(|l| l.own).map(|l| l.index).collect();
     let device = |index| facts.link_by_index(index).map(|l| l.name.clone()).unwrap_or_default();
     let foreign = facts.addresses.iter().filter(|a| !own.contains(&a.link) && !a.ip.is_loopback());
     Underlay {
         addresses: foreign.map(|a| (IpAddr::V4(a.ip), device(a.link))).collect(),
         uplinks,
+        tunnels,
         loopback: facts.links.iter().find(|l| l.loopback).map_or(1, |l| l.index),
         device: None,
         overlay: None,

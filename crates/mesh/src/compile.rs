@@ -62,9 +62,10 @@ fn addresses(desired: &Desired) -> BTreeMap<IpAddr, AddressOwner> {
 fn hooks(desired: &Desired) -> BTreeMap<u32, Hook> {
     let devices = &desired.devices;
     let uplinks = devices.uplinks.iter().map(|&i| (i, Hook::Uplink));
+    let tunnels = devices.tunnels.iter().map(|&i| (i, Hook::Tunnel));
     let tasks = desired.local_tasks.iter().map(|t| (t.host_ifindex, Hook::Task));
     let fixed = [(devices.loopback, Hook::Loopback), (devices.overlay, Hook::Overlay)];
-    uplinks.chain(tasks).chain(fixed).collect()
+    uplinks.chain(tunnels).chain(tasks).chain(fixed).collect()
 }
 
 fn here(task: &LocalTask) -> Backend {

@@ -55,8 +55,10 @@ pub struct Devices {
     pub overlay_mtu: u16,
     /// The device that has the node's underlay address.
     pub underlay: Option<u32>,
-    /// Every device that clients may come through.
+    /// Every Ethernet device that clients may come through.
     pub uplinks: BTreeSet<u32>,
+    /// Every other one: WireGuard, tun, PPP.
+    pub tunnels: BTreeSet<u32>,
 }
 
 /// An endpoint and the node that runs it.

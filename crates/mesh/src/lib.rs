@@ -4,7 +4,7 @@
 //! * [`Desired`] says in the swarm's words what a node's mesh should be; [`compile`] turns it into [`Tables`], the things that are
 //!   looked up per flow. Both are plain data. [`maglev`] is the part of it that chooses backends, the same on every node.
 //! * [`Datapath`] is something that can be brought to the state that [`Tables`] describe. [`Fake`] does so in memory.
-//! * [`Bpf`] does so in the kernel: four eBPF programs (in the repository's `bpf/`), their maps, pinned so that traffic goes on
+//! * [`Bpf`] does so in the kernel: five eBPF programs (in the repository's `bpf/`), their maps, pinned so that traffic goes on
 //!   while no daemon runs, and their attachments to devices.
 //!
 //! The crate makes no devices, addresses or routes, and knows interfaces only by the indexes that it is given. It keeps no state

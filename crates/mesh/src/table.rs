@@ -129,6 +129,8 @@ pub enum AddressOwner {
 pub enum Hook {
     /// Clients from outside.
     Uplink,
+    /// Clients from outside, through a device that carries packets without Ethernet frames.
+    Tunnel,
     /// Clients on the node itself.
     Loopback,
     /// Tasks.

@@ -208,7 +208,8 @@ fn fresh_connections_to_all_nodes_in_turn_are_never_stalled() {
     let ends = Instant::now() + Duration::from_secs(5);
     let asked: usize = std::thread::scope(|scope| {
         let lab = &lab;
-        let asking = (0..6).map(|n| scope.spawn(move || lab.client.run(|| ask_in_turn(lab, n, ends)))).collect::<Vec<_>>();
+        let asking =
+            (0..6).map(|n| scope.spawn(move || lab.client.run(|| ask_in_turn(lab, n, ends)))).collect::<Vec<_>>();
         asking.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     let ended: u64 = lab.nodes.iter().map(|n| n.bpf().counters().unwrap().events[&Event::TimeWaitEnded]).sum();

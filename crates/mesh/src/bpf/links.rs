@@ -29,8 +29,9 @@ pub(super) enum Attachment {
 const PRIORITY: u16 = 0x736b;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-pub(super) const PROGRAMS: [(Hook, &str); 4] = [
+pub(super) const PROGRAMS: [(Hook, &str); 5] = [
     (Hook::Uplink, "from_uplink"),
+    (Hook::Tunnel, "from_tunnel"),
     (Hook::Loopback, "from_loopback"),
     (Hook::Task, "from_task"),
     (Hook::Overlay, "from_overlay"),
@@ -39,6 +40,7 @@ pub(super) const PROGRAMS: [(Hook, &str); 4] = [
 fn program_name(hook: Hook) -> &'static str {
     match hook {
         Hook::Uplink => "from_uplink",
+        Hook::Tunnel => "from_tunnel",
         Hook::Loopback => "from_loopback",
         Hook::Task => "from_task",
         Hook::Overlay => "from_overlay",

@@ -78,7 +78,7 @@ impl MapSizes {
     }
 }
 
-/// The data plane in the kernel: four programs, their maps, their attachments; all pinned.
+/// The data plane in the kernel: five programs, their maps, their attachments; all pinned.
 pub struct Bpf {
     ebpf: Ebpf,
     maps: Maps,

@@ -70,7 +70,14 @@ fn desired() -> Desired {
             reply_direct: false,
             direct: [].into(),
         },
-        devices: Devices { loopback: 1, overlay: 5, overlay_mtu: 1450, underlay: Some(2), uplinks: [2].into() },
+        devices: Devices {
+            loopback: 1,
+            overlay: 5,
+            overlay_mtu: 1450,
+            underlay: Some(2),
+            uplinks: [2].into(),
+            tunnels: [3].into(),
+        },
         members: vec![member('a', 1), member('b', 2)],
         services: vec![service('s', &[port(8080, 80, PublishMode::Ingress)])],
         endpoints: vec![endpoint('1', 's', 'a', 1), endpoint('2', 's', 'b', 2)],
@@ -201,6 +208,6 @@ fn weight_zero_takes_no_new_flows() {
 #[test]
 fn every_device_gets_its_program() {
     let hooks = compile(&desired()).hooks;
-    let want = [(1, Hook::Loopback), (2, Hook::Uplink), (5, Hook::Overlay), (101, Hook::Task)];
+    let want = [(1, Hook::Loopback), (2, Hook::Uplink), (3, Hook::Tunnel), (5, Hook::Overlay), (101, Hook::Task)];
     assert_eq!(hooks, want.into());
 }

@@ -7,7 +7,7 @@
 mod netns;
 mod talk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
@@ -47,6 +47,8 @@ pub struct Node {
     /// Whether other nodes send overlay packets to the IPv6 address.
     pub tunnel6: bool,
     pub reply_direct: bool,
+    /// Devices that a test has given it besides, with their addresses.
+    pub more_devices: BTreeMap<String, Vec<IpAddr>>,
     sizes: MapSizes,
 }
 
@@ -260,7 +262,7 @@ impl Lab {
                 id: own.id.clone(),
                 underlay: own.tunnel(),
                 overlay: own.overlay,
-                addresses: own.addresses().map(|a| (a, "eth0".to_owned())).into(),
+                addresses: own.all_addresses(),
                 reply_direct: own.reply_direct,
                 direct: self.nodes.iter().map(Node::tunnel).collect(),
                 taken: BTreeSet::new(),
@@ -270,7 +272,14 @@ impl Lab {
                 overlay: index("skep-vx"),
                 underlay: Some(index("eth0")),
                 overlay_mtu: OVERLAY_MTU,
-                uplinks: BTreeSet::from([index("eth0")]),
+                uplinks: own
+                    .more_devices
+                    .keys()
+                    .filter(|d| own.carries_frames(d))
+                    .map(|d| index(d))
+                    .chain([index("eth0")])
+                    .collect(),
+                tunnels: own.more_devices.keys().filter(|d| !own.carries_frames(d)).map(|d| index(d)).collect(),
             },
             members: members.collect(),
             services: self.services.clone(),
@@ -297,9 +306,21 @@ impl Node {
         ns.sysctl("net/ipv4/conf/lo/route_localnet", "1");
         ns.sysctl("net/ipv4/conf/lo/accept_local", "1");
         let id = NodeId::random();
-        let (bpf, alive, tunnel6, reply_direct) = (None, true, false, false);
-        let mut node =
-            Self { id, ns, bpf, pins, alive, underlay, second, overlay, underlay6, tunnel6, reply_direct, sizes };
+        let mut node = Self {
+            id,
+            ns,
+            bpf: None,
+            pins,
+            alive: true,
+            underlay,
+            second,
+            overlay,
+            underlay6,
+            tunnel6: false,
+            reply_direct: false,
+            more_devices: BTreeMap::new(),
+            sizes,
+        };
         node.start(attach);
         node
     }
@@ -307,6 +328,16 @@ impl Node {
     /// Where other nodes send overlay packets for it.
     fn tunnel(&self) -> IpAddr {
         if self.tunnel6 { self.underlay6.into() } else { self.underlay.into() }
+    }
+
+    fn all_addresses(&self) -> BTreeMap<IpAddr, String> {
+        let first = self.addresses().map(|a| (a, "eth0".to_owned()));
+        let more = self.more_devices.iter().flat_map(|(device, list)| list.iter().map(|a| (*a, device.clone())));
+        first.into_iter().chain(more).collect()
+    }
+
+    fn carries_frames(&self, device: &str) -> bool {
+        self.ns.ip(&format!("link show {device}")).contains("link/ether")
     }
 
     /// By which clients may ask it.
