@@ -27,7 +27,8 @@ pub(crate) fn set_if_present(name: &str, value: &str) -> Result<(), NetworkError
     }
 }
 
-/// Clients on the node itself: packets with loopback addresses may leave `lo`, and the node's own may come in there.
+/// Clients on the node itself: packets with loopback addresses may leave `lo`, and the node's own may come in there. IPv6 takes both on
+/// `lo` by itself.
 pub(crate) fn prepare_node() -> Result<(), NetworkError> {
     set("net/ipv4/conf/lo/route_localnet", "1")?;
     set("net/ipv4/conf/lo/accept_local", "1")
