@@ -94,6 +94,7 @@ http {
 
     server {
         listen 80 default_server;
+        listen [::]:80 default_server;
         root /usr/share/nginx/html;
         add_header X-Served-By $hostname always;
         location = /client {

@@ -124,7 +124,7 @@ fn web(name: &str, port: u16, replicas: u16) -> Result<ServiceSpec> {
 
 /// Asks all nodes from the client outside until all or none of them answer on the port.
 fn until(swarm: &Swarm, port: u16, served: Served) -> Result<()> {
-    let nodes: Vec<SocketAddr> = (1..=NODES).map(|n| SocketAddr::new(swarm.lab.address(n).into(), port)).collect();
+    let nodes: Vec<SocketAddr> = (1..=NODES).map(|n| SocketAddr::new(swarm.lab.address(n), port)).collect();
     let done = || {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {

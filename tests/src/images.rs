@@ -1,11 +1,19 @@
 //! The images of the stories, made on the spot.
 
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::process::Command;
 
 use skep_model::Protocol;
 use skep_runtime::images::ImageBuilder;
+
+/// Where the image is kept that is made by this recipe: another recipe makes another.
+fn kept(name: &str, recipe: &str) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    recipe.hash(&mut hasher);
+    cache().join(format!("{name}-{:x}.tar", hasher.finish()))
+}
 
 fn cache() -> PathBuf {
     let dir = std::env::temp_dir().join("skep-e2e-images");
@@ -19,7 +27,7 @@ fn cache() -> PathBuf {
 /// When it cannot be made.
 #[must_use]
 pub fn nginx() -> PathBuf {
-    let path = cache().join("nginx.tar");
+    let path = kept("nginx", include_str!("../make-nginx-image.sh"));
     if !path.exists() {
         let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("make-nginx-image.sh");
         // Stories of other processes may look at the same time: made aside, then named.
@@ -31,15 +39,16 @@ pub fn nginx() -> PathBuf {
     path
 }
 
-/// A server for UDP and TCP on port 53: a datagram comes back as it was sent, a connection is told `tcp`. In Perl, which every Debian
-/// has, by system calls alone.
+/// A server for UDP and TCP on port 53: a datagram comes back as it was sent, a connection is told `tcp`. UDP by IPv4 and IPv6, TCP by IPv4
+/// alone. In Perl, which every Debian has, by system calls alone.
 const ECHO: &str = r#"
 my $any = pack("Sna4x8", 2, 53, "\0\0\0\0");
+my $any6 = pack("SnNa16N", 10, 53, 0, "\0" x 16, 0);
 if (fork() == 0) {
     socket(L, 2, 1, 6) and setsockopt(L, 1, 2, pack("l", 1)) and bind(L, $any) and listen(L, 16) or die "tcp: $!";
     while (accept(C, L)) { syswrite(C, "tcp\n"); close(C); }
 }
-socket(U, 2, 2, 17) and bind(U, $any) or die "udp: $!";
+socket(U, 10, 2, 17) and bind(U, $any6) or die "udp: $!";
 while (my $from = recv(U, my $datagram, 65535, 0)) { send(U, $datagram, 0, $from); }
 "#;
 
@@ -49,7 +58,7 @@ while (my $from = recv(U, my $datagram, 65535, 0)) { send(U, $datagram, 0, $from
 /// When it cannot be made.
 #[must_use]
 pub fn udp_echo() -> PathBuf {
-    let path = cache().join("echo.tar");
+    let path = kept("echo", ECHO);
     if !path.exists() {
         let read = |file: &str| fs::read(file).unwrap_or_else(|e| panic!("{file}: {e}"));
         let mut image = ImageBuilder::new("echo")

@@ -9,12 +9,13 @@
 mod images;
 mod probe;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use skep_lab::{Lab, LabConfig, LabGuard};
+use skep_lab::{Families, Lab, LabConfig, LabGuard};
 
 pub use images::{nginx, udp_echo};
 pub use probe::{Probe, Tally};
@@ -72,9 +73,13 @@ impl Swarm {
     /// Without root, or when the lab does not come up.
     #[must_use]
     pub fn nodes(story: &str) -> Self {
+        Self::nodes_with(story, Families::Both)
+    }
+
+    fn nodes_with(story: &str, families: Families) -> Self {
         assert!(is_root(), "end-to-end stories need root: they make network namespaces, containers and eBPF programs");
         let name = format!("e2e-{story}-{}", std::process::id());
-        let config = LabConfig { name, nodes: 3, binary: binary(), data_dir: None };
+        let config = LabConfig { name, nodes: 3, binary: binary(), data_dir: None, families };
         Self { lab: LabGuard::new(Lab::up(config).expect("the lab comes up")) }
     }
 
@@ -84,7 +89,16 @@ impl Swarm {
     /// When something of that fails.
     #[must_use]
     pub fn start(story: &str) -> Self {
-        let swarm = Self::nodes(story);
+        Self::start_with(story, Families::Both)
+    }
+
+    /// As [`Self::start`], in a lab with addresses of these families.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn start_with(story: &str, families: Families) -> Self {
+        let swarm = Self::nodes_with(story, families);
         swarm.form();
         for image in [nginx(), udp_echo()] {
             let image = image.to_string_lossy().into_owned();
@@ -98,11 +112,12 @@ impl Swarm {
     /// # Panics
     /// When one does not join.
     pub fn form(&self) {
-        let first = self.lab.address(1).to_string();
-        self.must(1, &["swarm", "init", "--advertise-addr", &first]);
+        let first = self.lab.address(1);
+        let manager = SocketAddr::new(first, 2377).to_string();
+        self.must(1, &["swarm", "init", "--advertise-addr", &first.to_string()]);
         let token = self.must(1, &["swarm", "join-token", "-q", "worker"]);
         for node in 2..=3 {
-            self.must(node, &["swarm", "join", "--token", &token, &format!("{first}:2377")]);
+            self.must(node, &["swarm", "join", "--token", &token, &manager]);
         }
     }
 
@@ -196,7 +211,7 @@ impl Swarm {
     /// # Errors
     /// What curl says.
     pub fn client(&self, node: u8, port: u16) -> Result<String, String> {
-        self.get("client", &format!("http://{}:{port}/client", self.lab.address(node)))
+        self.get("client", &format!("http://{}/client", SocketAddr::new(self.lab.address(node), port)))
     }
 
     /// Ids of the service's running tasks.

@@ -94,6 +94,7 @@ impl Context {
                 image: image.id,
                 hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()[..12].to_owned()),
                 netns: self.netns(&task.id),
+                // Not the IPv6 address too: a program that binds to what its own name resolves to would then miss IPv4 clients.
                 addresses: vec![addr.into()],
                 labels: labels(task),
                 env: Vec::new(),

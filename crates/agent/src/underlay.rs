@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::NodeId;
-use skep_network::{Changes, Facts, NetworkError, NodeNetwork, Overlay};
+use skep_network::{Changes, Facts, Link, NetworkError, NodeNetwork, Overlay};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
@@ -15,6 +15,9 @@ use crate::Assignments;
 
 /// How often devices are compared with what they should be when nothing is heard of a change.
 const REPAIR: Duration = Duration::from_secs(5);
+
+/// The smallest MTU, in bytes, over which IPv6 may be spoken (RFC 8200, 5).
+const IPV6_MIN_MTU: u16 = 1280;
 
 /// This node's devices and addresses as the mesh needs them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,6 +59,9 @@ impl Driver {
                 Ok(now) => {
                     self.underlay.send_if_modified(|known| {
                         let changed = *known != now;
+                        if known.overlay_mtu != now.overlay_mtu {
+                            tell_of_mtu(&now);
+                        }
                         *known = now;
                         changed
                     });
@@ -73,16 +79,25 @@ impl Driver {
     async fn look(&mut self) -> Result<Underlay, NetworkError> {
         let facts = self.network.facts().await?;
         let address = self.assignments.borrow_and_update().members.get(&self.own).map(|m| m.underlay);
-        let address = address.and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
         let mut underlay = describe(&facts);
         if let Some(address) = address {
             underlay.device = facts.addresses.iter().find(|a| a.ip == address).map(|a| a.link);
-            let overlay = Overlay { port: self.port, ..Overlay::over(facts.mtu_of(address)?) };
+            let overlay = Overlay { port: self.port, ..Overlay::over(address, facts.mtu_of(address)?) };
             let link = self.network.ensure_overlay(&overlay).await?;
             underlay.overlay = Some(link.ifindex);
             underlay.overlay_mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         }
         Ok(underlay)
+    }
+}
+
+fn tell_of_mtu(underlay: &Underlay) {
+    if underlay.overlay.is_some() && underlay.overlay_mtu < IPV6_MIN_MTU {
+        warn!(
+            "packets between tasks have room for {} bytes, and IPv6 needs {IPV6_MIN_MTU}: services answer by IPv4 only until the MTU of \
+             this node's network is larger",
+            underlay.overlay_mtu
+        );
     }
 }
 
@@ -94,20 +109,116 @@ async fn next(changes: &mut Option<Changes>) -> Result<(), NetworkError> {
 }
 
 fn describe(facts: &Facts) -> Underlay {
-    let outside = || facts.links.iter().filter(|l| l.up && !l.loopback && !l.own);
-    let uplinks = outside().filter(|l| l.mac.is_some()).map(|l| l.index).collect();
-    // Devices without hardware addresses carry no Ethernet frames, which is what the other program reads.
-    let tunnels = outside().filter(|l| l.mac.is_none()).map(|l| l.index).collect();
+    // What comes through a port of a bridge or a bond comes through that device too, and would be seen twice.
+    let is_outside = |l: &&Link| l.up && !l.loopback && !l.own && !facts.is_enslaved(l);
+    // Devices without hardware addresses carry no Ethernet frames, and get a program for that.
+    let (uplinks, tunnels): (Vec<&Link>, Vec<&Link>) =
+        facts.links.iter().filter(is_outside).partition(|l| l.mac.is_some());
+    let indexes = |links: Vec<&Link>| links.iter().map(|l| l.index).collect();
     let own: BTreeSet<u32> = facts.links.iter().filter(|l| l.own).map(|l| l.index).collect();
     let device = |index| facts.link_by_index(index).map(|l| l.name.clone()).unwrap_or_default();
     let foreign = facts.addresses.iter().filter(|a| !own.contains(&a.link) && !a.ip.is_loopback());
     Underlay {
-        addresses: foreign.map(|a| (IpAddr::V4(a.ip), device(a.link))).collect(),
-        uplinks,
-        tunnels,
+        addresses: foreign.map(|a| (a.ip, device(a.link))).collect(),
+        uplinks: indexes(uplinks),
+        tunnels: indexes(tunnels),
         loopback: facts.links.iter().find(|l| l.loopback).map_or(1, |l| l.index),
         device: None,
         overlay: None,
         overlay_mtu: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_model::Member;
+    use skep_network::{Address, FakeNetwork, MacAddr};
+
+    use super::*;
+
+    fn link(index: u32, name: &str, kind: Option<&str>) -> Link {
+        Link {
+            index,
+            name: name.to_owned(),
+            kind: kind.map(str::to_owned),
+            mac: Some(MacAddr([2, 0, 0, 0, 0, index as u8])),
+            mtu: 1500,
+            up: true,
+            loopback: false,
+            own: false,
+            master: None,
+        }
+    }
+
+    fn address(ip: &str, link: u32) -> Address {
+        Address { ip: ip.parse().unwrap(), prefix_len: 64, link, global: true, lasting: true }
+    }
+
+    fn facts() -> Facts {
+        let links = vec![
+            Link { loopback: true, ..link(1, "lo", None) },
+            Link { master: Some(4), ..link(2, "eth0", None) },
+            Link { master: Some(4), ..link(3, "eth1", None) },
+            link(4, "bond0", Some("bond")),
+            link(5, "bond0.7", Some("vlan")),
+            link(6, "br0", Some("bridge")),
+            Link { master: Some(6), ..link(7, "veth0", Some("veth")) },
+            link(8, "vrf0", Some("vrf")),
+            Link { master: Some(8), ..link(9, "eth2", None) },
+            Link { mac: None, ..link(10, "wg0", Some("wireguard")) },
+            Link { own: true, ..link(11, "skep-vx", Some("vxlan")) },
+            Link { up: false, ..link(12, "eth3", None) },
+        ];
+        let addresses = vec![
+            address("127.0.0.1", 1),
+            address("192.0.2.1", 4),
+            address("::1", 1),
+            address("2001:db8::1", 4),
+            address("fd73:6b65:7000::a00:2", 11),
+        ];
+        Facts { links, addresses, routes: Vec::new() }
+    }
+
+    #[test]
+    fn clients_come_through_a_bond_or_a_bridge_and_not_through_its_ports() {
+        let uplinks = describe(&facts()).uplinks;
+        assert_eq!(uplinks.into_iter().collect::<Vec<_>>(), [4, 5, 6, 8, 9]);
+    }
+
+    #[test]
+    fn clients_may_ask_by_addresses_of_both_families() {
+        let addresses = describe(&facts()).addresses;
+        let named: Vec<_> = addresses.iter().map(|(ip, device)| format!("{ip} {device}")).collect();
+        assert_eq!(named, ["192.0.2.1 bond0", "2001:db8::1 bond0"]);
+    }
+
+    /// The overlay device for a node that its swarm knows by this address.
+    async fn overlay(underlay: &str) -> (Underlay, Overlay) {
+        let own = NodeId::random();
+        let member = Member {
+            node: own.clone(),
+            hostname: "n".to_owned(),
+            underlay: underlay.parse().unwrap(),
+            overlay: [10, 0, 0, 2].into(),
+            alive: true,
+        };
+        let known = Assignments { members: BTreeMap::from([(own.clone(), member)]), ..Assignments::default() };
+        let network = Arc::new(FakeNetwork::new(facts()));
+        let mut driver = Driver {
+            own,
+            network: network.clone(),
+            port: 4789,
+            assignments: watch::channel(Arc::new(known)).1,
+            underlay: watch::Sender::default(),
+        };
+        (driver.look().await.unwrap(), network.overlay("skep-vx").unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_overlay_has_room_for_the_headers_of_the_underlays_family() {
+        let (underlay, overlay_device) = overlay("192.0.2.1").await;
+        assert_eq!((underlay.overlay_mtu, overlay_device.mtu), (1450, 1450));
+        let (underlay, overlay_device) = overlay("2001:db8::1").await;
+        assert_eq!((underlay.overlay_mtu, overlay_device.mtu), (1430, 1430));
     }
 }

@@ -1,6 +1,6 @@
 //! A lab, from its making to its end.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use skep_network::Namespace;
 
 use crate::error::LabError;
-use crate::place::Place;
+use crate::place::{Families, Place};
 use crate::processes::{self, Marks};
 use crate::state::{self, State};
 use crate::topology::{self, Cable};
@@ -25,6 +25,8 @@ pub struct LabConfig {
     pub binary: PathBuf,
     /// Where the nodes keep their data; `None` is below `/var/lib/skep-lab`. Removed with the lab.
     pub data_dir: Option<PathBuf>,
+    /// Which addresses everybody has.
+    pub families: Families,
 }
 
 /// Several nodes on this machine, and a client outside of their swarm. Dropping it leaves it up; see [`crate::LabGuard`].
@@ -44,7 +46,7 @@ impl Lab {
     /// # Errors
     /// When there is a lab of that name, without root, or when a daemon does not answer: then with the end of its log.
     pub fn up(config: LabConfig) -> Result<Self, LabError> {
-        let state = State::create(config.name, config.nodes, config.binary, config.data_dir)?;
+        let state = State::create(config)?;
         let made = topology::build(&state)
             .and_then(|()| (1..=state.nodes).try_for_each(|node| daemon::spawn(&state, node)))
             .and_then(|()| (1..=state.nodes).try_for_each(|node| daemon::wait_ready(&state, node)));
@@ -106,20 +108,39 @@ impl Lab {
 
     /// The address of a node by which its swarm knows it.
     #[must_use]
-    pub fn address(&self, node: u8) -> Ipv4Addr {
+    pub fn address(&self, node: u8) -> IpAddr {
         self.addresses(node)[0]
     }
 
-    /// All addresses of a node, on two interfaces.
+    /// The addresses of a node on its two interfaces, of the family by which its swarm knows it: IPv4 unless the lab has IPv6 alone.
     #[must_use]
-    pub fn addresses(&self, node: u8) -> [Ipv4Addr; 2] {
-        Place::Node(node).addresses(self.0.subnet)
+    pub fn addresses(&self, node: u8) -> [IpAddr; 2] {
+        self.known_by(Place::Node(node))
+    }
+
+    /// The IPv6 addresses of a node on its two interfaces.
+    #[must_use]
+    pub fn ipv6(&self, node: u8) -> [Ipv6Addr; 2] {
+        Place::Node(node).ipv6(self.0.subnet)
     }
 
     /// The client's address on the network of [`Self::address`].
     #[must_use]
-    pub fn client_address(&self) -> Ipv4Addr {
-        Place::Client.addresses(self.0.subnet)[0]
+    pub fn client_address(&self) -> IpAddr {
+        self.known_by(Place::Client)[0]
+    }
+
+    /// The client's IPv6 address on that network.
+    #[must_use]
+    pub fn client_ipv6(&self) -> Ipv6Addr {
+        Place::Client.ipv6(self.0.subnet)[0]
+    }
+
+    fn known_by(&self, place: Place) -> [IpAddr; 2] {
+        match self.0.families {
+            Families::Both => place.ipv4(self.0.subnet).map(IpAddr::V4),
+            Families::Ipv6 => place.ipv6(self.0.subnet).map(IpAddr::V6),
+        }
     }
 
     /// A command that runs inside a node or the client (`node1`, …, `client`): its network and its host name, this machine's files.

@@ -1,7 +1,7 @@
 //! Several nodes on one machine, in network namespaces: for `skep lab`, `skep demo`, tests and benches.
 //!
 //! A [`Lab`] has nodes 1 to N and a client. Each is a network namespace and a host name of its own; two switches connect them all, so
-//! that every node has two addresses. On each node runs the daemon of a real skep, with a data directory, a runtime directory, a
+//! that every node has two addresses of each family ([`Families`]). On each node runs the daemon of a real skep, with a data directory, a runtime directory, a
 //! control group and an API socket of its own. Power can be cut ([`Lab::kill_node`]), cables pulled ([`Lab::cut_link`]), daemons
 //! stopped and killed, and any program run inside ([`Lab::exec`]).
 //!
@@ -29,4 +29,4 @@ mod topology;
 pub use error::LabError;
 pub use guard::LabGuard;
 pub use lab::{Lab, LabConfig, leftovers};
-pub use place::Place;
+pub use place::{Families, Place};

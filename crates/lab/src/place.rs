@@ -1,15 +1,17 @@
 //! Where something runs, and which addresses that has.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 /// Nodes that a lab may have.
 pub(crate) const MAX_NODES: u8 = 50;
-/// Length of both networks' prefixes.
-pub(crate) const PREFIX_LEN: u8 = 24;
-/// The second byte of the addresses on eth0 and on eth1.
+/// The second byte of the IPv4 addresses on eth0 and on eth1.
 const NETWORKS: [u8; 2] = [99, 98];
+/// The second group of the IPv6 addresses on eth0 and on eth1.
+const NETWORKS6: [u16; 2] = [0x99, 0x98];
 const FIRST_NODE: u8 = 10;
 const CLIENT: u8 = 100;
 
@@ -50,14 +52,45 @@ impl FromStr for Place {
     }
 }
 
+/// Which addresses the nodes of a lab and its client have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Families {
+    /// IPv4, by which the swarm's nodes reach each other, and IPv6.
+    #[default]
+    Both,
+    /// IPv6 alone.
+    Ipv6,
+}
+
 impl Place {
     /// The address on eth0, then that on eth1, in the lab that has the given third byte.
-    pub(crate) fn addresses(self, subnet: u8) -> [Ipv4Addr; 2] {
-        let host = match self {
+    pub(crate) fn ipv4(self, subnet: u8) -> [Ipv4Addr; 2] {
+        NETWORKS.map(|network| Ipv4Addr::new(10, network, subnet, self.host()))
+    }
+
+    /// The same for IPv6. The last group reads as the last byte of the IPv4 address does.
+    pub(crate) fn ipv6(self, subnet: u8) -> [Ipv6Addr; 2] {
+        let host = u16::from(self.host());
+        let host = (host / 100) << 8 | (host / 10 % 10) << 4 | (host % 10);
+        NETWORKS6.map(|network| Ipv6Addr::new(0xfd00, network, 0, subnet.into(), 0, 0, 0, host))
+    }
+
+    /// All addresses with their networks' prefix lengths, those on eth0, then those on eth1.
+    pub(crate) fn addresses(self, subnet: u8, families: Families) -> [Vec<(IpAddr, u8)>; 2] {
+        let [first, second] = self.ipv4(subnet).map(|ip| (IpAddr::V4(ip), 24));
+        let [first6, second6] = self.ipv6(subnet).map(|ip| (IpAddr::V6(ip), 64));
+        match families {
+            Families::Both => [vec![first, first6], vec![second, second6]],
+            Families::Ipv6 => [vec![first6], vec![second6]],
+        }
+    }
+
+    fn host(self) -> u8 {
+        match self {
             Self::Node(node) => FIRST_NODE.saturating_add(node),
             Self::Client => CLIENT,
-        };
-        NETWORKS.map(|network| Ipv4Addr::new(10, network, subnet, host))
+        }
     }
 }
 
@@ -77,9 +110,13 @@ mod tests {
 
     #[test]
     fn addresses_are_everybodys_own() {
-        let mut all: Vec<Ipv4Addr> =
-            (1..=MAX_NODES).map(Place::Node).chain([Place::Client]).flat_map(|p| p.addresses(7)).collect();
-        assert_eq!(all[..2], [Ipv4Addr::new(10, 99, 7, 11), Ipv4Addr::new(10, 98, 7, 11)]);
+        let places = || (1..=MAX_NODES).map(Place::Node).chain([Place::Client]);
+        let of =
+            |families| places().flat_map(move |p| p.addresses(7, families)).flatten().map(|(ip, _)| ip.to_string());
+        let mut all: Vec<String> = of(Families::Both).collect();
+        assert_eq!(all[..4], ["10.99.7.11", "fd00:99:0:7::11", "10.98.7.11", "fd00:98:0:7::11"]);
+        assert_eq!(Place::Client.ipv6(7)[0].to_string(), "fd00:99:0:7::100");
+        assert!(of(Families::Ipv6).all(|ip| ip.contains(':')) && of(Families::Ipv6).count() * 2 == all.len());
         let count = all.len();
         all.sort();
         all.dedup();

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
-use crate::place::{MAX_NODES, Place};
+use crate::lab::LabConfig;
+use crate::place::{Families, MAX_NODES, Place};
 
 const RUN_ROOT: &str = "/run/skep-lab";
 const DATA_ROOT: &str = "/var/lib/skep-lab";
@@ -21,13 +22,16 @@ pub(crate) struct State {
     pub(crate) nodes: u8,
     pub(crate) binary: PathBuf,
     pub(crate) data_dir: PathBuf,
-    /// Third byte of every address: no two labs have the same.
+    /// Third byte of every IPv4 address, fourth group of every IPv6 address: no two labs have the same.
     pub(crate) subnet: u8,
+    #[serde(default)]
+    pub(crate) families: Families,
 }
 
 impl State {
     /// Writes down a new lab. Its directory appears at once with its state in it, so that a crash never leaves one without.
-    pub(crate) fn create(name: String, nodes: u8, binary: PathBuf, data: Option<PathBuf>) -> Result<Self, LabError> {
+    pub(crate) fn create(config: LabConfig) -> Result<Self, LabError> {
+        let LabConfig { name, nodes, binary, data_dir: data, families } = config;
         check_name(&name)?;
         if !(1..=MAX_NODES).contains(&nodes) {
             return Err(LabError::Nodes(nodes));
@@ -43,7 +47,7 @@ impl State {
         let taken: Vec<u8> = names()?.iter().filter_map(|n| Self::read(n).ok()).map(|s| s.subnet).collect();
         let subnet = (0..=u8::MAX).find(|x| !taken.contains(x)).ok_or(LabError::NoNetworkLeft)?;
         let data_dir = data.unwrap_or_else(|| default_data_dir(&name));
-        let state = Self { name, nodes, binary, data_dir, subnet };
+        let state = Self { name, nodes, binary, data_dir, subnet, families };
         state.write()?;
         Ok(state)
     }
@@ -73,7 +77,8 @@ impl State {
     pub(crate) fn unknown(name: &str) -> Result<Self, LabError> {
         check_name(name)?;
         let data_dir = default_data_dir(name);
-        Ok(Self { name: name.to_owned(), nodes: MAX_NODES, binary: PathBuf::new(), data_dir, subnet: 0 })
+        let name = name.to_owned();
+        Ok(Self { name, nodes: MAX_NODES, binary: PathBuf::new(), data_dir, subnet: 0, families: Families::Both })
     }
 
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> {

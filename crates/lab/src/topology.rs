@@ -5,7 +5,7 @@ use std::thread;
 use skep_network::{Namespace, NetworkError, Wiring};
 
 use crate::error::LabError;
-use crate::place::{PREFIX_LEN, Place};
+use crate::place::Place;
 use crate::state::State;
 
 /// The namespace that holds the two switches.
@@ -33,10 +33,12 @@ async fn connect(state: &State, fabric: &Wiring, place: Place) -> Result<(), Net
     Namespace::create_uts(&state.uts_path(&name), &name)?;
     let namespace = Namespace::create(&state.net_path(&name))?;
     let inside = Wiring::inside(&namespace)?;
-    let ports = SWITCHES.into_iter().zip(LINKS).zip(place.addresses(state.subnet));
-    for (port, ((switch, link), address)) in ports.enumerate() {
+    let ports = SWITCHES.into_iter().zip(LINKS).zip(place.addresses(state.subnet, state.families));
+    for (port, ((switch, link), addresses)) in ports.enumerate() {
         fabric.add_cable(&cable(place, port), switch, &namespace, link).await?;
-        inside.add_address(link, address, PREFIX_LEN).await?;
+        for (address, prefix_len) in addresses {
+            inside.add_address(link, address, prefix_len).await?;
+        }
     }
     Ok(())
 }

@@ -27,12 +27,17 @@ struct Sim {
 
 impl Sim {
     fn new(workers: usize) -> Self {
+        Self::reached_at("192.0.2.1:2377", workers)
+    }
+
+    /// With its manager at this address.
+    fn reached_at(manager: &str, workers: usize) -> Self {
         let init = InitCluster {
             node: NodeId::random(),
             credential: String::new(),
             description: NodeDescription::default(),
             raft_id: 1,
-            addr: "192.0.2.1:2377".parse().unwrap(),
+            addr: manager.parse().unwrap(),
             availability: Availability::Active,
             spec: ClusterSpec::default(),
             default_pools: Vec::new(),
@@ -48,21 +53,27 @@ impl Sim {
         };
         sim.apply(init_cluster(init).unwrap());
         for number in 0..workers {
-            let joining = Joining {
-                role: Role::Worker,
-                credential: format!("key {number}"),
-                description: NodeDescription { hostname: format!("w{number}"), ..Default::default() },
-                addr: format!("192.0.2.{}", number + 2).parse().unwrap(),
-                availability: Availability::Active,
-                routes: Vec::new(),
-            };
-            let (_, changes) = join(&sim.tables, joining, sim.now).unwrap();
-            sim.apply(changes);
+            sim.join(&format!("w{number}"), &format!("192.0.2.{}", number + 2)).unwrap();
         }
         for node in sim.nodes() {
             sim.node(&node, |node| node.status.state = NodeState::Ready);
         }
         sim
+    }
+
+    /// A machine joins as a worker.
+    fn join(&mut self, hostname: &str, addr: &str) -> Result<Node, ControlError> {
+        let joining = Joining {
+            role: Role::Worker,
+            credential: format!("key of {hostname}"),
+            description: NodeDescription { hostname: hostname.to_owned(), ..Default::default() },
+            addr: addr.parse().unwrap(),
+            availability: Availability::Active,
+            routes: vec!["::/0".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
+        };
+        let (node, changes) = join(&self.tables, joining, self.now)?;
+        self.apply(changes);
+        Ok(node)
     }
 
     fn apply(&mut self, changes: Vec<Change>) {
@@ -226,6 +237,26 @@ fn the_ingress_network_avoids_routes_and_addresses_differ() {
     all.extend(sim.tasks(&id).iter().map(|task| task.attachments[0].addr.addr()));
     assert_eq!(all.len(), 4 + 1 + 1 + 5);
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+}
+
+#[test]
+fn all_nodes_of_a_swarm_are_reached_by_the_same_family() {
+    for (manager, same, other, family) in [
+        ("192.0.2.1:2377", "192.0.2.9", "2001:db8::9", "IPv4"),
+        ("[2001:db8::1]:2377", "2001:db8::9", "192.0.2.9", "IPv6"),
+    ] {
+        let mut sim = Sim::reached_at(manager, 0);
+        let refused = sim.join("w", other).unwrap_err().to_string();
+        assert!(refused.contains(&format!("by {family}: give --advertise-addr an {family} address")), "{refused}");
+        for useless in ["0.0.0.0", "::", "fe80::1", "ff02::1", "224.0.0.1"] {
+            let refused = sim.join("w", useless).unwrap_err().to_string();
+            assert!(refused.contains("valid beyond its link"), "{useless}: {refused}");
+        }
+        let node = sim.join("w", same).unwrap();
+        assert_eq!(node.status.addr.unwrap().to_string(), same);
+        // Its address inside the mesh is an IPv4 one, from which the IPv6 one is made.
+        assert!(node.overlay_addr.is_some());
+    }
 }
 
 #[test]

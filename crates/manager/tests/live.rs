@@ -1,6 +1,6 @@
 //! A manager that leads, and a node that speaks with it over the network.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,6 @@ use skep_rpc::proto::manager_message::Message as FromManager;
 use skep_rpc::proto::{self, AgentMessage, JoinRequest, ManagerMessage};
 use skep_rpc::{MembershipClient, NodeIdentity, Services};
 use skep_store::{LocalLog, Store, Writer};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -31,8 +30,13 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr: SocketAddr = listener.local_addr().unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// On every address of the node, and known by this one.
+    async fn start_at(known_by: IpAddr) -> Self {
+        let listener = skep_rpc::listen("0.0.0.0:0".parse().unwrap()).unwrap();
+        let addr = SocketAddr::new(known_by, listener.local_addr().unwrap().port());
         let store = Store::default();
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(LocalLog(store.clone()))));
         let node = NodeId::random();
@@ -220,6 +224,23 @@ async fn a_silent_node_is_down_and_a_node_that_returns_is_ready() {
     let mut client = skep_rpc::dispatcher_client(&cluster.addr, &identity).await.unwrap();
     let refused = client.leave(proto::LeaveRequest {}).await.unwrap_err();
     assert!(refused.message().contains("not a member"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_over_ipv6_and_is_known_by_the_address_that_it_came_from() {
+    let cluster = Cluster::start_at(Ipv6Addr::LOCALHOST.into()).await;
+    assert!(cluster.addr.starts_with("[::1]:"));
+    let identity = cluster.join(&NodeKey::random(), vec!["fd00::/64".to_owned(), "::/0".to_owned()]).await.unwrap();
+    let mut agent = cluster.session(&identity).await;
+    let FromManager::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
+    assert_eq!(welcome.managers, std::slice::from_ref(&cluster.addr));
+    let addr = cluster.store.view(|tables| tables.get::<Node>(&identity.node).and_then(|node| node.status.addr));
+    assert_eq!(addr, Some(Ipv6Addr::LOCALHOST.into()));
+    // The port answers by IPv4 too; but this swarm's nodes do not.
+    let by_ipv4 = cluster.addr.replace("[::1]", "127.0.0.1");
+    let cluster = Cluster { addr: by_ipv4, ..cluster };
+    let refused = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap_err().to_string();
+    assert!(refused.contains("reach each other by IPv6"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

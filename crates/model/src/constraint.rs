@@ -1,7 +1,10 @@
 //! Placement constraints: `node.role == manager`, `node.labels.zone != east`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
+
+use ipnet::IpNet;
 
 use crate::{Node, Role};
 
@@ -28,6 +31,11 @@ pub enum BadConstraint {
     /// Nothing to compare with.
     #[error("constraint {0:?} has nothing behind its operator")]
     Value(String),
+    /// `node.ip` compared with something else.
+    #[error(
+        "constraint {0:?} compares node.ip with neither an address, like 192.0.2.1, nor a network, like 2001:db8::/32"
+    )]
+    Address(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,10 +59,13 @@ pub struct Constraint {
 }
 
 impl Constraint {
-    /// Whether `node` meets it. Values are compared without regard to case, as Docker does.
+    /// Whether `node` meets it. Values are compared without regard to case, and an address may be within a network, as Docker does.
     #[must_use]
     pub fn matches(&self, node: &Node) -> bool {
-        let equal = self.property(node).is_some_and(|actual| actual.eq_ignore_ascii_case(&self.value));
+        let equal = match (&self.key, node.status.addr) {
+            (Key::Ip, Some(addr)) => network(&self.value).is_some_and(|network| network.contains(&addr)),
+            _ => self.property(node).is_some_and(|actual| actual.eq_ignore_ascii_case(&self.value)),
+        };
         match self.operator {
             Operator::Equal => equal,
             Operator::NotEqual => !equal,
@@ -80,6 +91,11 @@ impl Constraint {
             }
         }
     }
+}
+
+/// A network, or an address as a network of one.
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
 fn key(text: &str) -> Option<Key> {
@@ -115,6 +131,9 @@ impl FromStr for Constraint {
         if value.is_empty() {
             return Err(BadConstraint::Value(whole()));
         }
+        if key == Key::Ip && network(value).is_none() {
+            return Err(BadConstraint::Address(whole()));
+        }
         Ok(Self { key, operator, value: value.to_owned() })
     }
 }
@@ -125,5 +144,47 @@ impl fmt::Display for Operator {
             Self::Equal => "==",
             Self::NotEqual => "!=",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Availability, Meta, NodeId, NodeSpec, NodeState, NodeStatus, Timestamp};
+
+    fn node(addr: &str) -> Node {
+        Node {
+            id: NodeId::random(),
+            meta: Meta::new(Timestamp::UNIX_EPOCH),
+            spec: NodeSpec {
+                name: None,
+                labels: Default::default(),
+                role: Role::Worker,
+                availability: Availability::Active,
+            },
+            description: None,
+            status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: Some(addr.parse().unwrap()) },
+            manager: None,
+            overlay_addr: None,
+            credential: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written_and_may_be_within_a_network() {
+        for (constraint, addr, matches) in [
+            ("node.ip == 2001:DB8:0:0::1", "2001:db8::1", true),
+            ("node.ip == 2001:db8::/32", "2001:db8::1", true),
+            ("node.ip != 2001:db8::/32", "2001:db8::1", false),
+            ("node.ip == 2001:db8::2", "2001:db8::1", false),
+            ("node.ip == 192.0.2.0/24", "192.0.2.1", true),
+            ("node.ip == 192.0.2.0/24", "2001:db8::1", false),
+            ("node.ip == 192.0.2.1", "192.0.2.1", true),
+        ] {
+            let parsed: Constraint = constraint.parse().unwrap();
+            assert_eq!(parsed.matches(&node(addr)), matches, "{constraint} on {addr}");
+        }
+        let refused = "node.ip == node1".parse::<Constraint>().unwrap_err();
+        assert_eq!(refused, BadConstraint::Address("node.ip == node1".to_owned()));
     }
 }

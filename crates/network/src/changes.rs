@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::error::NetworkError;
 
-/// Bits of the routing netlink's groups: links, IPv4 addresses, IPv4 routes, IPv6 addresses (rtnetlink(7)).
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100;
+/// Bits of the routing netlink's groups: links; addresses and routes of IPv4, then of IPv6 (rtnetlink(7)).
+const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 
 /// Yields whenever links, addresses or routes of the namespace may have changed. Read what is there, then wait again: nothing that
 /// happens after a yield is missed, and many changes may make one yield.

@@ -1,7 +1,7 @@
 //! What can go wrong, in an operator's words.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 /// Why something could not be done to the network.
@@ -32,17 +32,17 @@ pub enum NetworkError {
     #[error("there is no interface {0}")]
     NoInterface(String),
     /// An interface that was named as the one to advertise has no address.
-    #[error("interface {0} has no IPv4 address")]
+    #[error("interface {0} has no usable IPv4 or IPv6 address")]
     InterfaceWithoutAddress(String),
     /// An interface that was named as the one to advertise has several addresses.
-    #[error("interface {interface} has more than one IPv4 address ({first} and {second})")]
+    #[error("interface {interface} has more than one {} address ({first} and {second})", family(*first))]
     SeveralOnInterface {
         /// The interface's name.
         interface: String,
         /// One of its addresses.
-        first: Ipv4Addr,
+        first: IpAddr,
         /// Another one.
-        second: Ipv4Addr,
+        second: IpAddr,
     },
     /// Nothing was named, and an interface has several addresses.
     #[error(
@@ -52,9 +52,9 @@ pub enum NetworkError {
         /// The interface's name.
         interface: String,
         /// One of its addresses.
-        first: Ipv4Addr,
+        first: IpAddr,
         /// Another one.
-        second: Ipv4Addr,
+        second: IpAddr,
     },
     /// Nothing was named, and several interfaces have an address.
     #[error(
@@ -63,16 +63,16 @@ pub enum NetworkError {
     )]
     AmbiguousSystem {
         /// An address and its interface's name.
-        first: (Ipv4Addr, String),
+        first: (IpAddr, String),
         /// Another one.
-        second: (Ipv4Addr, String),
+        second: (IpAddr, String),
     },
     /// The node has no address that others could reach.
     #[error("could not find the system's IP address: give this node an address, or name one with --advertise-addr")]
     NoAddress,
     /// The address that the overlay should run over is on none of the node's interfaces.
     #[error("no interface of this node has the address {0}")]
-    NotOurAddress(Ipv4Addr),
+    NotOurAddress(IpAddr),
     /// A kernel setting could not be written.
     #[error("cannot set {name} to {value}: {source}")]
     Sysctl {
@@ -86,6 +86,10 @@ pub enum NetworkError {
     /// Several things failed while others were removed; the rest was removed nevertheless.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 impl NetworkError {

@@ -1,8 +1,8 @@
 //! What a node has: links, addresses, destinations.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::error::NetworkError;
 use crate::node::MacAddr;
@@ -26,19 +26,23 @@ pub struct Link {
     pub loopback: bool,
     /// Made by skep: the overlay device or a task link.
     pub own: bool,
+    /// Index of the device that it is a port of: a bridge, a bond, a team, a VRF.
+    pub master: Option<u32>,
 }
 
-/// An IPv4 address of the node.
+/// An address of the node. Link-local IPv6 addresses are none: they mean nothing without a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Address {
     /// The address.
-    pub ip: Ipv4Addr,
-    /// Length of its network's prefix, 0 to 32.
+    pub ip: IpAddr,
+    /// Length of its network's prefix, 0 to 32, or to 128.
     pub prefix_len: u8,
     /// Index of the link that has it.
     pub link: u32,
     /// Valid beyond the link and the host.
     pub global: bool,
+    /// There to stay: not one that the kernel makes for privacy and drops within days (RFC 8981), and not on its way out.
+    pub lasting: bool,
 }
 
 /// What a node has at one moment.
@@ -46,10 +50,10 @@ pub struct Address {
 pub struct Facts {
     /// Devices by index.
     pub links: Vec<Link>,
-    /// IPv4 addresses, in the kernel's order.
+    /// Addresses that can be used, in the kernel's order, IPv4 first.
     pub addresses: Vec<Address>,
-    /// Destinations of the main table's IPv4 routes; the default route is `0.0.0.0/0`.
-    pub routes: Vec<Ipv4Net>,
+    /// Destinations of the main table's routes without link-local and multicast ones; default routes are `0.0.0.0/0` and `::/0`.
+    pub routes: Vec<IpNet>,
 }
 
 impl Facts {
@@ -67,7 +71,7 @@ impl Facts {
 
     /// Whether the address is one of the node's.
     #[must_use]
-    pub fn has_address(&self, ip: Ipv4Addr) -> bool {
+    pub fn has_address(&self, ip: IpAddr) -> bool {
         self.addresses.iter().any(|a| a.ip == ip)
     }
 
@@ -75,20 +79,36 @@ impl Facts {
     ///
     /// # Errors
     /// When none has it.
-    pub fn mtu_of(&self, ip: Ipv4Addr) -> Result<u32, NetworkError> {
+    pub fn mtu_of(&self, ip: IpAddr) -> Result<u32, NetworkError> {
         let address = self.addresses.iter().find(|a| a.ip == ip);
         let link = address.and_then(|a| self.link_by_index(a.link));
         link.map(|l| l.mtu).ok_or(NetworkError::NotOurAddress(ip))
     }
 
-    /// The address that other nodes are told when the operator names none: the only one there is.
+    /// Whether packets come through the device itself, and not through the bridge, bond or team that it is a port of. Ports of a VRF
+    /// stay what they are.
+    #[must_use]
+    pub fn is_enslaved(&self, link: &Link) -> bool {
+        let master = link.master.and_then(|index| self.link_by_index(index));
+        master.is_some_and(|master| master.kind.as_deref() != Some("vrf"))
+    }
+
+    /// The address that other nodes are told when the operator names none: the only IPv4 address there is, or, on a node without any, the
+    /// only IPv6 address.
     ///
     /// # Errors
     /// When there is none, or more than one: then the operator must choose.
-    pub fn choose_advertise_addr(&self) -> Result<Ipv4Addr, NetworkError> {
-        let mut found: Option<(Ipv4Addr, &Link)> = None;
+    pub fn choose_advertise_addr(&self) -> Result<IpAddr, NetworkError> {
+        match self.only_address(IpAddr::is_ipv4) {
+            Err(NetworkError::NoAddress) => self.only_address(IpAddr::is_ipv6),
+            chosen => chosen,
+        }
+    }
+
+    fn only_address(&self, family: fn(&IpAddr) -> bool) -> Result<IpAddr, NetworkError> {
+        let mut found: Option<(IpAddr, &Link)> = None;
         for link in self.links.iter().filter(|l| l.up && !l.loopback && !l.own) {
-            for ip in self.global_addresses(link) {
+            for ip in self.global_addresses(link).filter(family) {
                 match found {
                     None => found = Some((ip, link)),
                     Some((first, on)) if on.index == link.index => {
@@ -105,23 +125,24 @@ impl Facts {
         found.map(|(ip, _)| ip).ok_or(NetworkError::NoAddress)
     }
 
-    /// The one address of the named interface.
+    /// The one address of the named interface; of its IPv4 address and its IPv6 address, the former.
     ///
     /// # Errors
     /// When there is no such interface, or it has no address or several.
-    pub fn interface_addr(&self, name: &str) -> Result<Ipv4Addr, NetworkError> {
+    pub fn interface_addr(&self, name: &str) -> Result<IpAddr, NetworkError> {
         let link = self.link(name).ok_or_else(|| NetworkError::NoInterface(name.to_owned()))?;
-        let mut addresses = self.global_addresses(link);
-        let first = addresses.next().ok_or_else(|| NetworkError::InterfaceWithoutAddress(name.to_owned()))?;
-        match addresses.next() {
+        let of_family = |family: fn(&IpAddr) -> bool| self.global_addresses(link).filter(family);
+        let first = of_family(IpAddr::is_ipv4).next().or_else(|| of_family(IpAddr::is_ipv6).next());
+        let first = first.ok_or_else(|| NetworkError::InterfaceWithoutAddress(name.to_owned()))?;
+        match self.global_addresses(link).find(|ip| *ip != first && ip.is_ipv4() == first.is_ipv4()) {
             None => Ok(first),
             Some(second) => Err(NetworkError::SeveralOnInterface { interface: name.to_owned(), first, second }),
         }
     }
 
-    fn global_addresses(&self, link: &Link) -> impl Iterator<Item = Ipv4Addr> {
+    fn global_addresses(&self, link: &Link) -> impl Iterator<Item = IpAddr> {
         let index = link.index;
-        self.addresses.iter().filter(move |a| a.link == index && a.global).map(|a| a.ip)
+        self.addresses.iter().filter(move |a| a.link == index && a.global && a.lasting).map(|a| a.ip)
     }
 }
 
@@ -139,11 +160,17 @@ mod tests {
             up: true,
             loopback: name == "lo",
             own: name.starts_with("sk"),
+            master: None,
         }
     }
 
-    fn address(ip: [u8; 4], link: u32) -> Address {
-        Address { ip: ip.into(), prefix_len: 24, link, global: ip[0] != 127 }
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn address(text: &str, link: u32) -> Address {
+        let ip = ip(text);
+        Address { ip, prefix_len: 24, link, global: !ip.is_loopback(), lasting: true }
     }
 
     fn facts(addresses: Vec<Address>) -> Facts {
@@ -153,21 +180,39 @@ mod tests {
 
     #[test]
     fn the_only_address_is_chosen_and_loopback_and_own_links_do_not_count() {
-        let facts = facts(vec![address([127, 0, 0, 1], 1), address([10, 77, 0, 2], 2), address([10, 0, 0, 3], 4)]);
-        assert_eq!(facts.choose_advertise_addr().unwrap(), Ipv4Addr::new(10, 77, 0, 2));
-        assert_eq!(facts.mtu_of(Ipv4Addr::new(10, 77, 0, 2)).unwrap(), 1498);
-        assert!(matches!(facts.mtu_of(Ipv4Addr::new(1, 1, 1, 1)), Err(NetworkError::NotOurAddress(_))));
+        let facts = facts(vec![address("127.0.0.1", 1), address("10.77.0.2", 2), address("10.0.0.3", 4)]);
+        assert_eq!(facts.choose_advertise_addr().unwrap(), ip("10.77.0.2"));
+        assert_eq!(facts.mtu_of(ip("10.77.0.2")).unwrap(), 1498);
+        assert!(matches!(facts.mtu_of(ip("1.1.1.1")), Err(NetworkError::NotOurAddress(_))));
+    }
+
+    #[test]
+    fn ipv6_is_chosen_where_there_is_nothing_else() {
+        let both = facts(vec![address("10.77.0.2", 2), address("fd00::2", 2), address("fd00::3", 2)]);
+        assert_eq!(both.choose_advertise_addr().unwrap(), ip("10.77.0.2"));
+        assert_eq!(both.interface_addr("eth0").unwrap(), ip("10.77.0.2"));
+        let mut only = facts(vec![address("::1", 1), address("fd00::2", 2), address("fd00::9", 2)]);
+        only.addresses[2].lasting = false;
+        assert_eq!(only.choose_advertise_addr().unwrap(), ip("fd00::2"));
+        assert_eq!(only.interface_addr("eth0").unwrap(), ip("fd00::2"));
+        assert_eq!(only.mtu_of(ip("fd00::9")).unwrap(), 1498);
+        only.addresses[2].lasting = true;
+        assert!(matches!(only.choose_advertise_addr(), Err(NetworkError::AmbiguousInterface { .. })));
+        assert_eq!(
+            only.interface_addr("eth0").unwrap_err().to_string(),
+            "interface eth0 has more than one IPv6 address (fd00::2 and fd00::9)"
+        );
     }
 
     #[test]
     fn several_addresses_are_named() {
-        let two = facts(vec![address([10, 77, 0, 2], 2), address([10, 78, 0, 2], 3)]);
+        let two = facts(vec![address("10.77.0.2", 2), address("10.78.0.2", 3)]);
         assert_eq!(
             two.choose_advertise_addr().unwrap_err().to_string(),
             "could not choose an IP address to advertise since this system has multiple addresses on different interfaces (10.77.0.2 on eth0 and 10.78.0.2 on d1)"
         );
-        assert_eq!(two.interface_addr("d1").unwrap(), Ipv4Addr::new(10, 78, 0, 2));
-        let same = facts(vec![address([10, 77, 0, 2], 2), address([10, 77, 0, 22], 2)]);
+        assert_eq!(two.interface_addr("d1").unwrap(), ip("10.78.0.2"));
+        let same = facts(vec![address("10.77.0.2", 2), address("10.77.0.22", 2)]);
         assert_eq!(
             same.interface_addr("eth0").unwrap_err().to_string(),
             "interface eth0 has more than one IPv4 address (10.77.0.2 and 10.77.0.22)"
@@ -177,9 +222,21 @@ mod tests {
 
     #[test]
     fn no_address_and_no_interface_are_said() {
-        let none = facts(vec![address([127, 0, 0, 1], 1)]);
+        let none = facts(vec![address("127.0.0.1", 1)]);
         assert!(matches!(none.choose_advertise_addr(), Err(NetworkError::NoAddress)));
         assert!(matches!(none.interface_addr("eth7"), Err(NetworkError::NoInterface(_))));
-        assert!(matches!(none.interface_addr("eth0"), Err(NetworkError::InterfaceWithoutAddress(_))));
+        let without = none.interface_addr("eth0").unwrap_err();
+        assert_eq!(without.to_string(), "interface eth0 has no usable IPv4 or IPv6 address");
+    }
+
+    #[test]
+    fn a_port_of_a_bridge_is_enslaved_and_one_of_a_vrf_is_not() {
+        let mut facts = facts(Vec::new());
+        for (kind, enslaved) in [("bridge", true), ("bond", true), ("team", true), ("vrf", false)] {
+            facts.links[2].kind = Some(kind.to_owned());
+            facts.links[1].master = Some(3);
+            assert_eq!(facts.is_enslaved(&facts.links[1]), enslaved, "{kind}");
+        }
+        assert!(!facts.is_enslaved(&facts.links[2]));
     }
 }

@@ -122,7 +122,7 @@ impl NodeNetwork for FakeNetwork {
         let link = HostLink { name: name.clone(), ifindex, task: Some(attachment.task.clone()) };
         state.links.insert(name, (link, attachment.clone()));
         let task_mac = task_mac(attachment.address);
-        Ok(TaskLink { host_ifindex: ifindex, host_mac: HOST_MAC, task_mac, task_ifindex: 2 })
+        Ok(TaskLink { host_ifindex: ifindex, host_mac: HOST_MAC, task_mac, task_ifindex: 2, ipv6: true })
     }
 
     async fn detach(&self, task: &TaskId) -> Result<(), NetworkError> {

@@ -33,8 +33,8 @@ pub use fake::FakeNetwork;
 pub use listeners::{Listener, Listeners, listeners};
 pub use namespace::{Namespace, NamespaceKind};
 pub use node::{
-    Attachment, GATEWAY, HOST_MAC, HostLink, MacAddr, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink, TASK_LINK_PREFIX,
-    TaskLink, host_link_name, task_mac,
+    Attachment, GATEWAY, GATEWAY6, HOST_MAC, HostLink, MacAddr, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink,
+    TASK_LINK_PREFIX, TaskLink, host_link_name, task_mac,
 };
 pub use probe::send_in_anothers_name;
 pub use wiring::Wiring;

@@ -39,16 +39,12 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Whether peers outside of the namespace reach it by IPv4.
+    /// Whether peers outside of the namespace reach it, by IPv4 or by IPv6.
     #[must_use]
-    pub fn open_to_ipv4(&self) -> bool {
-        match self.address {
-            IpAddr::V4(ip) => !ip.is_loopback(),
-            IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-                Some(mapped) => !mapped.is_loopback(),
-                None => ip.is_unspecified() && !self.v6_only,
-            },
-        }
+    pub fn open_to_peers(&self) -> bool {
+        let address = self.address.to_canonical();
+        let link_local = matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        !address.is_loopback() && !link_local
     }
 }
 
@@ -71,13 +67,13 @@ impl Listeners {
         Ok(Self { socket })
     }
 
-    /// Ports that are open to the outside of the namespace, by IPv4: TCP that listens, UDP that is bound.
+    /// Ports that are open to the outside of the namespace, by IPv4 or by IPv6: TCP that listens, UDP that is bound.
     ///
     /// # Errors
     /// When the kernel cannot answer.
     pub fn ports(&mut self) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
         let open = self.all()?;
-        Ok(open.into_iter().filter(Listener::open_to_ipv4).map(|l| (l.protocol, l.port)).collect())
+        Ok(open.into_iter().filter(Listener::open_to_peers).map(|l| (l.protocol, l.port)).collect())
     }
 
     /// Every socket that waits for peers, also on loopback addresses.

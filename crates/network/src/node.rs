@@ -1,7 +1,7 @@
 //! What a node's network must do, and the words for it.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -37,6 +37,9 @@ pub const HOST_MAC: MacAddr = MacAddr([0x02, 0x53, 0x4b, 0x45, 0x50, 0x02]);
 /// What every task's default route goes to: link-local, so that it can be no one's address, and known by a permanent neighbour entry.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
+/// The same for IPv6.
+pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// How the host side of every task link begins.
 pub const TASK_LINK_PREFIX: &str = "skt";
 
@@ -60,18 +63,24 @@ pub struct Overlay {
     pub name: String,
     /// UDP port of the tunnel.
     pub port: u16,
-    /// Bytes that a packet inside may have: the underlay's minus 50.
+    /// Bytes that a packet inside may have: the underlay's minus [`Self::overhead`].
     pub mtu: u32,
 }
 
 impl Overlay {
-    /// What VXLAN over IPv4 adds to a packet, in bytes.
-    pub const OVERHEAD: u32 = 50;
-
-    /// `skep-vx` on port 4789 over a link whose MTU is `underlay`.
+    /// `skep-vx` on port 4789, between nodes that know this one by `address`, over a link whose MTU is `underlay` bytes.
     #[must_use]
-    pub fn over(underlay: u32) -> Self {
-        Self { name: "skep-vx".into(), port: 4789, mtu: underlay.saturating_sub(Self::OVERHEAD) }
+    pub fn over(address: IpAddr, underlay: u32) -> Self {
+        Self { name: "skep-vx".into(), port: 4789, mtu: underlay.saturating_sub(Self::overhead(address)) }
+    }
+
+    /// What VXLAN to such an address adds to a packet, in bytes: Ethernet (14), VXLAN (8), UDP (8) and the IP header (20 or 40).
+    #[must_use]
+    pub fn overhead(address: IpAddr) -> u32 {
+        match address {
+            IpAddr::V4(_) => 50,
+            IpAddr::V6(_) => 70,
+        }
     }
 }
 
@@ -93,7 +102,7 @@ pub struct Attachment {
     pub task: TaskId,
     /// The task's network namespace.
     pub netns: PathBuf,
-    /// The task's address on the network.
+    /// The task's address on the network. [`skep_model::mesh_ipv6`] says which IPv6 address goes with it.
     pub address: Ipv4Addr,
     /// Bytes that a packet may have: the overlay's.
     pub mtu: u32,
@@ -110,6 +119,9 @@ pub struct TaskLink {
     pub task_mac: MacAddr,
     /// Index of `eth0` in the task's namespace.
     pub task_ifindex: u32,
+    /// Whether the task has an IPv6 address too: not when the kernel has no IPv6, the MTU is below the 1280 bytes that IPv6 needs, or the
+    /// task has a sysctl against it.
+    pub ipv6: bool,
 }
 
 /// The host side of a task link, as found.

@@ -1,6 +1,6 @@
 //! Cables between namespaces, for labs and tests.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use crate::driver::Netlink;
 use crate::error::NetworkError;
@@ -39,11 +39,11 @@ impl Wiring {
         self.netlink.plug(name, bridge).await
     }
 
-    /// Gives a link an address and switches it on.
+    /// Gives a link an address, which may be used at once, and switches it on.
     ///
     /// # Errors
     /// When there is no such link, or the kernel refuses.
-    pub async fn add_address(&self, link: &str, ip: Ipv4Addr, prefix_len: u8) -> Result<(), NetworkError> {
+    pub async fn add_address(&self, link: &str, ip: IpAddr, prefix_len: u8) -> Result<(), NetworkError> {
         let index = self.netlink.require(link).await?.link.index;
         self.netlink.raise(link).await?;
         self.netlink.add_address(index, link, ip, prefix_len).await

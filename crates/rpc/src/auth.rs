@@ -150,6 +150,8 @@ fn identify(authenticate: &dyn Authenticate, request: &mut http::Request<Body>) 
     let addr = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     // Only a connection that is already gone has no address.
     let addr = addr.ok_or(Refusal::NotReady)?;
+    // A port that answers by both families shows IPv4 addresses as IPv6 ones.
+    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
     if service == "skep.v1.Membership" {
         let admitted = admit(authenticate, request.headers(), addr)?;

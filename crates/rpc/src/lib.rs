@@ -1,6 +1,6 @@
 //! How nodes speak with each other: gRPC over TCP, on the manager port (2377).
 //!
-//! All bytes between nodes pass through two functions: [`serve`] on the side that listens and [`dial`] on the side that
+//! All bytes between nodes pass through two functions: [`serve`] on the side that listens (at what [`listen()`] opens) and [`dial`] on the side that
 //! calls; encryption will be put under these two. A caller says who it is in the metadata of each request: by a
 //! [`JoinToken`](skep_ca::JoinToken) while it joins ([`MembershipClient`]), by a [`NodeIdentity`] ever after
 //! ([`dispatcher_client`], [`raft_client`]). The server asks [`Authenticate`] and hands the answer to the service: [`admitted`] says
@@ -20,6 +20,7 @@ mod connection;
 mod dial;
 mod error;
 mod identity;
+mod listen;
 pub mod proto;
 mod server;
 
@@ -29,6 +30,7 @@ pub use codec::{DecodeError, decode, encode};
 pub use dial::{DEFAULT_PORT, dial, dial_lazy};
 pub use error::RpcError;
 pub use identity::{Admitted, Credentials, NodeIdentity, Peer, admitted, peer};
+pub use listen::listen;
 pub use server::{Services, serve};
 
 /// The largest message that is sent or taken, in bytes: full assignments of a large node fit many times over, and a

@@ -18,7 +18,7 @@ use skep_rpc::proto::{
 };
 use skep_rpc::{
     Admitted, Authenticate, MembershipClient, NodeIdentity, Peer, Refusal, RpcError, Services, admitted, dial,
-    dispatcher_client, encode, peer, raft_client, serve,
+    dispatcher_client, encode, listen, peer, raft_client, serve,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -152,8 +152,12 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_at("127.0.0.1:0").await
+    }
+
+    async fn start_at(addr: &str) -> Self {
         let swarm = Swarm::new();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen(addr.parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (sender, ended) = mpsc::channel(8);
@@ -189,6 +193,23 @@ async fn a_good_token_admits_and_the_manager_sees_where_from() {
     let server = Server::start().await;
     let joined = MembershipClient::join(&server.at(), &server.swarm.token(), join_request()).await.unwrap();
     assert_eq!((joined.role.as_str(), joined.node_addr.as_str()), ("Worker", "127.0.0.1"));
+}
+
+#[tokio::test]
+async fn every_address_means_both_families_and_one_address_means_that_one() {
+    for everywhere in ["0.0.0.0:0", "[::]:0"] {
+        let server = Server::start_at(everywhere).await;
+        for (host, seen) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+            let at = format!("{host}:{}", server.addr.port());
+            let joined = MembershipClient::join(&at, &server.swarm.token(), join_request()).await.unwrap();
+            assert_eq!(joined.node_addr, seen, "{at}, listening on {everywhere}");
+        }
+    }
+    let server = Server::start_at("[::1]:0").await;
+    assert!(server.addr.ip().is_loopback());
+    MembershipClient::join(&server.at(), &server.swarm.token(), join_request()).await.unwrap();
+    let taken = listen(server.addr).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
 }
 
 #[tokio::test]

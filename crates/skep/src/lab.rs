@@ -1,10 +1,11 @@
 //! `skep lab`: several nodes on this machine, to play with.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use skep_lab::{Lab, LabConfig};
+use skep_lab::{Families, Lab, LabConfig};
 
 /// A swarm of several nodes on this machine, in network namespaces.
 #[derive(Debug, Subcommand)]
@@ -16,6 +17,9 @@ pub(crate) enum Command {
         /// How many nodes
         #[arg(long, default_value_t = 3)]
         nodes: u8,
+        /// Give nodes and client IPv6 addresses only, instead of IPv4 and IPv6
+        #[arg(long)]
+        ipv6_only: bool,
     },
     /// Run a command inside a node, or inside `client`
     Exec {
@@ -50,7 +54,9 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
         bail!("a lab needs root: it makes network namespaces, containers and eBPF programs");
     }
     match command {
-        Command::Up { name, nodes } => up(name.name, nodes)?,
+        Command::Up { name, nodes, ipv6_only } => {
+            up(name.name, nodes, if ipv6_only { Families::Ipv6 } else { Families::Both })?;
+        }
         Command::Exec { name, place, command } => return exec(&name.name, &place, &command),
         Command::Ls => {
             for name in Lab::list()? {
@@ -62,15 +68,20 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(name: String, nodes: u8) -> Result<()> {
+fn up(name: String, nodes: u8, families: Families) -> Result<()> {
     skep_mesh::check_kernel()?;
     let binary = std::env::current_exe().context("where is this program?")?;
-    let lab = Lab::up(LabConfig { name, nodes, binary, data_dir: None })?;
-    println!("{:<8} {:<16} API", "NODE", "ADDRESS");
+    let lab = Lab::up(LabConfig { name, nodes, binary, data_dir: None, families })?;
+    let row = |place: &str, known_by: IpAddr, ipv6: String, rest: &str| {
+        let ipv4 = if known_by.is_ipv4() { known_by.to_string() } else { "-".to_owned() };
+        println!("{place:<8} {ipv4:<16} {ipv6:<20} {rest}");
+    };
+    println!("{:<8} {:<16} {:<20} API", "NODE", "IPV4", "IPV6");
     for node in 1..=nodes {
-        println!("{:<8} {:<16} unix://{}", format!("node{node}"), lab.address(node), lab.socket(node).display());
+        let api = format!("unix://{}", lab.socket(node).display());
+        row(&format!("node{node}"), lab.address(node), lab.ipv6(node)[0].to_string(), &api);
     }
-    println!("{:<8} {:<16} outside the swarm", "client", lab.client_address());
+    row("client", lab.client_address(), lab.client_ipv6().to_string(), "outside the swarm");
     println!();
     println!("docker -H unix://{} swarm init --advertise-addr {}", lab.socket(1).display(), lab.address(1));
     Ok(())

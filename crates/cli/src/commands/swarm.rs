@@ -29,7 +29,7 @@ pub(super) struct Place {
     /// The address that other nodes use: address or interface, and a port
     #[arg(long, default_value = "")]
     advertise_addr: String,
-    /// The address to listen on
+    /// The address to listen on; 0.0.0.0 means every one, IPv6 ones too
     #[arg(long, default_value = "0.0.0.0:2377")]
     listen_addr: String,
     /// The address or interface for the services' traffic

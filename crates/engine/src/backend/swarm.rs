@@ -26,7 +26,7 @@ pub struct HostPort {
 /// How to start a swarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitOptions {
-    /// Where the manager listens; `0.0.0.0:2377` by default.
+    /// Where the manager listens; `0.0.0.0:2377` by default, which means every address of either family.
     pub listen_addr: HostPort,
     /// Where other nodes reach it; `None` lets the node choose, and refuse when it cannot.
     pub advertise_addr: Option<HostPort>,

@@ -130,7 +130,7 @@ pub fn init_from_wire(request: &wire::InitRequest) -> Result<InitOptions, Error>
     }
     let pools = request.default_addr_pool.iter().map(|pool| {
         pool.parse()
-            .map_err(|_| Error::invalid(format!("DefaultAddrPool: {pool:?} is no IPv4 network like 10.0.0.0/8")))
+            .map_err(|_| Error::invalid(format!("DefaultAddrPool: {pool:?} is no IPv4 network like 10.0.0.0/8 (tasks' IPv6 addresses are made from their IPv4 ones)")))
     });
     let subnet_size = match request.subnet_size {
         0 => None,

@@ -1,6 +1,6 @@
 //! Which addresses the swarm's own networks are cut from.
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 /// Prefix length of the routing mesh's network: room for 65,000 nodes, services and tasks.
 const INGRESS_PREFIX: u8 = 16;
@@ -27,7 +27,7 @@ pub enum SubnetError {
 ///
 /// # Errors
 /// [`SubnetError::Collides`] names the first that was tried, when all collide.
-pub fn ingress_subnet(pools: &[Ipv4Net], routes: &[Ipv4Net]) -> Result<Ipv4Net, SubnetError> {
+pub fn ingress_subnet(pools: &[Ipv4Net], routes: &[IpNet]) -> Result<Ipv4Net, SubnetError> {
     let mut refused = None;
     for pool in pools {
         let length = INGRESS_PREFIX.max(pool.prefix_len());
@@ -42,8 +42,10 @@ pub fn ingress_subnet(pools: &[Ipv4Net], routes: &[Ipv4Net]) -> Result<Ipv4Net, 
     Err(refused.unwrap_or(SubnetError::NoPool))
 }
 
-/// The route that shares addresses with `subnet`. Default routes, also when they come as two halves, lead everywhere and say nothing.
-pub(crate) fn collision(subnet: Ipv4Net, routes: &[Ipv4Net]) -> Option<Ipv4Net> {
-    let telling = routes.iter().copied().filter(|route| route.prefix_len() > 1);
+/// The route that shares addresses with `subnet`. Default routes, also when they come as two halves, lead everywhere and say nothing; nor
+/// do those of IPv6, whose addresses inside the mesh are nobody else's ([`skep_model::MESH_PREFIX`]).
+pub(crate) fn collision(subnet: Ipv4Net, routes: &[IpNet]) -> Option<Ipv4Net> {
+    let ipv4 = routes.iter().filter_map(|route| if let IpNet::V4(route) = route { Some(*route) } else { None });
+    let telling = ipv4.filter(|route| route.prefix_len() > 1);
     telling.into_iter().find(|route| route.contains(&subnet) || subnet.contains(route))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use skep_ca::new_secret;
 use skep_model::{
     Availability, Cluster, ClusterId, ClusterSpec, IpamConfig, JoinSecrets, ManagerStatus, Meta, Network, NetworkId,
@@ -43,7 +43,7 @@ pub struct InitCluster {
     /// UDP port of the overlay.
     pub data_path_port: u16,
     /// Destinations of the routes that the node has.
-    pub routes: Vec<Ipv4Net>,
+    pub routes: Vec<IpNet>,
 }
 
 /// The first objects of a new swarm: the swarm, its first manager, and the routing mesh's network.

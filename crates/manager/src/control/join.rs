@@ -1,9 +1,9 @@
 //! New members.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use skep_model::{Availability, Meta, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
 use skep_store::{Change, Tables};
 
@@ -21,7 +21,7 @@ pub(crate) struct Joining {
     pub(crate) description: NodeDescription,
     pub(crate) addr: IpAddr,
     pub(crate) availability: Availability,
-    pub(crate) routes: Vec<Ipv4Net>,
+    pub(crate) routes: Vec<IpNet>,
 }
 
 /// Makes a machine a member, or finds the member that it is already.
@@ -30,9 +30,7 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
     if joining.role == Role::Manager {
         return Err(ControlError::ManagerJoin);
     }
-    if !matches!(joining.addr, IpAddr::V4(addr) if addr != Ipv4Addr::UNSPECIFIED) {
-        return Err(ControlError::BadJoin("a node must be reached at an IPv4 address: give --advertise-addr one"));
-    }
+    check_address(tables, joining.addr)?;
     let ingress = tables.ingress().ok_or(EndpointError::NoIngress)?;
     let subnet = ingress.spec.ipam.subnet;
     if let Some(route) = collision(subnet, &joining.routes) {
@@ -54,4 +52,25 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
         credential: joining.credential,
     };
     Ok((node.clone(), vec![node.into()]))
+}
+
+/// Overlay packets are taken from members' addresses only, and come from an address of the family that they go to: all nodes of a swarm
+/// have one in common.
+fn check_address(tables: &Tables, addr: IpAddr) -> Result<(), ControlError> {
+    let link_local = matches!(addr, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    if addr.is_unspecified() || addr.is_multicast() || link_local {
+        return Err(ControlError::BadJoin(
+            "a node must be reached at an address that is valid beyond its link: give --advertise-addr one",
+        ));
+    }
+    let others = tables.all::<Node>().find_map(|node| node.status.addr);
+    match others {
+        Some(IpAddr::V4(_)) if addr.is_ipv6() => Err(ControlError::BadJoin(
+            "the nodes of this swarm reach each other by IPv4: give --advertise-addr an IPv4 address of this node",
+        )),
+        Some(IpAddr::V6(_)) if addr.is_ipv4() => Err(ControlError::BadJoin(
+            "the nodes of this swarm reach each other by IPv6: give --advertise-addr an IPv6 address of this node",
+        )),
+        _ => Ok(()),
+    }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use skep_model::TaskId;
+use tracing::warn;
 
 pub(crate) use netlink::Netlink;
 
@@ -38,6 +39,11 @@ impl KernelNetwork {
 #[async_trait]
 impl NodeNetwork for KernelNetwork {
     async fn prepare(&self) -> Result<(), NetworkError> {
+        if !sysctl::has_ipv6() {
+            warn!(
+                "this kernel has no IPv6 (not built in, or switched off with ipv6.disable=1): services answer by IPv4 only"
+            );
+        }
         sysctl::prepare_node()
     }
 
@@ -52,9 +58,7 @@ impl NodeNetwork for KernelNetwork {
         }
         let link = self.netlink.require(&overlay.name).await?.link;
         sysctl::prepare_own_device(&overlay.name)?;
-        if !(link.up && link.mtu == overlay.mtu && link.mac == Some(OVERLAY_MAC)) {
-            self.netlink.set(link.index, &overlay.name, overlay.mtu, Some(OVERLAY_MAC)).await?;
-        }
+        self.netlink.set(&link, overlay.mtu, OVERLAY_MAC).await?;
         Ok(OverlayLink { ifindex: link.index, mac: OVERLAY_MAC, mtu: overlay.mtu })
     }
 

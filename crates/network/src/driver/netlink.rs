@@ -1,12 +1,13 @@
 //! The one place that knows rtnetlink.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::FromRawFd;
 
 use futures::{StreamExt, TryStreamExt};
-use ipnet::Ipv4Net;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressScope};
+use ipnet::IpNet;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
 use rtnetlink::proto::Connection;
@@ -143,13 +144,14 @@ impl Netlink {
         self.handle.link().set(message).execute().await.map_err(|e| failed(format!("set up {name}"), e))
     }
 
-    /// Sets MTU and address, and switches the link on.
-    pub(crate) async fn set(&self, index: u32, name: &str, mtu: u32, mac: Option<MacAddr>) -> Result<(), NetworkError> {
-        let mut message = unspec().index(index).mtu(mtu).up();
-        if let Some(mac) = mac {
-            message = message.address(mac.0.to_vec());
+    /// Sets MTU and address of a link, and switches it on. One that is so already is left alone: the kernel would forget the neighbours
+    /// behind it.
+    pub(crate) async fn set(&self, link: &Link, mtu: u32, mac: MacAddr) -> Result<(), NetworkError> {
+        if link.up && link.mtu == mtu && link.mac == Some(mac) {
+            return Ok(());
         }
-        self.change(name, message.build()).await
+        let message = unspec().index(link.index).mtu(mtu).address(mac.0.to_vec()).up();
+        self.change(&link.name, message.build()).await
     }
 
     pub(crate) async fn set_alias(&self, index: u32, name: &str, alias: &str) -> Result<(), NetworkError> {
@@ -175,17 +177,9 @@ impl Netlink {
         let mut answer = Box::pin(self.handle.address().get().execute());
         let mut found = Vec::new();
         while let Some(message) = answer.try_next().await.map_err(|e| failed("list addresses", e))? {
-            // On a point-to-point link `Address` is the other end, so `Local` is the node's own.
-            let local = message.attributes.iter().find_map(|a| match a {
-                AddressAttribute::Local(IpAddr::V4(ip)) => Some(*ip),
-                _ => None,
-            });
-            if let Some(ip) = local {
-                let header = &message.header;
-                let global = header.scope == AddressScope::Universe;
-                found.push(Address { ip, prefix_len: header.prefix_len, link: header.index, global });
-            }
+            found.extend(read_address(&message));
         }
+        found.sort_by_key(|a| a.ip.is_ipv6());
         Ok(found)
     }
 
@@ -193,18 +187,21 @@ impl Netlink {
         &self,
         index: u32,
         name: &str,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         prefix_len: u8,
     ) -> Result<(), NetworkError> {
-        let request = self.handle.address().add(index, ip.into(), prefix_len).replace();
+        let mut request = self.handle.address().add(index, ip, prefix_len).replace();
+        if ip.is_ipv6() {
+            request.message_mut().header.flags = AddressHeaderFlags::Nodad;
+        }
         request.execute().await.map_err(|e| failed(format!("give {name} the address {ip}"), e))
     }
 
-    pub(crate) async fn remove_address(&self, index: u32, name: &str, ip: Ipv4Addr) -> Result<(), NetworkError> {
+    pub(crate) async fn remove_address(&self, index: u32, name: &str, ip: IpAddr) -> Result<(), NetworkError> {
         let what = || format!("take the address {ip} from {name}");
         let mut answer = Box::pin(self.handle.address().get().set_link_index_filter(index).execute());
         while let Some(message) = answer.try_next().await.map_err(|e| failed(what(), e))? {
-            if message.attributes.contains(&AddressAttribute::Local(ip.into())) {
+            if own_address(&message) == Some(ip) {
                 self.handle.address().del(message).execute().await.map_err(|e| failed(what(), e))?;
             }
         }
@@ -215,24 +212,31 @@ impl Netlink {
         &self,
         index: u32,
         name: &str,
-        ip: Ipv4Addr,
+        ip: IpAddr,
         mac: MacAddr,
     ) -> Result<(), NetworkError> {
-        let request = self.handle.neighbours().add(index, ip.into()).link_layer_address(&mac.0).replace();
+        let request = self.handle.neighbours().add(index, ip).link_layer_address(&mac.0).replace();
         request.execute().await.map_err(|e| failed(format!("make {ip} known on {name}"), e))
     }
 
-    pub(crate) async fn add_default_route(&self, index: u32, gateway: Ipv4Addr) -> Result<(), NetworkError> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(gateway).onlink().build();
+    pub(crate) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), NetworkError> {
+        let route = match gateway {
+            IpAddr::V4(ip) => {
+                RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(ip).onlink().build()
+            }
+            IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(ip).build(),
+        };
         let request = self.handle.route().add(route).replace();
         request.execute().await.map_err(|e| failed(format!("route everything to {gateway}"), e))
     }
 
-    pub(crate) async fn routes(&self) -> Result<Vec<Ipv4Net>, NetworkError> {
-        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
-        let messages: Vec<RouteMessage> =
-            self.handle.route().get(all).execute().try_collect().await.map_err(|e| failed("list routes", e))?;
-        let mut found: Vec<Ipv4Net> = messages.iter().filter_map(read_route).collect();
+    pub(crate) async fn routes(&self) -> Result<Vec<IpNet>, NetworkError> {
+        let mut found = Vec::new();
+        for all in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()] {
+            let messages: Vec<RouteMessage> =
+                self.handle.route().get(all).execute().try_collect().await.map_err(|e| failed("list routes", e))?;
+            found.extend(messages.iter().filter_map(read_route));
+        }
         found.sort();
         found.dedup();
         Ok(found)
@@ -243,16 +247,52 @@ fn unspec() -> LinkMessageBuilder<LinkUnspec> {
     LinkMessageBuilder::<LinkUnspec>::new()
 }
 
-fn read_route(message: &RouteMessage) -> Option<Ipv4Net> {
+/// The node's own address: on a point-to-point link `Address` is the other end. IPv6 leaves `Local` out where there is no such end.
+fn own_address(message: &AddressMessage) -> Option<IpAddr> {
+    let local =
+        message.attributes.iter().find_map(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+    let ipv6 = message.attributes.iter().find_map(|a| match a {
+        AddressAttribute::Address(ip @ IpAddr::V6(_)) => Some(*ip),
+        _ => None,
+    });
+    local.or(ipv6)
+}
+
+/// Nothing for an address that cannot be used: one that another machine has too, or one that needs a link beside it.
+fn read_address(message: &AddressMessage) -> Option<Address> {
+    let (ip, header) = (own_address(message)?, &message.header);
+    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    if link_local || (ip.is_ipv6() && header.flags.contains(AddressHeaderFlags::Dadfailed)) {
+        return None;
+    }
+    // What IPv4 calls secondary, IPv6 calls temporary.
+    let passing = AddressHeaderFlags::Secondary | AddressHeaderFlags::Deprecated;
+    Some(Address {
+        ip,
+        prefix_len: header.prefix_len,
+        link: header.index,
+        global: header.scope == AddressScope::Universe,
+        lasting: ip.is_ipv4() || !header.flags.intersects(passing),
+    })
+}
+
+fn read_route(message: &RouteMessage) -> Option<IpNet> {
     let header = &message.header;
     if header.table != RouteHeader::RT_TABLE_MAIN {
         return None;
     }
     let destination = message.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(*ip),
+        RouteAttribute::Destination(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::Destination(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
     });
-    Ipv4Net::new(destination.unwrap_or(Ipv4Addr::UNSPECIFIED), header.destination_prefix_length).ok()
+    let everywhere = match header.address_family {
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    let destination = destination.unwrap_or(everywhere);
+    let telling = !matches!(destination, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast());
+    IpNet::new(destination, header.destination_prefix_length).ok().filter(|_| telling)
 }
 
 fn read_link(message: LinkMessage) -> Found {
@@ -267,6 +307,7 @@ fn read_link(message: LinkMessage) -> Found {
             up: flags.contains(LinkFlags::Up),
             loopback: flags.contains(LinkFlags::Loopback),
             own: false,
+            master: None,
         },
         alias: None,
         peer: None,
@@ -278,6 +319,7 @@ fn read_link(message: LinkMessage) -> Found {
             LinkAttribute::IfAlias(alias) => found.alias = Some(alias),
             LinkAttribute::Mtu(mtu) => found.link.mtu = mtu,
             LinkAttribute::Link(index) => found.peer = Some(index),
+            LinkAttribute::Controller(index) => found.link.master = Some(index),
             LinkAttribute::Address(bytes) => found.link.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::LinkInfo(info) => read_info(info, &mut found),
             _ => {}

@@ -1,6 +1,6 @@
 //! This node, in or out of a swarm: what is opened when, and the ways from one to the other.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,7 +138,7 @@ impl LocalNode {
         let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
         let key = NodeKey::random();
         let node = NodeId::random();
-        let seat = ManagerSeat { raft_id: rand_id(), listen, advertise: SocketAddr::new(addr.into(), port) };
+        let seat = ManagerSeat { raft_id: rand_id(), listen, advertise: SocketAddr::new(addr, port) };
         let identity = NodeIdentity { node: node.clone(), key: key.clone() };
         let outcome = self.found(&mut member, options, (facts, addr), (seat, identity)).await;
         if outcome.is_err() {
@@ -152,7 +152,7 @@ impl LocalNode {
         &self,
         member: &mut Option<Member>,
         options: InitOptions,
-        (facts, addr): (Facts, Ipv4Addr),
+        (facts, addr): (Facts, IpAddr),
         (seat, identity): (ManagerSeat, NodeIdentity),
     ) -> Result<(), Error> {
         self.set_state(SwarmState::Pending);
@@ -182,7 +182,7 @@ impl LocalNode {
             cluster,
             node: identity.node,
             node_key: identity.key.to_string(),
-            addr: addr.into(),
+            addr,
             managers: vec![seat.advertise.to_string()],
             data_path_port,
             manager: Some(seat),
@@ -364,7 +364,7 @@ impl LocalNode {
         &self,
         facts: &Facts,
         given: Option<&skep_engine::backend::swarm::Host>,
-        addr: Ipv4Addr,
+        addr: IpAddr,
     ) -> Result<(), Error> {
         let Some(given) = given else { return Ok(()) };
         let wanted = advertise::resolve_host(facts, given)?;

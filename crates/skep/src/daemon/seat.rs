@@ -37,7 +37,7 @@ pub(crate) struct Opened {
 impl Opened {
     /// Takes the manager port and starts on what is on the disk.
     pub(crate) async fn new(data_root: &Path, seat: &ManagerSeat, identity: NodeIdentity) -> Result<Self> {
-        let listener = TcpListener::bind(seat.listen).await.with_context(|| {
+        let listener = skep_rpc::listen(seat.listen).with_context(|| {
             format!("cannot listen on {}: is another manager running? Give --listen-addr another port", seat.listen)
         })?;
         let store = Store::default();

@@ -2,7 +2,7 @@
 //! the spot, without a registry and without anything installed.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -16,7 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Answers until it is killed.
 pub(crate) fn main() -> Result<()> {
     let hostname = nix::unistd::gethostname().context("host name")?.to_string_lossy().into_owned();
-    let listener = TcpListener::bind(("0.0.0.0", PORT)).with_context(|| format!("port {PORT}"))?;
+    // The second where the kernel has no IPv6.
+    let any = [SocketAddr::from((Ipv6Addr::UNSPECIFIED, PORT)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))];
+    let listener = TcpListener::bind(any.as_slice()).with_context(|| format!("port {PORT}"))?;
     for stream in listener.incoming() {
         let (stream, hostname) = (stream?, hostname.clone());
         thread::spawn(move || {
@@ -46,7 +48,7 @@ fn answer(stream: &TcpStream, hostname: &str) -> std::io::Result<()> {
 }
 
 fn body(hostname: &str, client: SocketAddr) -> String {
-    format!("task {hostname} saw {}\n", client.ip())
+    format!("task {hostname} saw {}\n", client.ip().to_canonical())
 }
 
 /// What an answer says: the task's host name and the client's address.
@@ -63,5 +65,9 @@ mod tests {
     fn an_answer_is_understood() {
         let said = body("0123456789ab", "192.0.2.7:4711".parse().unwrap());
         assert_eq!(parse(&said), Some(("0123456789ab".to_owned(), "192.0.2.7".to_owned())));
+        // As a socket for both families shows them.
+        for (shown, said) in [("[::ffff:192.0.2.7]:1", "192.0.2.7"), ("[2001:db8::7]:1", "2001:db8::7")] {
+            assert!(body("x", shown.parse().unwrap()).ends_with(&format!(" saw {said}\n")), "{shown}");
+        }
     }
 }

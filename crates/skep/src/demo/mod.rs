@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use skep_lab::{Lab, LabConfig};
+use skep_lab::{Families, Lab, LabConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::stage::Stage;
@@ -84,7 +84,7 @@ fn interruption() -> Result<Arc<AtomicBool>> {
 fn raise(stage: &Stage, name: &str, nodes: u8) -> Result<Lab> {
     stage.title(&format!("{nodes} nodes on this machine, each in a network namespace of its own"));
     let binary = std::env::current_exe().context("where is this program?")?;
-    let config = LabConfig { name: name.to_owned(), nodes, binary, data_dir: None };
+    let config = LabConfig { name: name.to_owned(), nodes, binary, data_dir: None, families: Families::Both };
     let lab = stage.step("start the nodes' daemons", || Ok(Lab::up(config)?))?;
     for node in 1..=nodes {
         stage.row(&format!("node{node}"), &lab.address(node).to_string());

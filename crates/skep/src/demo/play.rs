@@ -1,7 +1,7 @@
 //! The acts of the demo.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -55,7 +55,7 @@ impl Demo<'_> {
     }
 
     fn targets(&self, port: u16, nodes: impl IntoIterator<Item = u8>) -> Vec<SocketAddr> {
-        nodes.into_iter().map(|n| SocketAddr::new(IpAddr::V4(self.lab.address(n)), port)).collect()
+        nodes.into_iter().map(|n| SocketAddr::new(self.lab.address(n), port)).collect()
     }
 
     /// Looks again and again until `done`, or the patience ends.

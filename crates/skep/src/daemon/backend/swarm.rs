@@ -1,5 +1,6 @@
 //! The swarm, as the API shows it to a manager's clients.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -34,8 +35,8 @@ pub(crate) fn refusal(error: &ControlError) -> Error {
 /// Managers that a node knows: with their identities where managers have told them.
 pub(super) fn managers(known: &Assignments, own: &Membership, addrs: &[String]) -> Vec<(NodeId, String)> {
     let id_of = |addr: &String| {
-        let host = addr.rsplit_once(':').map_or(addr.as_str(), |(host, _)| host);
-        known.members.values().find(|m| m.underlay.to_string() == host).map(|m| m.node.clone())
+        let ip = addr.parse::<SocketAddr>().ok()?.ip();
+        known.members.values().find(|m| m.underlay == ip).map(|m| m.node.clone())
     };
     let mut managers: Vec<_> = addrs.iter().filter_map(|addr| Some((id_of(addr)?, addr.clone()))).collect();
     if let (Some(seat), true) = (&own.manager, managers.is_empty()) {
