@@ -1,0 +1,126 @@
+//! How much of the kernel's memory the maps take: empty, with ten thousand services, with a million flows.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use aya::maps::{MapInfo, loaded_maps};
+use skep_mesh::{Bpf, Datapath, Desired, MapSizes, compile};
+
+use crate::lab::{Lab, Netns};
+use crate::paths::PUBLISHED;
+use crate::skep::publish_more;
+
+/// Flows that are opened.
+const MILLION: u32 = 1_000_000;
+
+/// What the maps of one node take.
+pub(crate) struct Memory {
+    /// In words.
+    pub(crate) what: String,
+    /// All maps.
+    pub(crate) bytes: u64,
+    /// The table of flows.
+    pub(crate) flows: u64,
+}
+
+/// In a namespace apart, with programs that are attached nowhere. Maps are told from those of others by their age: nobody else should make
+/// any meanwhile.
+pub(crate) fn measure(lab: &Lab, dir: &std::path::Path) -> Vec<Memory> {
+    let ns = Netns::new("memory");
+    let desired = lab.desired(0);
+    let mut found = Vec::new();
+    for services in [1, 10_000] {
+        let what = format!("{services} service{}", if services == 1 { "" } else { "s" });
+        let mut desired = desired.clone();
+        publish_more(&mut desired, services - 1);
+        with_node(&ns, dir, MapSizes::default(), &desired, |_| what, &mut found);
+    }
+    let room = MapSizes::default().flows.max(MILLION + MILLION / 20);
+    let fill = |bpf: &Bpf| open_flows(bpf, lab.nodes[0].underlay);
+    with_node(&ns, dir, MapSizes { flows: room, ..MapSizes::default() }, &desired, fill, &mut found);
+    found
+}
+
+fn with_node(
+    ns: &Netns,
+    dir: &std::path::Path,
+    sizes: MapSizes,
+    desired: &Desired,
+    work: impl FnOnce(&Bpf) -> String + Send,
+    found: &mut Vec<Memory>,
+) {
+    let mut tables = compile(desired);
+    tables.hooks.clear();
+    let before = maps();
+    found.push(ns.run(|| {
+        let mut bpf = Bpf::open(&dir.join("memory"), sizes).unwrap();
+        bpf.apply(&tables).unwrap();
+        let what = work(&bpf);
+        let mut new = maps();
+        new.retain(|id, _| !before.contains_key(id));
+        let flows = new.values().filter(|map| map.name == "flows").map(|map| map.bytes).sum();
+        let memory = Memory { what, bytes: new.values().map(|map| map.bytes).sum(), flows };
+        Box::new(bpf).close_and_remove().unwrap();
+        memory
+    }));
+}
+
+/// Opens them for real: a SYN each, through the program that clients' packets come to. Returns what came of it, in words.
+fn open_flows(bpf: &Bpf, to: Ipv4Addr) -> String {
+    for n in 0..MILLION {
+        let [_, _, high, low] = n.to_be_bytes();
+        let from = Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + (n >> 16));
+        bpf.test_run("from_uplink", &syn(from, u16::from_be_bytes([high, low]).max(1), to, PUBLISHED[0].0)).unwrap();
+    }
+    let opened: u64 = bpf.counters().unwrap().ports.values().map(|traffic| traffic.flows).sum();
+    assert!(opened > u64::from(MILLION) * 99 / 100, "only {opened} flows were opened");
+    match bpf.usage().unwrap().iter().find(|usage| usage.table == "flows") {
+        Some(usage) => format!("{opened} flows opened, {} of {} entries in use", usage.used, usage.room),
+        None => format!("{opened} flows opened"),
+    }
+}
+
+/// An Ethernet frame with a SYN. Its TCP checksum is nobody's concern: no task will see it.
+fn syn(from: Ipv4Addr, port: u16, to: Ipv4Addr, published: u16) -> [u8; 54] {
+    let mut frame = [0; 54];
+    frame[12] = 8;
+    let ip = &mut frame[14..34];
+    ip[0] = 0x45;
+    ip[3] = 40;
+    ip[8] = 64;
+    ip[9] = 6;
+    ip[12..16].copy_from_slice(&from.octets());
+    ip[16..20].copy_from_slice(&to.octets());
+    let mut sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    sum = (sum & 0xffff) + (sum >> 16);
+    let check = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    ip[10..12].copy_from_slice(&check.to_be_bytes());
+    let tcp = &mut frame[34..];
+    tcp[..2].copy_from_slice(&port.to_be_bytes());
+    tcp[2..4].copy_from_slice(&published.to_be_bytes());
+    tcp[12] = 5 << 4;
+    tcp[13] = 2;
+    frame
+}
+
+struct Map {
+    name: String,
+    bytes: u64,
+}
+
+/// All maps of the machine by their number.
+fn maps() -> BTreeMap<u32, Map> {
+    // One that vanishes meanwhile is somebody else's.
+    loaded_maps()
+        .flatten()
+        .filter_map(|info| Some((info.id(), Map { name: info.name_as_str()?.to_owned(), bytes: bytes(&info)? })))
+        .collect()
+}
+
+fn bytes(info: &MapInfo) -> Option<u64> {
+    let fd = info.fd().ok()?;
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
+}
