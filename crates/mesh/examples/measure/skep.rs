@@ -92,9 +92,11 @@ impl Swarm {
     }
 }
 
-/// Publishes this many more services, each with a task on a node that does not exist.
+/// The first of the ports of [`publish_more`].
+pub(crate) const FIRST_PORT: u16 = 10_000;
+
+/// Publishes this many more services, a port each, with a task on a node that does not exist.
 pub(crate) fn publish_more(desired: &mut Desired, count: u16) {
-    const FIRST_PORT: u16 = 10_000;
     let absent = NodeId::random();
     let network = desired.endpoints[0].key.network.clone();
     desired.members.push(Member {
