@@ -32,7 +32,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    /// The head of its column.
+    /// What it is called in tables and in the picture.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Requests => "keep-alive requests/s",
@@ -40,11 +40,11 @@ impl Figure {
             Self::RequestCpu => "CPU µs per request",
             Self::ConnectionCpu => "CPU µs per connection",
             Self::OneP50 => "1 connection: p50 µs",
-            Self::OneP99 => "p99 µs",
+            Self::OneP99 => "1 connection: p99 µs",
             Self::PacedP50 => "32 at a fixed rate: p50 µs",
-            Self::PacedP99 => "p99 µs",
+            Self::PacedP99 => "32 at a fixed rate: p99 µs",
             Self::ManyP50 => "32 flat out: p50 µs",
-            Self::ManyP99 => "p99 µs",
+            Self::ManyP99 => "32 flat out: p99 µs",
             Self::BulkTo => "Gbit/s to the task",
             Self::BulkFrom => "Gbit/s from the task",
             Self::Datagrams => "datagrams/s",
@@ -100,5 +100,24 @@ impl Samples {
         let (these, those) = (self.0.get(&(name, figure))?, self.0.get(&(to, figure))?);
         let ratios: Vec<f64> = these.iter().zip(those).map(|(this, that)| this / that).collect();
         Spread::of(&ratios)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_are_compared_with_each_other() {
+        let mut samples = Samples::default();
+        for (this, that) in [(10.0, 20.0), (100.0, 100.0), (3.0, 10.0)] {
+            samples.add("this", Figure::Requests, this);
+            samples.add("that", Figure::Requests, that);
+        }
+        let spread = |median, low, high| Some(Spread { median, low, high });
+        assert_eq!(samples.spread("this", Figure::Requests), spread(10.0, 3.0, 100.0));
+        assert_eq!(samples.ratio("this", "that", Figure::Requests), spread(0.5, 0.3, 1.0));
+        assert_eq!(samples.ratio("this", "other", Figure::Requests), None);
+        assert_eq!(Spread::of(&[1.0, 4.0]), spread(2.5, 1.0, 4.0));
     }
 }

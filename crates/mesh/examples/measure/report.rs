@@ -34,8 +34,7 @@ impl Report<'_> {
             ("What others' traffic pays", tables::others(&self.samples)),
             ("Memory of the maps", tables::memory(&self.memory)),
         ];
-        // A table has a head of two lines; nothing was measured for one that has no more.
-        for (title, table) in parts.iter().filter(|(_, table)| table.lines().any(|line| line.contains("**"))) {
+        for (title, table) in parts.iter().filter(|(_, table)| !table.is_empty()) {
             text.push_str(&format!("\n### {title}\n\n{table}"));
         }
         text

@@ -32,12 +32,12 @@ pub(crate) fn paths(samples: &Samples) -> String {
     let latency =
         [Figure::OneP50, Figure::OneP99, Figure::PacedP50, Figure::PacedP99, Figure::ManyP50, Figure::ManyP99];
     let bulk = [Figure::BulkTo, Figure::BulkFrom, Figure::Datagrams];
-    [
+    let tables = [
         table(samples, &PATHS, base, &requests, Cells::Shares),
         table(samples, &PATHS, None, &latency, Cells::Plain),
         table(samples, &PATHS, base, &bulk, Cells::Shares),
-    ]
-    .join("\n")
+    ];
+    tables.into_iter().filter(|table| !table.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// The same path with more services.
@@ -52,22 +52,21 @@ pub(crate) fn others(samples: &Samples) -> String {
     let figures = [Figure::Requests, Figure::RequestCpu, Figure::Connections, Figure::BulkTo];
     let pairs =
         [(others::LOOPBACK_WITHOUT, others::LOOPBACK_WITH), (others::FORWARDING_WITHOUT, others::FORWARDING_WITH)];
-    let mut text = head(&figures);
+    let mut rows = String::new();
     for (without, with) in pairs {
-        text.push_str(&row(samples, without, None, &figures, Cells::Plain));
-        text.push_str(&row(samples, with, Some(without), &figures, Cells::Shares));
+        rows.push_str(&row(samples, without, None, &figures, Cells::Plain));
+        rows.push_str(&row(samples, with, Some(without), &figures, Cells::Shares));
     }
-    text
+    under(&head(&figures), &rows)
 }
 
 /// The kernel's memory for one node.
 pub(crate) fn memory(memory: &[Memory]) -> String {
-    let mut text = "| | all maps | of these, flows |\n|---|---|---|\n".to_owned();
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    for Memory { what, bytes, flows } in memory {
-        writeln!(text, "| {what} | **{:.1} MB** | {:.1} MB |", megabytes(*bytes), megabytes(*flows)).unwrap();
-    }
-    text
+    let rows = memory.iter().map(|Memory { what, bytes, flows }| {
+        format!("| {what} | **{:.1} MB** | {:.1} MB |\n", megabytes(*bytes), megabytes(*flows))
+    });
+    under("| | all maps | of these, flows |\n|---|---|---|\n", &rows.collect::<String>())
 }
 
 /// A ratio that skep is built for, and its bound.
@@ -103,12 +102,8 @@ pub(crate) fn aims(samples: &Samples) -> String {
         (others::FORWARDING_WITH, others::FORWARDING_WITHOUT, Requests, AtLeast(0.98)),
         (others::FORWARDING_WITH, others::FORWARDING_WITHOUT, BulkTo, AtLeast(0.98)),
     ];
-    let mut text = "| | | aim | measured |\n|---|---|---|---|\n".to_owned();
-    for (of, to, figure, bound) in aims {
-        let aim = Aim { of, to, figure, bound };
-        text.push_str(&aim.row(samples).unwrap_or_default());
-    }
-    text
+    let rows = aims.map(|(of, to, figure, bound)| Aim { of, to, figure, bound }.row(samples).unwrap_or_default());
+    under("| | | aim | measured |\n|---|---|---|---|\n", &rows.concat())
 }
 
 impl Aim {
@@ -134,11 +129,13 @@ fn table(
     figures: &[Figure],
     cells: Cells,
 ) -> String {
-    let mut text = head(figures);
-    for name in names {
-        text.push_str(&row(samples, name, base.filter(|base| base != name), figures, cells));
-    }
-    text
+    let rows = names.iter().map(|name| row(samples, name, base.filter(|base| base != name), figures, cells));
+    under(&head(figures), &rows.collect::<String>())
+}
+
+/// Nothing when there are no rows.
+fn under(head: &str, rows: &str) -> String {
+    if rows.is_empty() { String::new() } else { format!("{head}{rows}") }
 }
 
 fn head(figures: &[Figure]) -> String {
@@ -180,4 +177,29 @@ fn grouped(value: f64, digits: usize) -> String {
         grouped.push(digit);
     }
     grouped + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!(grouped(7.25, 1), "7.2");
+        assert_eq!(grouped(999.0, 0), "999");
+        assert_eq!(grouped(1_234_567.8, 0), "1,234,568");
+        assert_eq!(grouped(12_345.6, 1), "12,345.6");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_left_out() {
+        let mut samples = Samples::default();
+        assert_eq!(paths(&samples) + &services(&samples) + &others(&samples) + &memory(&[]) + &aims(&samples), "");
+        samples.add(plain::DIRECT, Figure::Requests, 100.0);
+        samples.add(skep::LOCAL, Figure::Requests, 90.0);
+        let text = paths(&samples);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.contains("| **0.90** · 90 (90 to 90) | – |"), "{text}");
+        assert!(aims(&samples).ends_with("| ≥ 0.95 | **0.90** (0.90 to 0.90) missed |\n"));
+    }
 }

@@ -143,3 +143,23 @@ fn ask(to: SocketAddrV4) -> io::Result<String> {
     stream.read_to_string(&mut text)?;
     if text.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(text) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!(
+            ["68.00us", "4.20ms", "1.10s", "12"].map(microseconds),
+            [Some(68.0), Some(4200.0), Some(1.1e6), None]
+        );
+    }
+
+    #[test]
+    fn connections_that_were_to_end_are_no_failures() {
+        assert_eq!(failures("  Socket errors: connect 0, read 16369, write 0, timeout 0"), None);
+        let failed = "Socket errors: connect 0, read 1, write 0, timeout 3";
+        assert_eq!(failures(failed), Some(failed));
+    }
+}
