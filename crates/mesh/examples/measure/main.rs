@@ -22,7 +22,7 @@ mod svg;
 mod tables;
 mod tools;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
@@ -31,7 +31,7 @@ use skep_mesh::{Datapath as _, MapSizes};
 use figures::Samples;
 use lab::{Attach, Lab};
 use others::Others;
-use paths::{Effort, Path};
+use paths::Effort;
 use plain::Plain;
 use report::Report;
 use services::Published;
@@ -97,14 +97,9 @@ fn main() {
             others.measure(effort, &mut samples);
         }
     }
-    let memory = if wants(Part::Memory) { memory::measure(&lab, dir.path()) } else { vec![] };
-    for node in &lab.nodes {
-        let mut drops = node.bpf().counters().unwrap().drops;
-        drops.retain(|_, count| *count > 0);
-        if !drops.is_empty() {
-            eprintln!("{} dropped {drops:?}", node.underlay);
-        }
-    }
+    let memory =
+        if wants(Part::Memory) { memory::measure(&swarm.desired(&lab, swarm.asked), dir.path()) } else { vec![] };
+    show_drops(&lab);
     let report = Report { args: &args, samples, memory, took: start.elapsed() };
     println!("{}", report.markdown(None));
     if let Some(page) = &args.write {
@@ -112,13 +107,13 @@ fn main() {
     }
 }
 
-fn measure_paths(args: &Args, lab: &mut Lab, swarm: &Swarm, dir: &std::path::Path, samples: &mut Samples) {
+fn measure_paths(args: &Args, lab: &mut Lab, swarm: &Swarm, dir: &Path, samples: &mut Samples) {
     let effort = Effort { seconds: args.seconds, rate: args.rate };
     let plain = Plain::new(lab, dir);
     let server = swarm.server(lab);
     let remote = swarm.path(lab, skep::REMOTE, swarm.asked, &server, 101);
     let local = swarm.path(lab, skep::LOCAL, swarm.owner, &server, 102);
-    let direct_reply: Option<Path> = skep::SET_REPLY.map(|_| {
+    let direct_reply: Option<_> = skep::SET_REPLY.map(|_| {
         swarm.set_reply(lab, Reply::Owner);
         let path = swarm.path(lab, skep::REPLY_DIRECT, swarm.asked, &server, 103);
         swarm.set_reply(lab, Reply::Asked);
@@ -131,6 +126,17 @@ fn measure_paths(args: &Args, lab: &mut Lab, swarm: &Swarm, dir: &std::path::Pat
             swarm.set_reply(lab, Reply::Owner);
             path.measure(effort, samples);
             swarm.set_reply(lab, Reply::Asked);
+        }
+    }
+}
+
+/// What the data planes have not passed on should be next to nothing.
+fn show_drops(lab: &Lab) {
+    for node in &lab.nodes {
+        let mut drops = node.bpf().counters().unwrap().drops;
+        drops.retain(|_, count| *count > 0);
+        if !drops.is_empty() {
+            eprintln!("{} dropped {drops:?}", node.underlay);
         }
     }
 }

@@ -1,15 +1,15 @@
 //! How much of the kernel's memory the maps take: empty, with ten thousand services, with a million flows.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, AsRawFd};
+mod kernel;
 
-use aya::maps::{MapInfo, loaded_maps};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
 use skep_mesh::{Bpf, Datapath, Desired, MapSizes, compile};
 
-use crate::lab::{Lab, Netns};
+use crate::lab::Netns;
 use crate::skep::{FIRST_PORT, publish_more};
+use crate::tables::grouped;
 
 /// Flows that are opened, to so many services.
 const MILLION: u32 = 1_000_000;
@@ -25,55 +25,52 @@ pub(crate) struct Memory {
     pub(crate) flows: u64,
 }
 
-/// In a namespace apart, with programs that are attached nowhere. Maps are told from those of others by their age: nobody else should make
-/// any meanwhile.
-pub(crate) fn measure(lab: &Lab, dir: &std::path::Path) -> Vec<Memory> {
+/// Of a node like this one, in a namespace apart, with programs that are attached nowhere.
+pub(crate) fn measure(desired: &Desired, dir: &Path) -> Vec<Memory> {
     let ns = Netns::new("memory");
-    let desired = lab.desired(0);
     let mut found = Vec::new();
     for services in [1, 10_000] {
-        let what = format!("{services} service{}", if services == 1 { "" } else { "s" });
+        let what = format!("{} service{}", grouped(services.into(), 0), if services == 1 { "" } else { "s" });
         let mut desired = desired.clone();
         publish_more(&mut desired, services - 1);
-        with_node(&ns, dir, MapSizes::default(), &desired, |_| what, &mut found);
+        found.push(with_node(&ns, dir, MapSizes::default(), &desired, |_| what));
     }
     let room = MapSizes::default().flows.max(MILLION + MILLION / 20);
-    let mut desired = desired;
+    let mut desired = desired.clone();
     publish_more(&mut desired, SERVICES);
-    let fill = |bpf: &Bpf| open_flows(bpf, lab.nodes[0].underlay);
-    with_node(&ns, dir, MapSizes { flows: room, ..MapSizes::default() }, &desired, fill, &mut found);
+    let asked = desired.node.underlay;
+    let fill = |bpf: &Bpf| open_flows(bpf, asked);
+    found.push(with_node(&ns, dir, MapSizes { flows: room, ..MapSizes::default() }, &desired, fill));
     found
 }
 
+/// A node that is brought to what it should be, and what its maps take after `work`, which says what it has done.
 fn with_node(
     ns: &Netns,
-    dir: &std::path::Path,
+    dir: &Path,
     sizes: MapSizes,
     desired: &Desired,
     work: impl FnOnce(&Bpf) -> String + Send,
-    found: &mut Vec<Memory>,
-) {
+) -> Memory {
     let mut tables = compile(desired);
     tables.hooks.clear();
-    let before = maps();
-    found.push(ns.run(|| {
-        let mut bpf = Bpf::open(&dir.join("memory"), sizes).unwrap();
+    let pins = dir.join("memory");
+    ns.run(|| {
+        let mut bpf = Bpf::open(&pins, sizes).unwrap();
         bpf.apply(&tables).unwrap();
         let what = work(&bpf);
-        let mut new = maps();
-        new.retain(|id, _| !before.contains_key(id));
-        let flows = new.values().filter(|map| map.name == "flows").map(|map| map.bytes).sum();
-        let memory = Memory { what, bytes: new.values().map(|map| map.bytes).sum(), flows };
+        let memory = Memory { what, bytes: kernel::pinned(&pins), flows: kernel::one(&pins.join("flows")) };
         Box::new(bpf).close_and_remove().unwrap();
         memory
-    }));
+    })
 }
 
 /// Opens them for real: a SYN each, through the program that clients' packets come to. Returns what came of it, in words.
 ///
 /// Packets that the kernel is given in this way seem to come from the node itself, so a task sees one address for all of them: no more flows
 /// to one task than there are ports.
-fn open_flows(bpf: &Bpf, to: Ipv4Addr) -> String {
+fn open_flows(bpf: &Bpf, to: IpAddr) -> String {
+    let IpAddr::V4(to) = to else { panic!("the lab's underlay is IPv4") };
     let from = Ipv4Addr::new(172, 16, 0, 1);
     for port in 0..u16::try_from(MILLION / u32::from(SERVICES)).unwrap() {
         for service in 0..SERVICES {
@@ -82,9 +79,12 @@ fn open_flows(bpf: &Bpf, to: Ipv4Addr) -> String {
     }
     let opened: u64 = bpf.counters().unwrap().ports.values().map(|traffic| traffic.flows).sum();
     assert!(opened > u64::from(MILLION) * 99 / 100, "only {opened} flows were opened");
+    let count = |number: u64| grouped(number as f64, 0);
     match bpf.usage().unwrap().iter().find(|usage| usage.table == "flows") {
-        Some(usage) => format!("{opened} flows opened, {} of {} entries in use", usage.used, usage.room),
-        None => format!("{opened} flows opened"),
+        Some(usage) => {
+            format!("{} flows opened, {} of {} entries in use", count(opened), count(usage.used), count(usage.room))
+        }
+        None => format!("{} flows opened", count(opened)),
     }
 }
 
@@ -109,24 +109,4 @@ fn syn(from: Ipv4Addr, port: u16, to: Ipv4Addr, published: u16) -> [u8; 54] {
     tcp[12] = 5 << 4;
     tcp[13] = 2;
     frame
-}
-
-struct Map {
-    name: String,
-    bytes: u64,
-}
-
-/// All maps of the machine by their number.
-fn maps() -> BTreeMap<u32, Map> {
-    // One that vanishes meanwhile is somebody else's.
-    loaded_maps()
-        .flatten()
-        .filter_map(|info| Some((info.id(), Map { name: info.name_as_str()?.to_owned(), bytes: bytes(&info)? })))
-        .collect()
-}
-
-fn bytes(info: &MapInfo) -> Option<u64> {
-    let fd = info.fd().ok()?;
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd())).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("memlock:"))?.trim().parse().ok()
 }

@@ -22,63 +22,77 @@ pub(crate) const NFTABLES: &str = "nftables";
 const MTU: u16 = 1450;
 
 /// The paths, and what has to live as long as they do.
+#[derive(Default)]
 pub(crate) struct Plain {
     pub(crate) paths: Vec<Path>,
-    _nodes: Vec<Netns>,
-    _proxies: Vec<Process>,
+    namespaces: Vec<Netns>,
+    proxies: Vec<Process>,
 }
 
 impl Plain {
     /// Makes them on the lab's bridge. Configuration files go to `dir`.
     pub(crate) fn new(lab: &Lab, dir: &File) -> Self {
-        let owner = node(lab, 60);
-        let mut tasks = Vec::new();
-        let mut nodes = Vec::new();
-        let mut proxies = Vec::new();
-        let mut paths = Vec::new();
+        let owner = node(lab, OWNER);
+        let mut plain = Self::default();
+        plain.direct(lab, &owner);
+        plain.routed(lab, &owner);
+        plain.proxied(lab, &owner, 62, HAPROXY, |via, task| haproxy(via, task, dir));
+        plain.proxied(lab, &owner, 63, NGINX, |via, task| nginx(via, task, dir));
+        plain.translated(lab, &owner);
+        plain.namespaces.push(owner);
+        for path in &plain.paths {
+            path.check(if [DIRECT, ROUTED].contains(&path.name) { Sees::Client } else { Sees::Another });
+        }
+        plain
+    }
 
+    fn direct(&mut self, lab: &Lab, owner: &Netns) {
         let client = client(lab, 120);
-        let (task, addr) = routed_task(&owner, 1);
-        client.ip(&format!("route add {addr} via {}", underlay(60)));
-        paths.push(Path::direct(DIRECT, client, Server::start(&task, addr)));
-        tasks.push(task);
+        let (task, addr) = routed_task(owner, OWNER);
+        client.ip(&format!("route add {addr} via {}", underlay(OWNER)));
+        self.paths.push(Path::direct(DIRECT, client, Server::start(&task, addr)));
+        self.namespaces.push(task);
+    }
 
-        let client = self::client(lab, 121);
-        let (task, addr) = routed_task(&owner, 2);
-        let via = tunnelled(lab, 61, &owner);
+    fn routed(&mut self, lab: &Lab, owner: &Netns) {
+        let client = client(lab, 121);
+        let (task, addr) = routed_task(owner, 61);
+        let via = tunnelled(lab, 61, owner);
         client.ip(&format!("route add {addr} via {}", underlay(61)));
         via.ip(&format!("route add {addr} via 10.3.61.2"));
         owner.ip(&format!("route add {} via 10.3.61.1", underlay(121)));
-        paths.push(Path::direct(ROUTED, client, Server::start(&task, addr)));
-        nodes.push(via);
-        tasks.push(task);
+        self.paths.push(Path::direct(ROUTED, client, Server::start(&task, addr)));
+        self.namespaces.extend([via, task]);
+    }
 
-        for (n, name, start) in [(62, HAPROXY, haproxy as Proxy), (63, NGINX, nginx)] {
-            let (task, addr) = routed_task(&owner, n);
-            let via = tunnelled(lab, n, &owner);
-            via.ip(&format!("route add {addr} via 10.3.{n}.2"));
-            proxies.push(start(&via, addr, dir));
-            let path = Path::published(name, self::client(lab, n + 60), Server::start(&task, addr), underlay(n));
-            let carries = name != HAPROXY;
-            paths.push(Path { datagrams: path.datagrams.filter(|_| carries), ..path });
-            nodes.push(via);
-            tasks.push(task);
-        }
+    fn proxied(
+        &mut self,
+        lab: &Lab,
+        owner: &Netns,
+        n: u8,
+        name: &'static str,
+        start: impl Fn(&Netns, Ipv4Addr) -> Process,
+    ) {
+        let (task, addr) = routed_task(owner, n);
+        let via = tunnelled(lab, n, owner);
+        via.ip(&format!("route add {addr} via 10.3.{n}.2"));
+        self.proxies.push(start(&via, addr));
+        let path = Path::published(name, client(lab, n + 60), Server::start(&task, addr), underlay(n));
+        let datagrams = path.datagrams.filter(|_| name != HAPROXY);
+        self.paths.push(Path { datagrams, ..path });
+        self.namespaces.extend([via, task]);
+    }
 
-        let (via, task, addr) = bridged(lab, 64, &owner);
+    fn translated(&mut self, lab: &Lab, owner: &Netns) {
+        let (via, task, addr) = bridged(lab, 64, owner);
         translate(&via, addr);
-        paths.push(Path::published(NFTABLES, self::client(lab, 124), Server::start(&task, addr), underlay(64)));
-        nodes.push(via);
-        tasks.push(task);
-
-        for path in &paths {
-            path.check(if [DIRECT, ROUTED].contains(&path.name) { Sees::Client } else { Sees::Another });
-        }
-        nodes.push(owner);
-        nodes.extend(tasks);
-        Self { paths, _nodes: nodes, _proxies: proxies }
+        self.paths.push(Path::published(NFTABLES, client(lab, 124), Server::start(&task, addr), underlay(64)));
+        self.namespaces.extend([via, task]);
     }
 }
+
+/// The last byte of the underlay address of the node with the tasks; the others are ways in.
+const OWNER: u8 = 60;
 
 fn underlay(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, 0, n)
@@ -126,7 +140,7 @@ fn vxlan(on: &Netns, name: &str, n: u8, remote: u8) {
 /// A node with a tunnel to the owner: 10.3.n.1 here, 10.3.n.2 there.
 fn tunnelled(lab: &Lab, n: u8, owner: &Netns) -> Netns {
     let via = node(lab, n);
-    vxlan(&via, "vx", n, 60);
+    vxlan(&via, "vx", n, OWNER);
     vxlan(owner, &format!("vx{n}"), n, n);
     via.ip(&format!("addr add 10.3.{n}.1/30 dev vx"));
     owner.ip(&format!("addr add 10.3.{n}.2/30 dev vx{n}"));
@@ -136,7 +150,7 @@ fn tunnelled(lab: &Lab, n: u8, owner: &Netns) -> Netns {
 /// A node and a task on one bridged network, 10.4.0.0/24, that a tunnel holds together.
 fn bridged(lab: &Lab, n: u8, owner: &Netns) -> (Netns, Netns, Ipv4Addr) {
     let via = node(lab, n);
-    vxlan(&via, "vx", n, 60);
+    vxlan(&via, "vx", n, OWNER);
     vxlan(owner, &format!("vx{n}"), n, n);
     let task = Netns::new(&format!("pt{n}"));
     owner.ip(&format!("link add pt{n} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {}", task.name()));
@@ -169,8 +183,6 @@ fn translate(via: &Netns, task: Ipv4Addr) {
     nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
     assert!(nft.wait().unwrap().success(), "nft refused {rules}");
 }
-
-type Proxy = fn(&Netns, Ipv4Addr, &File) -> Process;
 
 fn haproxy(on: &Netns, task: Ipv4Addr, dir: &File) -> Process {
     let mut config =

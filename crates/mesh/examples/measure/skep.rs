@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
-use skep_mesh::{Datapath, Desired, LocatedEndpoint, Tables, compile};
+use skep_mesh::{Datapath, Desired, LocatedEndpoint, compile};
 use skep_model::{
     EndpointKey, EndpointRecord, EndpointState, Member, NodeId, Protocol, ServiceEntry, ServiceId, TaskId, Version,
 };
@@ -51,14 +51,15 @@ impl Swarm {
     /// Brings both nodes to what they should be. To be called when all swarms of the lab are there.
     pub(crate) fn apply(&self, lab: &mut Lab) {
         for node in [self.asked, self.owner] {
-            let tables = self.tables(lab, node);
+            let tables = compile(&self.desired(lab, node));
             let Node { ns, bpf, .. } = &mut lab.nodes[node];
             let bpf = bpf.as_mut().unwrap();
             ns.run(|| bpf.apply(&tables)).unwrap();
         }
     }
 
-    fn tables(&self, lab: &Lab, node: usize) -> Tables {
+    /// What one of its nodes should be.
+    pub(crate) fn desired(&self, lab: &Lab, node: usize) -> Desired {
         let mut desired = lab.desired(node);
         let service = &lab.tasks[self.task].service;
         desired.services.retain(|s| s.id == *service);
@@ -66,7 +67,7 @@ impl Swarm {
         let members = [self.asked, self.owner].map(|n| &lab.nodes[n].id);
         desired.members.retain(|m| members.contains(&&m.node));
         publish_more(&mut desired, self.services - 1);
-        compile(&desired)
+        desired
     }
 
     /// A path by its first node or its second.

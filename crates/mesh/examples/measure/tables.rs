@@ -166,7 +166,7 @@ fn cell(Spread { median, low, high }: Spread, share: Option<Spread>, digits: usi
 }
 
 /// With a comma between thousands.
-fn grouped(value: f64, digits: usize) -> String {
+pub(crate) fn grouped(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
     let mut grouped = String::new();
