@@ -31,6 +31,7 @@ impl Drop for Process {
 }
 
 /// What a run of `wrk` found.
+#[derive(Debug, PartialEq)]
 pub(crate) struct Wrk {
     /// Requests per second.
     pub(crate) rate: f64,
@@ -59,18 +60,25 @@ pub(crate) fn wrk(client: &Netns, to: SocketAddrV4, count: u32, connections: Con
     let output = wrk.arg(format!("http://{to}/")).output().unwrap();
     let spent = busy() - before;
     let text = String::from_utf8(output.stdout).unwrap();
-    let missing = || panic!("wrk to {to}: {text}");
-    let word = |line: &str, n: usize| text.lines().find(|l| l.contains(line))?.split_whitespace().nth(n);
     if let Some(errors) = text.lines().find(|l| l.contains("Socket errors")).and_then(failures) {
         eprintln!("{to}: {errors}");
     }
-    let requests: f64 = word(" requests in ", 0).and_then(|w| w.parse().ok()).unwrap_or_else(missing);
-    Wrk {
-        rate: word("Requests/sec", 1).and_then(|w| w.parse().ok()).unwrap_or_else(missing),
-        p50: word("50%", 1).and_then(microseconds).unwrap_or_else(missing),
-        p99: word("99%", 1).and_then(microseconds).unwrap_or_else(missing),
+    parse(&text, spent).unwrap_or_else(|| panic!("wrk to {to}: {text}"))
+}
+
+/// What `wrk` printed in a run that cost so many seconds of processor.
+fn parse(text: &str, spent: f64) -> Option<Wrk> {
+    let after = |word: &str| {
+        let mut lines = text.lines().map(str::split_whitespace);
+        lines.find_map(|mut words| (words.next() == Some(word)).then(|| words.next()).flatten())
+    };
+    let requests = text.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse::<f64>().ok())?;
+    Some(Wrk {
+        rate: after("Requests/sec:")?.parse().ok()?,
+        p50: microseconds(after("50%")?)?,
+        p99: microseconds(after("99%")?)?,
         cpu: spent / requests * 1e6,
-    }
+    })
 }
 
 /// What went wrong, if anything did: a line of words and counts. Reads that fail are no failures, but connections that the server ended as it
@@ -154,6 +162,28 @@ mod tests {
             ["68.00us", "4.20ms", "1.10s", "12"].map(microseconds),
             [Some(68.0), Some(4200.0), Some(1.1e6), None]
         );
+    }
+
+    /// The shares of samples within a standard deviation look like percentiles.
+    #[test]
+    fn the_output_of_wrk_is_read() {
+        let text = "Running 1s test @ http://10.2.0.60:80/
+  1 threads and 32 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency    17.40ms   33.24ms 175.99ms   88.99%
+    Req/Sec     6.20k     3.37k   11.40k    62.50%
+  Latency Distribution
+     50%    1.35ms
+     75%   16.08ms
+     90%   59.66ms
+     99%  154.10ms
+  5000 requests in 1.00s, 351.21KB read
+Requests/sec:   5425.62
+Transfer/sec:    349.70KB
+";
+        let found = Wrk { rate: 5425.62, p50: 1350.0, p99: 154_100.0, cpu: 400.0 };
+        assert_eq!(parse(text, 2.0), Some(found));
+        assert_eq!(parse("unable to connect", 2.0), None);
     }
 
     #[test]
