@@ -154,16 +154,14 @@ enum { PICK_NONE = -1 };
 /* The backend entry for a new flow of this client; `tries` that went unanswered lead to other ones. */
 __verified_once int pick(const struct flow_key *client, const struct frontend *frontend, __u32 tries)
 {
-	__u32 zero = 0, table_index, hash, now = ticks();
+	__u32 number, hash, now = ticks();
 	struct table *table;
 	int first = PICK_NONE;
-	void *inner;
 
 	if (!client || !frontend)
 		return PICK_NONE;
-	table_index = frontend->table;
-	inner = bpf_map_lookup_elem(&tables, &table_index);
-	table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	number = frontend->table;
+	table = bpf_map_lookup_elem(&tables, &number);
 	if (!table || !table->count)
 		return PICK_NONE;
 	hash = client_hash(client, frontend->flags & FRONTEND_AFFINITY);
@@ -178,6 +176,10 @@ __verified_once int pick(const struct flow_key *client, const struct frontend *f
 		if (index >= MAGLEV_SLOTS)
 			return PICK_NONE;
 		slot = table->slots[index];
+		/* The kernel may give the memory of an entry that has just been replaced to another one at once. */
+		barrier();
+		if (unlikely(table->number != number))
+			return PICK_NONE;
 		if (likely(!is_suspected(slot, now)))
 			return slot;
 		if (i == 0) {

@@ -23,12 +23,12 @@ typedef _Bool bool;
 /* A global function: the verifier looks at it once by itself, not again for every way to every call; so it must check its pointers. */
 #define __verified_once __attribute__((noinline))
 #define likely(x) __builtin_expect(!!(x), 1)
+#define barrier() asm volatile("" ::: "memory")
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
 /* Fields of a map's definition in BTF. */
 #define __uint(name, val) int (*name)[val]
 #define __type(name, val) typeof(val) *name
-#define __array(name, val) typeof(val) *name[]
 
 /* All targets are little endian. */
 #define bpf_htons(x) ((__be16)__builtin_bswap16(x))
@@ -42,7 +42,6 @@ enum {
 	MAP_TYPE_PERCPU_ARRAY = 6,
 	MAP_TYPE_LRU_HASH = 9,
 	MAP_TYPE_LPM_TRIE = 11,
-	MAP_TYPE_HASH_OF_MAPS = 13,
 };
 
 enum { PIN_BY_NAME = 1 };

@@ -10,7 +10,7 @@
 #define LAYOUT 2
 
 /* Slots of a Maglev table (crates/mesh/src/maglev.rs says why this many). */
-#define MAGLEV_SLOTS 2039
+#define MAGLEV_SLOTS 2003
 
 /* Network identifiers on the wire: "sk" and a number. */
 enum { VNI_FORWARD = 0x736b01, VNI_REPLY = 0x736b02, VNI_SECOND = 0x736b03 };
@@ -91,8 +91,9 @@ struct network_key {
 	struct addr addr;
 };
 
-/* Which backends take new flows; filled once, swapped as a whole. */
+/* Which backends take new flows; filled once, swapped as a whole. With what the kernel adds it fits into a page. */
 struct table {
+	__u32 number;		/* its key */
 	__u32 count;		/* MAGLEV_SLOTS, or 0 when nobody is ready */
 	__u16 slots[MAGLEV_SLOTS + 1];
 };

@@ -52,20 +52,14 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } frontends SEC(".maps");
 
-/* Who serves them: one for all ports of a service. Sizes instead of types: a map of maps takes no type information. */
+/* Who serves them: one for all ports of a service. An update puts a new entry in the place of the old one, in one step. */
 struct {
-	__uint(type, MAP_TYPE_HASH_OF_MAPS);
+	__uint(type, MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, MAP_NO_PREALLOC);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(__u32));
+	__type(key, __u32);
+	__type(value, struct table);
 	__uint(pinning, PIN_BY_NAME);
-	__array(values, struct {
-		__uint(type, MAP_TYPE_ARRAY);
-		__uint(max_entries, 1);
-		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(struct table));
-	});
 } tables SEC(".maps");
 
 /* Tasks by number. */

@@ -7,34 +7,56 @@ use clap::ValueEnum;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Bench {
-    /// Requests, connections and bulk through the data plane, beside the same without it
+    /// Requests, connections, latency, bulk and datagrams through the data plane, beside its rivals
     Mesh,
     /// From the API's call to every node's answer, and the daemons' memory
     Swarm,
 }
 
-/// Programs that are no part of skep, and the Debian packages that have them.
-const NEEDED: &[(&str, &str)] = &[("wrk", "wrk"), ("iperf3", "iperf3"), ("ip", "iproute2"), ("curl", "curl")];
-
-pub(crate) fn run(what: Option<Bench>) -> Result<()> {
-    for (program, package) in NEEDED {
-        let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
-        ensure!(found.is_ok_and(|o| o.status.success()), "{program} is needed (Debian: apt install {package})");
+impl Bench {
+    /// Programs that are no part of skep, by the Debian packages that have them.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Mesh => &["haproxy", "iperf3", "iproute2", "libnginx-mod-stream", "nftables", "nginx", "wrk"],
+            Self::Swarm => &["curl", "iproute2"],
+        }
     }
+}
+
+/// Runs one bench or all. `options` are the mesh bench's own; `--help` among them lists them.
+pub(crate) fn run(what: Option<Bench>, options: &[String]) -> Result<()> {
     for bench in what.map_or_else(|| vec![Bench::Mesh, Bench::Swarm], |one| vec![one]) {
+        install(bench.packages())?;
         match bench {
-            Bench::Mesh => cargo(&["run", "--quiet", "--release", "--package", "skep-mesh", "--example", "measure"])?,
+            Bench::Mesh => {
+                let run = ["run", "--quiet", "--release", "--package", "skep-mesh", "--example", "measure", "--"];
+                cargo(&run, options)?;
+            }
             Bench::Swarm => {
-                cargo(&["build", "--quiet", "--release", "--bin", "skep"])?;
-                cargo(&["bench", "--quiet", "--package", "skep-e2e", "--bench", "swarm"])?;
+                ensure!(options.is_empty(), "bench swarm has no options");
+                cargo(&["build", "--quiet", "--release", "--bin", "skep"], &[])?;
+                cargo(&["bench", "--quiet", "--package", "skep-e2e", "--bench", "swarm"], &[])?;
             }
         }
     }
     Ok(())
 }
 
-fn cargo(args: &[&str]) -> Result<()> {
-    let status = Command::new(env!("CARGO")).args(args).status().context("cargo cannot be run")?;
+/// Debian packages, as `tests/run` does it.
+fn install(packages: &[&str]) -> Result<()> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/packages");
+    let status = Command::new(script).args(packages).status().with_context(|| format!("{script} cannot be run"))?;
+    ensure!(
+        status.success(),
+        "the bench needs {}: install them by hand (on Debian as root: apt-get install {})",
+        packages.join(", "),
+        packages.join(" ")
+    );
+    Ok(())
+}
+
+fn cargo(args: &[&str], more: &[String]) -> Result<()> {
+    let status = Command::new(env!("CARGO")).args(args).args(more).status().context("cargo cannot be run")?;
     if !status.success() {
         bail!("cargo {} failed", args.join(" "));
     }

@@ -33,6 +33,9 @@ enum Chore {
     Bench {
         /// What to measure; everything when left out
         what: Option<bench::Bench>,
+        /// Options of the bench itself; `cargo xtask bench mesh --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
     },
     /// Check that dependencies between crates point down only
     Layers,
@@ -44,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Gen { check } => gen_rpc::run(check),
         Chore::Bpf { check } => bpf::run(check),
-        Chore::Bench { what } => bench::run(what),
+        Chore::Bench { what, options } => bench::run(what, &options),
         Chore::Layers => layers::run(),
         Chore::Licences => licences::run(),
     }

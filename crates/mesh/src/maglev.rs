@@ -5,8 +5,8 @@
 //! only on the set of names and weights, never on their order or on the node that computes it, so all nodes send the
 //! same flow to the same backend without telling each other.
 
-/// Slots of a table: a prime, so that every step width visits every slot. With 100 backends shares differ by at most 5 %.
-pub const SLOTS: usize = 2039;
+/// Slots of a table: a prime, so that every step width visits every slot, and as many as fit into a page of two bytes each. With 100 backends shares differ by at most 5 %.
+pub const SLOTS: usize = 2003;
 
 /// A backend as the table sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -153,16 +153,17 @@ fn table_number(group: &GroupKey) -> u32 {
 }
 
 pub(super) fn tables(tables: &Tables, slots: &BTreeMap<TaskId, u16>) -> BTreeMap<u32, Table> {
-    let encode = |group: &table::Group| {
+    let encode = |(key, group): (&GroupKey, &table::Group)| {
+        let number = table_number(key);
         let ready: Vec<u16> = group.ready.iter().map(|task| slots.get(task).copied().unwrap_or_default()).collect();
-        let mut table = Table { count: 0, slots: [0; SLOTS + 1] };
+        let mut table = Table { number, count: 0, slots: [0; SLOTS + 1] };
         for (place, index) in table.slots.iter_mut().zip(&group.slots) {
             *place = ready[*index as usize];
             table.count += 1;
         }
-        table
+        (number, table)
     };
-    tables.groups.iter().map(|(key, group)| (table_number(key), encode(group))).collect()
+    tables.groups.iter().map(encode).collect()
 }
 
 /// The ports as they should be, and which of their numbers are new: each port keeps the number that it has.

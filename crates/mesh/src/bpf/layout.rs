@@ -93,10 +93,11 @@ pub(super) struct Network {
     pub(super) addr: Addr,
 }
 
-/// The only entry of each map in `tables`.
+/// Entry of `tables`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Table {
+    pub(super) number: u32,
     pub(super) count: u32,
     pub(super) slots: [u16; SLOTS + 1],
 }
@@ -198,6 +199,6 @@ macro_rules! pod {
 }
 
 pod! {
-    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 24, Network = 20, Table = 4084, Backend = 48, LocalKey = 8,
+    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 24, Network = 20, Table = 4016, Backend = 48, LocalKey = 8,
     FlowKey = 40, Flow = 64, Traffic = 40,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 
 use super::layout::{
@@ -12,15 +12,13 @@ use super::layout::{
 use super::links::say;
 use crate::datapath::{Applied, DatapathError};
 
-type OneTable = Array<MapData, Table>;
-
 pub(super) struct Maps {
     pub(super) node: Array<MapData, Node>,
     pub(super) ports: Array<MapData, PortBits>,
     pub(super) addresses: HashMap<MapData, Addr, u32>,
     pub(super) networks: LpmTrie<MapData, Network, u32>,
     pub(super) frontends: HashMap<MapData, FrontendKey, Frontend>,
-    pub(super) tables: HashOfMaps<MapData, u32, OneTable>,
+    pub(super) tables: HashMap<MapData, u32, Table>,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) locals: HashMap<MapData, LocalKey, u32>,
     pub(super) flows: HashMap<MapData, FlowKey, Flow>,
@@ -107,39 +105,6 @@ impl Maps {
                 self.ports.set(index, *bits, 0).map_err(in_map("ports"))?;
                 applied.written += 1;
             }
-        }
-        Ok(())
-    }
-
-    /// Puts new tables in the place of those that differ, each in one step; [`Self::prune_tables`] removes.
-    pub(super) fn write_tables(
-        &mut self,
-        wanted: &BTreeMap<u32, Table>,
-        applied: &mut Applied,
-    ) -> Result<(), DatapathError> {
-        let failed = in_map("tables");
-        for (key, table) in wanted {
-            let found = self.tables.get(key, 0).and_then(|inner| inner.get(&0, 0));
-            if found.is_ok_and(|found| found == *table) {
-                continue;
-            }
-            let mut inner = OneTable::create(1, 0).map_err(&failed)?;
-            inner.set(0, table, 0).map_err(&failed)?;
-            self.tables.insert(key, &inner, 0).map_err(&failed)?;
-            applied.written += 1;
-        }
-        Ok(())
-    }
-
-    pub(super) fn prune_tables(
-        &mut self,
-        wanted: &BTreeMap<u32, Table>,
-        applied: &mut Applied,
-    ) -> Result<(), DatapathError> {
-        let found: Vec<u32> = self.tables.keys().collect::<Result<_, _>>().map_err(in_map("tables"))?;
-        for key in found.iter().filter(|key| !wanted.contains_key(key)) {
-            self.tables.remove(key).map_err(in_map("tables"))?;
-            applied.removed += 1;
         }
         Ok(())
     }

@@ -179,7 +179,7 @@ impl Datapath for Bpf {
         let found = maps.frontends.entries().map_err(in_map("frontends"))?;
         let wanted = Frontends::plan(tables, &lists, &found, maps.port_counters.len())?;
         self.owners = Owners::new(&plan.slots, &wanted.entries, tables);
-        let groups = encode::tables(tables, &plan.slots);
+        let groups = Changes::to(&maps.tables, "tables", encode::tables(tables, &plan.slots))?;
         let addresses = Changes::to(&maps.addresses, "addresses", encode::addresses(tables))?;
         let locals = Changes::to(&maps.locals, "locals", encode::locals(tables, &plan.slots))?;
         let networks = Changes::to(&maps.networks, "networks", lists.networks())?;
@@ -193,12 +193,12 @@ impl Datapath for Bpf {
         locals.put(&mut maps.locals, &mut applied)?;
         addresses.put(&mut maps.addresses, &mut applied)?;
         networks.put(&mut maps.networks, &mut applied)?;
-        maps.write_tables(&groups, &mut applied)?;
+        groups.put(&mut maps.tables, &mut applied)?;
         frontends.put(&mut maps.frontends, &mut applied)?;
         maps.write_ports(&encode::ports(tables), &mut applied)?;
         // And goes last.
         frontends.delete(&mut maps.frontends, &mut applied)?;
-        maps.prune_tables(&groups, &mut applied)?;
+        groups.delete(&mut maps.tables, &mut applied)?;
         networks.delete(&mut maps.networks, &mut applied)?;
         locals.delete(&mut maps.locals, &mut applied)?;
         addresses.delete(&mut maps.addresses, &mut applied)?;
