@@ -16,6 +16,7 @@ mod container;
 mod endpoint;
 mod id;
 mod image;
+mod labels;
 mod meta;
 mod name;
 mod network;
@@ -33,6 +34,7 @@ pub use container::{
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
 pub use id::{BadId, ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 pub use image::{BadImageRef, ImageRef};
+pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};
 pub use name::{BadName, ServiceName};
 pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, VirtualIp};
