@@ -11,7 +11,7 @@ use skep_model::{
     ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription, NodeId,
     NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PublishMode, PublishedPort, Reachability, Role, Service,
     ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState, UpdateStatus,
-    Version, VirtualIp,
+    Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -271,6 +271,7 @@ impl State {
             let (protocol, target, mode) = (port.protocol, port.target, port.mode);
             ports.push(PublishedPort { protocol, target, published: number, mode });
         }
+        publish_options(&spec.labels, &ports).map_err(|e| Error::invalid(e.to_string()))?;
         let network = self.ingress()?;
         let virtual_ips = match (spec.ports().is_empty(), old.and_then(|o| o.virtual_ips.first())) {
             (true, _) => Vec::new(),

@@ -7,6 +7,7 @@
 //! [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
 //! [`ErrorKind::Unimplemented`]: crate::ErrorKind::Unimplemented
 
+mod bound;
 pub mod container;
 pub mod endpoint;
 pub mod image;
