@@ -40,7 +40,7 @@ pub use name::{BadName, ServiceName};
 pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, VirtualIp};
 pub use node::{
     Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
-    NodeStatus, Platform, Reachability, Role,
+    NodeStatus, Platform, PortConflict, Reachability, Role,
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
 pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};

@@ -128,7 +128,12 @@ impl State {
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
             }),
-            status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: Some(addr) },
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                addr: Some(addr),
+                port_conflicts: Vec::new(),
+            },
             manager: Some(ManagerStatus {
                 raft_id: 1,
                 addr: SocketAddr::new(addr, 2377),

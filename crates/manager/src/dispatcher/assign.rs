@@ -94,5 +94,7 @@ fn comparable(node: &Node) -> Node {
     let mut node = node.clone();
     node.meta.version = Version(0);
     node.meta.updated = node.meta.created;
+    // It is the node itself that says so.
+    node.status.port_conflicts.clear();
     node
 }
