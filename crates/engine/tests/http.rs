@@ -136,6 +136,46 @@ async fn options_stay_labels_and_an_address_becomes_one() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn a_port_that_a_node_leaves_to_its_process_is_told_where_people_look() {
+    let node = Node::manager().await;
+    let created = node.request("POST", "/services/create", &web("web", 8080)).await;
+    assert_eq!((created.status, created.json().get("Warnings")), (201, None));
+    node.request("POST", "/services/create", &web("other", 9090)).await;
+    let conflict = |port: u16| skep_model::PortConflict {
+        protocol: skep_model::Protocol::Tcp,
+        port: port.try_into().unwrap(),
+        holder: "nginx (process 812)".to_owned(),
+    };
+    node.backend.set_port_conflicts(&[conflict(8080)]);
+    let told = "port 8080/tcp is taken by nginx (process 812)";
+    let nodes = node.get("/nodes").await.json();
+    assert_eq!(nodes[0]["Status"]["Message"], json!(format!("published {told}: this node does not answer on it")));
+    let errors = async |service: &str| {
+        let filters =
+            json!({ "service": [service] }).to_string().replace('"', "%22").replace('{', "%7B").replace('}', "%7D");
+        let tasks = node.get(&format!("/tasks?filters={filters}")).await.json();
+        tasks.as_array().unwrap().iter().map(|t| t["Status"]["Err"].clone()).collect::<Vec<_>>()
+    };
+    let there = json!(format!("{told} on node1, which does not answer on it"));
+    assert_eq!(errors("web").await, [there.clone(), there.clone()]);
+    assert!(errors("other").await.iter().all(Value::is_null));
+    let shown = node.get("/services/web").await.json();
+    let update = format!("/services/web/update?version={}", shown["Version"]["Index"]);
+    let updated = node.request("POST", &update, &shown["Spec"].to_string()).await;
+    assert_eq!(updated.json()["Warnings"], json!([there]));
+    let created = node.request("POST", "/services/create", &web("third", 0)).await;
+    assert_eq!(created.json().get("Warnings"), None);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1;
+    let events = node.get(&format!("/events?since=1&until={now}")).await;
+    assert!(String::from_utf8_lossy(&events.body).contains(r#""taken.new":"8080/tcp""#), "{events:?}");
+
+    node.backend.set_port_conflicts(&[]);
+    assert_eq!(node.get("/nodes").await.json()[0]["Status"].get("Message"), None);
+    assert!(errors("web").await.iter().all(Value::is_null));
+    node.stop().await;
+}
+
 /// Changes a well-formed request so that it makes no sense, or asks for what is not there.
 fn spoilt(path: &str, value: Value) -> String {
     let mut spec: Value = serde_json::from_str(&web("web", 8080)).unwrap();

@@ -9,9 +9,9 @@ use ipnet::Ipv4Net;
 use skep_model::{
     Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EngineDescription, IpamConfig, JoinSecrets,
     ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription, NodeId,
-    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PublishMode, PublishedPort, Reachability, Role, Service,
-    ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState, UpdateStatus,
-    Version, VirtualIp, publish_options,
+    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PublishMode, PublishedPort, Reachability,
+    Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
+    UpdateStatus, Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -169,6 +169,13 @@ impl State {
         self.touch(&mut node.meta);
         node.spec = spec;
         self.view()?.nodes.insert(id.clone(), Arc::new(node));
+        Ok(())
+    }
+
+    pub(super) fn set_port_conflicts(&mut self, conflicts: &[PortConflict]) -> Result<(), Error> {
+        for node in self.view()?.nodes.values_mut() {
+            Arc::make_mut(node).status.port_conflicts = conflicts.to_vec();
+        }
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 //! [`ErrorKind::Unimplemented`]: crate::ErrorKind::Unimplemented
 
 mod bound;
+pub(crate) mod conflict;
 pub mod container;
 pub mod endpoint;
 pub mod image;
