@@ -73,6 +73,20 @@ fn a_port_that_a_process_has_stays_its_own_until_it_ends() {
     assert!(log.contains(told), "{log}");
     assert_eq!((message(&swarm, 1), message(&swarm, 3)), (String::new(), String::new()));
 
+    // A task in host mode would have the port to itself, so it cannot run there.
+    let host = ["--publish", "mode=host,published=8081,target=80", "--constraint", "node.hostname==node2"];
+    let other = bind(&swarm, 2, 8081).expect("a free port");
+    swarm.must(
+        1,
+        &[&["service", "create", "-d", "--name", "own", "--restart-delay", "1s"], &host[..], &["nginx"]].concat(),
+    );
+    let rejected = "port 8081/tcp is taken by";
+    swarm
+        .until("the task to be rejected", || swarm.must(1, &["service", "ps", "--no-trunc", "own"]).contains(rejected));
+    assert!(swarm.running("own").is_empty());
+    drop(other);
+    swarm.until("the task to run", || swarm.running("own").len() == 1 && swarm.client(2, 8081).is_ok());
+
     drop(server);
     let outside = swarm.lab.client_address().to_string();
     swarm.until("the port to be taken over", || swarm.client(2, 8080).as_deref() == Ok(outside.as_str()));

@@ -131,7 +131,7 @@ impl Reservations {
 
     /// Reserves what is open. To be called once the data plane has it.
     pub(crate) fn settle(&mut self) -> Settled {
-        let mut in_use = Vec::new();
+        let (mut in_use, mut refused) = (Vec::new(), Vec::new());
         for port in std::mem::take(&mut self.open) {
             match self.ports.reserve(&port) {
                 Ok(reservation) => {
@@ -140,12 +140,13 @@ impl Reservations {
                 }
                 Err(ReserveError::InUse) => in_use.push(port),
                 Err(ReserveError::Unsupported(protocol)) => debug!(%port, "not reserved: no {protocol} on this node"),
-                Err(error) => {
-                    if self.warned.insert(port) {
-                        warn!(%port, "published, but a process of this node could bind it too: {error}");
-                    }
-                }
+                Err(error) => refused.extend(self.warned.insert(port).then_some((port, error))),
             }
+        }
+        if let Some((port, error)) = refused.first() {
+            // One reason is most often everybody's: ten thousand lines would say no more.
+            let others = refused.len() - 1;
+            warn!(%port, others, "published, but a process of this node could bind it too: {error}");
         }
         // A client's socket is no reason to take the port away from the mesh; it is tried again at the next look.
         let late = !in_use.is_empty() && !conflicts(in_use.iter(), &self.listeners()).is_empty();
