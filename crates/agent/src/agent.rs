@@ -9,7 +9,7 @@ use std::time::Duration;
 use skep_mesh::Datapath;
 use skep_model::{NodeDescription, TaskState};
 use skep_netdb::NetDb;
-use skep_network::NodeNetwork;
+use skep_network::{NodeNetwork, NodePorts};
 use skep_rpc::{NodeIdentity, proto};
 use skep_runtime::Runtime;
 use skep_runtime::images::Images;
@@ -60,6 +60,8 @@ pub struct Parts {
     pub listeners: ListenersAt,
     /// The mesh's data plane.
     pub datapath: Box<dyn Datapath>,
+    /// Ports of this node.
+    pub ports: Arc<dyn NodePorts>,
 }
 
 /// What the agent knows, for `docker info`.
@@ -113,7 +115,7 @@ impl Agent {
             network: parts.network,
             listeners: parts.listeners,
             netdb,
-            mesh: Mesh::new(parts.datapath),
+            mesh: Mesh::new(parts.datapath, parts.ports),
             reporter: Reporter::default(),
             assignments: assigned.clone(),
             underlay: underlay_seen,
@@ -159,6 +161,7 @@ impl Agent {
             managers,
             assignments,
             reporter: context.reporter.clone(),
+            port_conflicts: context.mesh.port_conflicts(),
             netdb: context.netdb.clone(),
             logs: LogPusher::new(context.runtime.clone()),
             connected,

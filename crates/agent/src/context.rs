@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use skep_mesh::LocalTask;
-use skep_model::{EndpointKey, EndpointRecord, EndpointState, Protocol, PublishedPort, Task, TaskId};
+use skep_model::{
+    EndpointKey, EndpointRecord, EndpointState, PortConflict, PortOptions, Protocol, PublishedPort, ServiceEntry, Task,
+    TaskId,
+};
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork};
 use skep_runtime::images::{ImageError, Images};
@@ -22,6 +25,8 @@ use crate::{Assignments, task};
 
 /// How often the data plane is asked whether a draining task still has flows.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// How long flows of a task that is asked to stop may go on, unless its service says otherwise.
+const DRAIN: Duration = Duration::from_secs(2);
 /// `SIGTERM`, for a task whose image is gone.
 const SIGTERM: i32 = 15;
 
@@ -62,6 +67,8 @@ pub(crate) enum StepError {
     NoAddress,
     #[error("no host port is left from 32768 on")]
     NoHostPort,
+    #[error("{0} on this node: end it, publish another port, or keep the tasks away with a constraint")]
+    HostPortTaken(PortConflict),
     #[error("the node has no overlay device yet; see the daemon's log")]
     NoOverlay,
 }
@@ -148,11 +155,34 @@ impl Context {
         let others = given.iter().filter(|(id, _)| **id != task.id).flat_map(|(_, ports)| ports);
         let running = in_mesh.values().filter(|l| l.task != task.id).flat_map(|l| &l.host_ports);
         let mut taken: BTreeSet<_> = others.chain(running).map(|p| (p.protocol, p.published.get())).collect();
-        // What a process of the node listens on is not ours to give away.
+        // What a process of the node listens on is not ours to give away, nor what the mesh answers on.
         taken.extend((self.listeners)(Path::new("/proc/thread-self/ns/net")).unwrap_or_default());
+        let services = self.assignments.borrow().clone();
+        taken.extend(services.services.values().flat_map(|s| &s.ports).map(|p| (p.protocol, p.published.get())));
         let ports = task::assign(&task.host_ports, &taken).ok_or(StepError::NoHostPort)?;
+        self.refuse_taken(task, &ports)?;
         given.insert(task.id.clone(), ports.clone());
         Ok(ports)
+    }
+
+    /// Nobody could reach a task by a port that a process of the node has. Where the port is bound to some addresses only, the process may be on
+    /// others: then it shows when the mesh gets it.
+    fn refuse_taken(&self, task: &Task, ports: &[PublishedPort]) -> Result<(), StepError> {
+        let options = self.host_options(task, ports);
+        let bound = |port: &&PublishedPort| {
+            let same = |o: &&PortOptions| (o.protocol, o.published) == (port.protocol, port.published);
+            options.iter().find(same).is_some_and(|o| !o.options.listen.is_empty() || !o.answers)
+        };
+        let unbound = ports.iter().filter(|port| !bound(port)).map(|port| (port.protocol, port.published));
+        match self.mesh.taken(unbound).into_iter().next() {
+            Some(conflict) => Err(StepError::HostPortTaken(conflict)),
+            None => Ok(()),
+        }
+    }
+
+    fn host_options(&self, task: &Task, ports: &[PublishedPort]) -> Vec<PortOptions> {
+        let assignments = self.assignments.borrow();
+        assignments.services.get(&task.service).map(|service| service.options_of(ports)).unwrap_or_default()
     }
 
     /// Starts the container; it is in the mesh before its first instruction, and takes no flows yet.
@@ -173,7 +203,8 @@ impl Context {
 
     async fn enter_mesh(&self, task: &Task, ports: &[PublishedPort], state: EndpointState) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
-        self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), ..local });
+        let host_options = self.host_options(task, ports);
+        self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), host_options, ..local });
         self.publish(task, state);
         Ok(())
     }
@@ -212,6 +243,14 @@ impl Context {
                 return;
             }
         }
+    }
+
+    /// How long flows of the task may go on once it is asked to stop: as long as the most patient of its ports says.
+    pub(crate) fn drain_limit(&self, task: &Task) -> Duration {
+        let host: Vec<_> = self.mesh.local(&task.id).map(|local| local.host_ports).unwrap_or_default();
+        let assignments = self.assignments.borrow();
+        let service = assignments.services.get(&task.service);
+        service.map_or(DRAIN, |service| longest_drain(service, &host))
     }
 
     /// Whether anybody can have a flow to the task.
@@ -255,6 +294,13 @@ impl Context {
     }
 }
 
+fn longest_drain(service: &ServiceEntry, host_ports: &[PublishedPort]) -> Duration {
+    let drains: BTreeMap<_, _> =
+        service.options.iter().filter_map(|o| Some(((o.protocol, o.published), o.options.drain?))).collect();
+    let ports = service.ports.iter().chain(host_ports).map(|port| (port.protocol, port.published));
+    ports.map(|port| drains.get(&port).copied().unwrap_or(DRAIN)).max().unwrap_or(DRAIN)
+}
+
 /// The task's address on the ingress network, which every task is on.
 fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
     task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
@@ -277,4 +323,46 @@ fn labels(task: &Task) -> BTreeMap<String, String> {
     own("task.id", task.id.as_str());
     own("task.name", &name);
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_model::{PublishMode, PublishOptions, ServiceId, Version};
+
+    use super::*;
+
+    #[test]
+    fn a_task_drains_as_long_as_its_most_patient_port() {
+        let port = |n: u16, mode| PublishedPort {
+            protocol: Protocol::Tcp,
+            target: n.try_into().unwrap(),
+            published: n.try_into().unwrap(),
+            mode,
+        };
+        let drain = |n: u16, seconds| PortOptions {
+            protocol: Protocol::Tcp,
+            published: n.try_into().unwrap(),
+            options: PublishOptions { drain: Some(Duration::from_secs(seconds)), ..Default::default() },
+            answers: true,
+        };
+        let limit = |ports: &[u16], options: &[(u16, u64)], host: &[u16]| {
+            let entry = ServiceEntry {
+                id: ServiceId::random(),
+                name: "web".to_owned(),
+                version: Version(1),
+                ports: ports.iter().map(|n| port(*n, PublishMode::Ingress)).collect(),
+                options: options.iter().map(|(n, seconds)| drain(*n, *seconds)).collect(),
+                virtual_ips: Vec::new(),
+            };
+            let host: Vec<_> = host.iter().map(|n| port(*n, PublishMode::Host)).collect();
+            longest_drain(&entry, &host).as_secs()
+        };
+        assert_eq!(limit(&[80], &[], &[]), 2);
+        assert_eq!(limit(&[80], &[(80, 0)], &[]), 0);
+        assert_eq!(limit(&[80, 81], &[(80, 0)], &[]), 2);
+        assert_eq!(limit(&[80, 81], &[(80, 9)], &[]), 9);
+        assert_eq!(limit(&[80], &[(80, 1), (90, 30)], &[]), 1, "a host port that the task does not have");
+        assert_eq!(limit(&[80], &[(80, 1), (90, 30)], &[90]), 30);
+        assert_eq!(limit(&[], &[], &[]), 2);
+    }
 }

@@ -2,17 +2,20 @@
 //! anew and the data plane is brought to them; and every few seconds regardless, which repairs what somebody else broke.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, OwnNode, compile};
-use skep_model::{EndpointState, NodeId, TaskId};
+use skep_model::{EndpointState, NodeId, PortConflict, Protocol, TaskId};
 use skep_netdb::View;
+use skep_network::NodePorts;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, warn};
 
 use crate::Assignments;
+use crate::reservations::{Reservations, Settled, wanted};
 use crate::underlay::Underlay;
 
 /// How often the data plane is compared with what it should be when nothing changes.
@@ -27,6 +30,7 @@ pub(crate) struct Mesh {
     locals: watch::Sender<BTreeMap<TaskId, LocalTask>>,
     /// `None` once it was removed.
     datapath: Arc<Mutex<Option<Box<dyn Datapath>>>>,
+    reservations: Arc<Mutex<Reservations>>,
     /// The locals that the data plane has: a task is out of the mesh when it is not among them any more.
     applied: watch::Sender<BTreeMap<TaskId, LocalTask>>,
     /// Tasks that an earlier daemon had in the mesh and that are not in it again yet.
@@ -42,10 +46,11 @@ pub(crate) struct Inputs {
 }
 
 impl Mesh {
-    pub(crate) fn new(datapath: Box<dyn Datapath>) -> Self {
+    pub(crate) fn new(datapath: Box<dyn Datapath>, ports: Arc<dyn NodePorts>) -> Self {
         Self {
             locals: watch::Sender::default(),
             datapath: Arc::new(Mutex::new(Some(datapath))),
+            reservations: Arc::new(Mutex::new(Reservations::new(ports))),
             applied: watch::Sender::default(),
             expected: watch::Sender::default(),
         }
@@ -113,6 +118,20 @@ impl Mesh {
         datapath.as_ref().and_then(|d| d.open_flows(task).ok()).unwrap_or(0)
     }
 
+    /// Published ports that this node leaves to processes of its own, whenever that changes; `None` until it was looked at.
+    pub(crate) fn port_conflicts(&self) -> watch::Receiver<Option<Vec<PortConflict>>> {
+        self.reservations().watch()
+    }
+
+    /// Those of `ports` that a process of this node has.
+    pub(crate) fn taken(&self, ports: impl Iterator<Item = (Protocol, NonZeroU16)>) -> Vec<PortConflict> {
+        self.reservations().taken(ports)
+    }
+
+    fn reservations(&self) -> MutexGuard<'_, Reservations> {
+        self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Brings the data plane to what `inputs` say, whenever they change. Ends only by being dropped.
     pub(crate) async fn run(self, mut inputs: Inputs) {
         let mut expected = self.expected.subscribe();
@@ -127,6 +146,9 @@ impl Mesh {
             if let Some(desired) = inputs.desired(&now) {
                 self.bring_to(desired).await;
                 self.applied.send_replace(now);
+                if self.settle_ports().await == Settled::No {
+                    continue;
+                }
             }
             tokio::select! {
                 Ok(()) = locals.changed() => {}
@@ -138,9 +160,10 @@ impl Mesh {
         }
     }
 
-    async fn bring_to(&self, desired: Desired) {
-        let datapath = self.datapath.clone();
+    async fn bring_to(&self, mut desired: Desired) {
+        let (datapath, mesh) = (self.datapath.clone(), self.clone());
         let apply = move || -> Result<Applied, DatapathError> {
+            desired.node.taken = mesh.reservations().look(&wanted(&desired));
             let tables = compile(&desired);
             let mut datapath = datapath.lock().unwrap_or_else(PoisonError::into_inner);
             datapath.as_mut().map_or(Ok(Applied::default()), |d| d.apply(&tables))
@@ -153,10 +176,18 @@ impl Mesh {
         }
     }
 
+    /// After the data plane, which need not wait for it.
+    async fn settle_ports(&self) -> Settled {
+        let mesh = self.clone();
+        let settled = tokio::task::spawn_blocking(move || mesh.reservations().settle()).await;
+        settled.unwrap_or(Settled::Yes)
+    }
+
     /// Takes the data plane away, for a node that leaves its swarm.
     pub(crate) async fn close(&self) -> Result<(), DatapathError> {
-        let datapath = self.datapath.clone();
+        let (datapath, mesh) = (self.datapath.clone(), self.clone());
         let close = move || {
+            mesh.reservations().close();
             let taken = datapath.lock().unwrap_or_else(PoisonError::into_inner).take();
             taken.map_or(Ok(()), Datapath::close_and_remove)
         };
@@ -199,7 +230,18 @@ impl Inputs {
             members: view.members.values().cloned().collect(),
             services: assignments.services.values().cloned().collect(),
             endpoints: view.endpoints.iter().map(located).collect(),
-            local_tasks: locals.values().cloned().collect(),
+            local_tasks: locals.values().map(|local| with_options(local, &assignments)).collect(),
         })
     }
+}
+
+/// The task with the options of its host-mode ports as its service has them now. Those of a service that is gone stay as they were: what they keep out
+/// stays out until the task is gone too.
+fn with_options(local: &LocalTask, assignments: &Assignments) -> LocalTask {
+    let mut local = local.clone();
+    let service = assignments.tasks.get(&local.task).and_then(|task| assignments.services.get(&task.service));
+    if let Some(service) = service {
+        local.host_options = service.options_of(&local.host_ports);
+    }
+    local
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, OwnerTable};
+use skep_model::{NodeDescription, NodeId, OwnerTable, PortConflict};
 use skep_netdb::NetDb;
 use skep_rpc::proto::manager_message::Message as FromManager;
 use skep_rpc::proto::{self, AgentMessage, agent_message::Message as ToManager};
@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) managers: watch::Sender<Vec<String>>,
     pub(crate) assignments: watch::Sender<Arc<Assignments>>,
     pub(crate) reporter: Reporter,
+    /// Published ports that processes of this node have; `None` until it was looked at.
+    pub(crate) port_conflicts: watch::Receiver<Option<Vec<PortConflict>>>,
     pub(crate) netdb: NetDb,
     pub(crate) logs: LogPusher,
     /// Whether a manager holds a session with this node, and if not why not.
@@ -76,6 +78,7 @@ impl Session {
             client: client.clone(),
             reports: self.reporter.watch(),
             own: self.netdb.own(),
+            port_conflicts: self.port_conflicts.clone(),
             seen: 0,
             heartbeat: ticks(Duration::from_secs(1)),
         };
@@ -89,6 +92,7 @@ impl Session {
         let mut incoming = answer.map_err(|status| RpcError::from_status(addr, &status))?.into_inner();
         live.reports.mark_changed();
         live.own.mark_changed();
+        live.port_conflicts.mark_changed();
         loop {
             tokio::select! {
                 message = incoming.message() => {
@@ -98,6 +102,7 @@ impl Session {
                 }
                 Ok(()) = live.reports.changed() => live.send_statuses().await?,
                 Ok(()) = live.own.changed() => live.send_endpoints().await?,
+                Ok(()) = live.port_conflicts.changed() => live.send_port_conflicts().await?,
                 _ = live.heartbeat.tick() => live.send(ToManager::Heartbeat(proto::Heartbeat {})).await?,
             }
         }
@@ -117,6 +122,7 @@ struct Live<'a> {
     client: skep_rpc::DispatcherClient,
     reports: watch::Receiver<Reports>,
     own: watch::Receiver<OwnerTable>,
+    port_conflicts: watch::Receiver<Option<Vec<PortConflict>>>,
     /// The number of the last change of a status that was sent.
     seen: u64,
     heartbeat: Interval,
@@ -149,6 +155,14 @@ impl Live<'_> {
         let table = skep_rpc::encode(&*self.own.borrow_and_update());
         let node_id = self.session.identity.node.to_string();
         self.send(ToManager::Endpoints(proto::Endpoints { node_id, table })).await
+    }
+
+    async fn send_port_conflicts(&mut self) -> Result<(), AgentError> {
+        let conflicts = self.port_conflicts.borrow_and_update().clone();
+        // What an earlier daemon has told is true until this one has looked.
+        let Some(conflicts) = conflicts else { return Ok(()) };
+        let conflicts = conflicts.iter().map(skep_rpc::encode).collect();
+        self.send(ToManager::PortConflicts(proto::PortConflicts { conflicts })).await
     }
 
     fn take(&mut self, addr: &str, message: proto::ManagerMessage) -> Result<(), AgentError> {

@@ -1,8 +1,9 @@
 //! `--publish`: which port of every node leads to which port of a service.
 //!
-//! Two ways to write it: short, `[published:]target[/protocol]`, where both may be ranges (`8000-8003:80-83`, or
+//! Two ways to write it: short, `[[address:]published:]target[/protocol]`, where both may be ranges (`8000-8003:80-83`, or
 //! `8000-8003:80` for four doors to one room); and long, `published=8080,target=80,protocol=udp,mode=host`.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU16;
 
 use serde_json::{Value, json};
@@ -38,6 +39,8 @@ pub struct Port {
     pub published: Option<NonZeroU16>,
     /// Who listens.
     pub mode: Mode,
+    /// The one address of the nodes that it is opened on; `None` is every one.
+    pub address: Option<IpAddr>,
 }
 
 /// Why a `--publish` was refused.
@@ -55,8 +58,10 @@ pub enum BadPublish {
     Mode(String),
     /// A field that the long form does not have.
     Field(String),
-    /// An address before the ports.
+    /// An address that is none.
     Address(String),
+    /// An address with only one port behind it.
+    AddressAlone(String),
     /// Two ranges of different lengths: target, published.
     Ranges(String, String),
 }
@@ -81,8 +86,13 @@ impl std::fmt::Display for BadPublish {
             ),
             Self::Address(text) => write!(
                 f,
-                "an address ({text}) is not supported here, because a published port is opened on every node; \
-                 to bind it to an address, set the service label skep.publish.<port>.addr"
+                "invalid address {text:?}: it must be an IPv4 address, or an IPv6 address in brackets; \
+                 to open a port on a network or a network device, set the service label skep.publish.<port>.addr"
+            ),
+            Self::AddressAlone(text) => write!(
+                f,
+                "an address ({text}) needs a published and a target port behind it, such as {text}:8080:80; \
+                 for a port that is to be chosen, set the service label skep.publish.<port>.addr afterwards"
             ),
             Self::Ranges(target, published) => {
                 write!(
@@ -104,6 +114,9 @@ impl Port {
             json!({ "Protocol": self.protocol.as_str(), "TargetPort": self.target, "PublishMode": self.mode.as_str() });
         if let Some(published) = self.published {
             out["PublishedPort"] = json!(published);
+        }
+        if let Some(address) = self.address {
+            out["HostIP"] = json!(address);
         }
         out
     }
@@ -164,7 +177,7 @@ fn long(text: &str) -> Result<Port, BadPublish> {
             _ => return Err(BadPublish::Field(field.to_owned())),
         }
     }
-    Ok(Port { protocol, mode, published, target: target.ok_or(BadPublish::NoTarget)? })
+    Ok(Port { protocol, mode, published, target: target.ok_or(BadPublish::NoTarget)?, address: None })
 }
 
 fn short(text: &str) -> Result<Vec<Port>, BadPublish> {
@@ -173,11 +186,13 @@ fn short(text: &str) -> Result<Vec<Port>, BadPublish> {
         None => (text, Protocol::Tcp),
     };
     let (front, target) = ports.rsplit_once(':').unwrap_or(("", ports));
-    if let Some((address, _)) = front.rsplit_once(':') {
-        return Err(BadPublish::Address(address.to_owned()));
-    }
+    let (address, front) = match front.rsplit_once(':') {
+        Some((text, "")) => return Err(BadPublish::AddressAlone(text.to_owned())),
+        Some((text, front)) => (Some(address(text)?), front),
+        None => (None, front),
+    };
     let targets = range("target", target)?;
-    let make = |target, published| Port { protocol, target, published, mode: Mode::Ingress };
+    let make = |target, published| Port { protocol, target, published, mode: Mode::Ingress, address };
     if front == "0" {
         return Err(BadPublish::Zero);
     }
@@ -185,13 +200,22 @@ fn short(text: &str) -> Result<Vec<Port>, BadPublish> {
         return Ok(targets.into_iter().map(|target| make(target, None)).collect());
     }
     if front.contains('.') {
-        return Err(BadPublish::Address(front.to_owned()));
+        return Err(BadPublish::AddressAlone(front.to_owned()));
     }
     let doors = range("published", front)?;
     if targets.len() != 1 && targets.len() != doors.len() {
         return Err(BadPublish::Ranges(target.to_owned(), front.to_owned()));
     }
     Ok(doors.into_iter().zip(targets.into_iter().cycle()).map(|(door, target)| make(target, Some(door))).collect())
+}
+
+fn address(text: &str) -> Result<IpAddr, BadPublish> {
+    let six = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match six {
+        Some(six) => six.parse().ok().map(|address: Ipv6Addr| IpAddr::V6(address)),
+        None => text.parse().ok().filter(IpAddr::is_ipv4),
+    };
+    address.ok_or_else(|| BadPublish::Address(text.to_owned()))
 }
 
 fn port(which: &'static str, text: &str) -> Result<NonZeroU16, BadPublish> {
@@ -220,7 +244,8 @@ mod tests {
                 .iter()
                 .map(|p| {
                     format!(
-                        "{}>{}/{}{}",
+                        "{}{}>{}/{}{}",
+                        p.address.map(|a| format!("{a} ")).unwrap_or_default(),
                         p.published.map_or(0, NonZeroU16::get),
                         p.target,
                         p.protocol.as_str(),
@@ -243,6 +268,9 @@ mod tests {
             ("8000-8002:80-82", "8000>80/tcp 8001>81/tcp 8002>82/tcp"),
             ("8300-8302:80", "8300>80/tcp 8301>80/tcp 8302>80/tcp"),
             ("80-81/sctp", "0>80/sctp 0>81/sctp"),
+            ("127.0.0.1:8080:80", "127.0.0.1 8080>80/tcp"),
+            ("[::1]:53:53/udp", "::1 53>53/udp"),
+            ("10.0.0.5:8000-8001:80", "10.0.0.5 8000>80/tcp 10.0.0.5 8001>80/tcp"),
             ("target=80", "0>80/tcp"),
             ("published=8080,target=80", "8080>80/tcp"),
             ("mode=host,published=53,target=5353,protocol=udp", "53>5353/udp!"),
@@ -254,9 +282,12 @@ mod tests {
     #[test]
     fn refused_with_the_reason() {
         for (text, want) in [
-            ("127.0.0.1:80:80", "address (127.0.0.1)"),
             ("127.0.0.1::80", "address (127.0.0.1)"),
-            ("[::1]:80:80", "address ([::1])"),
+            ("[::1]::80", "skep.publish.<port>.addr"),
+            ("eth0:80:80", "invalid address \"eth0\""),
+            ("::1:80:80", "invalid address \"::1\""),
+            ("[127.0.0.1]:80:80", "skep.publish.<port>.addr"),
+            ("127.0.0.1:0:80", "leave it out"),
             ("10.0.0.1:80", "address (10.0.0.1)"),
             ("published=0,target=80", "leave it out to have one chosen"),
             ("0:80", "leave it out to have one chosen"),

@@ -135,6 +135,11 @@ fn node_attributes(pair: &Pair<skep_model::Node>, name: &str) -> Attributes {
     changed(&mut attributes, "availability", Some(was.0), Some(is.0));
     changed(&mut attributes, "role", Some(was.1), Some(is.1));
     changed(&mut attributes, "state", Some(was.2), Some(is.2));
+    let taken = |n: &skep_model::Node| {
+        let ports = n.status.port_conflicts.iter().map(|c| format!("{}/{}", c.port, c.protocol));
+        ports.collect::<Vec<_>>().join(",")
+    };
+    changed(&mut attributes, "taken", Some(&taken(old)), Some(&taken(new)));
     attributes
 }
 

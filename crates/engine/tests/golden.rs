@@ -168,7 +168,6 @@ fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
         || !template["LogDriver"].is_null()
         || request["Mode"].get("GlobalJob").is_some()
         || request["Mode"].get("ReplicatedJob").is_some()
-        || request.to_string().contains("sctp")
 }
 
 #[test]
@@ -274,7 +273,7 @@ fn endpoints_are_shown_as_recorded() {
         if shown.ports.is_empty() && shown.virtual_ips.is_empty() {
             shown.spec.mode = String::new();
         }
-        // Names of sctp ports, and numbers that a real engine lets pass.
+        // Numbers that a real engine lets pass.
         let Ok(spec) = endpoint::spec_from_wire(&shown.spec) else { continue };
         let published = shown.ports.iter().filter_map(|p| {
             let port = |n: i64| std::num::NonZeroU16::new(u16::try_from(n).ok()?);

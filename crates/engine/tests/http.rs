@@ -112,6 +112,70 @@ async fn a_service_is_created_found_updated_and_removed() {
     node.stop().await;
 }
 
+#[tokio::test]
+async fn options_stay_labels_and_an_address_becomes_one() {
+    let node = Node::manager().await;
+    let mut spec: Value = serde_json::from_str(&web("web", 8080)).unwrap();
+    spec["EndpointSpec"]["Ports"][0]["Protocol"] = json!("sctp");
+    spec["EndpointSpec"]["Ports"][0]["HostIp"] = json!("127.0.0.1");
+    spec["Labels"] = json!({ "skep.publish.8080.idle-timeout": "1h", "other": "x" });
+    let created = node.request("POST", "/services/create", &spec.to_string()).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let shown = node.get("/services/web").await.json();
+    let labels =
+        json!({ "skep.publish.8080.idle-timeout": "1h", "skep.publish.8080/sctp.addr": "127.0.0.1", "other": "x" });
+    assert_eq!(shown["Spec"]["Labels"], labels);
+    assert_eq!(shown["Spec"]["EndpointSpec"]["Ports"][0].get("HostIP"), None);
+    // What was shown is taken back as it is, but not without the port that the labels are about.
+    let update = format!("/services/web/update?version={}", shown["Version"]["Index"]);
+    let mut spec = shown["Spec"].clone();
+    spec["EndpointSpec"]["Ports"] = json!([]);
+    let refused = node.request("POST", &update, &spec.to_string()).await;
+    assert_eq!((refused.status, refused.message().contains("--label-rm")), (400, true), "{refused:?}");
+    assert_eq!(node.request("POST", &update, &shown["Spec"].to_string()).await.status, 200);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_that_a_node_leaves_to_its_process_is_told_where_people_look() {
+    let node = Node::manager().await;
+    let created = node.request("POST", "/services/create", &web("web", 8080)).await;
+    assert_eq!((created.status, created.json().get("Warnings")), (201, None));
+    node.request("POST", "/services/create", &web("other", 9090)).await;
+    let conflict = |port: u16| skep_model::PortConflict {
+        protocol: skep_model::Protocol::Tcp,
+        port: port.try_into().unwrap(),
+        holder: "nginx (process 812)".to_owned(),
+    };
+    node.backend.set_port_conflicts(&[conflict(8080)]);
+    let told = "port 8080/tcp is taken by nginx (process 812)";
+    let nodes = node.get("/nodes").await.json();
+    assert_eq!(nodes[0]["Status"]["Message"], json!(format!("published {told}: this node does not answer on it")));
+    let errors = async |service: &str| {
+        let filters =
+            json!({ "service": [service] }).to_string().replace('"', "%22").replace('{', "%7B").replace('}', "%7D");
+        let tasks = node.get(&format!("/tasks?filters={filters}")).await.json();
+        tasks.as_array().unwrap().iter().map(|t| t["Status"]["Err"].clone()).collect::<Vec<_>>()
+    };
+    let there = json!(format!("{told} on node1, which does not answer on it"));
+    assert_eq!(errors("web").await, [there.clone(), there.clone()]);
+    assert!(errors("other").await.iter().all(Value::is_null));
+    let shown = node.get("/services/web").await.json();
+    let update = format!("/services/web/update?version={}", shown["Version"]["Index"]);
+    let updated = node.request("POST", &update, &shown["Spec"].to_string()).await;
+    assert_eq!(updated.json()["Warnings"], json!([there]));
+    let created = node.request("POST", "/services/create", &web("third", 0)).await;
+    assert_eq!(created.json().get("Warnings"), None);
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + 1;
+    let events = node.get(&format!("/events?since=1&until={now}")).await;
+    assert!(String::from_utf8_lossy(&events.body).contains(r#""taken.new":"8080/tcp""#), "{events:?}");
+
+    node.backend.set_port_conflicts(&[]);
+    assert_eq!(node.get("/nodes").await.json()[0]["Status"].get("Message"), None);
+    assert!(errors("web").await.iter().all(Value::is_null));
+    node.stop().await;
+}
+
 /// Changes a well-formed request so that it makes no sense, or asks for what is not there.
 fn spoilt(path: &str, value: Value) -> String {
     let mut spec: Value = serde_json::from_str(&web("web", 8080)).unwrap();
@@ -136,7 +200,7 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("EndpointSpec/Ports/0/PublishedPort", json!(70000), 400, "PublishedPort 70000 is no port"),
         ("EndpointSpec/Ports/0/PublishedPort", json!(-1), 400, "PublishedPort -1 is no port"),
         ("EndpointSpec/Ports/0/Protocol", json!("foo"), 400, "unknown protocol \"foo\""),
-        ("EndpointSpec/Ports/0/Protocol", json!("sctp"), 501, "not yet sctp"),
+        ("EndpointSpec/Ports/0/HostIP", json!("eth0"), 400, "set the service label skep.publish.<port>.addr"),
         ("EndpointSpec/Ports/0/PublishMode", json!("bogus"), 400, "unknown publish mode \"bogus\""),
         ("EndpointSpec/Mode", json!("bogus"), 400, "invalid resolution mode"),
         ("EndpointSpec/Mode", json!("dnsrr"), 400, "can't be used with dnsrr mode"),
@@ -144,7 +208,10 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("Name", json!("a".repeat(64)), 400, "63 characters or fewer"),
         ("Name", json!(""), 400, "name must be valid"),
         ("Mode/Replicated/Replicas", json!(-1), 400, "Mode.Replicated.Replicas"),
-        ("Labels", json!({ "skep.publish.80.lb": "maglev" }), 501, "no option \"skep.publish.80.lb\""),
+        ("Labels", json!({ "skep.publish.80.lb": "maglev" }), 400, "does not publish port 80, but 8080/tcp"),
+        ("Labels", json!({ "skep.publish.8080.lb": "random" }), 400, "maglev, local-first"),
+        ("Labels", json!({ "skep.publish.8080.colour": "red" }), 400, "idle-timeout or drain"),
+        ("Labels", json!({ "skep.debug": "1" }), 400, "label \"skep.debug\" means nothing"),
         ("Mode/GlobalJob", json!({}), 501, "jobs"),
         ("TaskTemplate/ContainerSpec/Image", json!("WEB:1"), 400, "must be lowercase"),
         ("TaskTemplate/ContainerSpec/Image", json!("web:1:2"), 400, "is not a valid repository/tag"),

@@ -15,9 +15,11 @@ use crate::control::{Joining, join, service};
 use crate::plan::{Dirty, lose, plan};
 use crate::{ControlError, InitCluster, init_cluster};
 
+mod publishing;
+
 /// A cluster whose time passes when it is told to.
-struct Sim {
-    tables: Tables,
+pub(crate) struct Sim {
+    pub(crate) tables: Tables,
     now: Timestamp,
     /// Tasks with this image fail as soon as they start.
     broken: BTreeSet<String>,
@@ -26,7 +28,7 @@ struct Sim {
 }
 
 impl Sim {
-    fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self::reached_at("192.0.2.1:2377", workers)
     }
 
@@ -76,27 +78,27 @@ impl Sim {
         Ok(node)
     }
 
-    fn apply(&mut self, changes: Vec<Change>) {
+    pub(crate) fn apply(&mut self, changes: Vec<Change>) {
         self.tables.apply(Proposal { base: None, now: self.now, changes }).unwrap();
     }
 
-    fn nodes(&self) -> Vec<NodeId> {
+    pub(crate) fn nodes(&self) -> Vec<NodeId> {
         self.tables.all::<Node>().map(|node| node.id.clone()).collect()
     }
 
-    fn node(&mut self, id: &NodeId, change: impl FnOnce(&mut Node)) {
+    pub(crate) fn node(&mut self, id: &NodeId, change: impl FnOnce(&mut Node)) {
         let mut node = Node::clone(self.tables.get(id).unwrap());
         change(&mut node);
         self.apply(vec![node.into()]);
     }
 
-    fn create(&mut self, spec: ServiceSpec) -> Result<ServiceId, ControlError> {
+    pub(crate) fn create(&mut self, spec: ServiceSpec) -> Result<ServiceId, ControlError> {
         let (id, changes) = service::create(&self.tables, spec, self.now)?;
         self.apply(changes);
         Ok(id)
     }
 
-    fn update(&mut self, id: &ServiceId, change: impl FnOnce(&mut ServiceSpec)) -> Result<(), ControlError> {
+    pub(crate) fn update(&mut self, id: &ServiceId, change: impl FnOnce(&mut ServiceSpec)) -> Result<(), ControlError> {
         let before = self.tables.get::<Service>(id).unwrap();
         let (version, mut spec) = (before.meta.version, before.spec.clone());
         change(&mut spec);
@@ -173,7 +175,7 @@ impl Sim {
     }
 }
 
-fn spec(name: &str, replicas: u64) -> ServiceSpec {
+pub(crate) fn spec(name: &str, replicas: u64) -> ServiceSpec {
     let container = ContainerSpec { image: "web:1".to_owned(), ..Default::default() };
     ServiceSpec {
         name: name.parse().unwrap(),
@@ -193,7 +195,7 @@ fn spec(name: &str, replicas: u64) -> ServiceSpec {
     }
 }
 
-fn publish(mut spec: ServiceSpec, ports: &[(u16, Option<u16>, PublishMode)]) -> ServiceSpec {
+pub(crate) fn publish(mut spec: ServiceSpec, ports: &[(u16, Option<u16>, PublishMode)]) -> ServiceSpec {
     let port = |&(target, published, mode): &(u16, Option<u16>, PublishMode)| PortConfig {
         name: None,
         protocol: Protocol::Tcp,

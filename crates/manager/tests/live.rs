@@ -9,8 +9,8 @@ use skep_manager::{
     InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions, TaskLogSource, init_cluster,
 };
 use skep_model::{
-    Availability, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable, ServiceMode,
-    ServiceSpec, Task, TaskSpec, TaskState,
+    Availability, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable, PortConflict,
+    Protocol, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
 };
 use skep_rpc::proto::agent_message::Message as ToManager;
 use skep_rpc::proto::manager_message::Message as FromManager;
@@ -241,6 +241,38 @@ async fn a_node_joins_over_ipv6_and_is_known_by_the_address_that_it_came_from() 
     let cluster = Cluster { addr: by_ipv4, ..cluster };
     let refused = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap_err().to_string();
     assert!(refused.contains("reach each other by IPv6"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_tells_which_ports_it_leaves_to_its_own_processes() {
+    let cluster = Cluster::start().await;
+    let identity = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let mut agent = cluster.session(&identity).await;
+    let conflict = PortConflict {
+        protocol: Protocol::Tcp,
+        port: 8080.try_into().unwrap(),
+        holder: "nginx (process 812)".to_owned(),
+    };
+    let told = |conflicts: &[PortConflict]| {
+        let conflicts = conflicts.iter().map(skep_rpc::encode).collect();
+        ToManager::PortConflicts(proto::PortConflicts { conflicts })
+    };
+    let is = |node: &NodeId, conflicts: &[PortConflict]| {
+        let (node, conflicts) = (node.clone(), conflicts.to_vec());
+        move |t: &skep_store::Tables| t.get::<Node>(&node).is_some_and(|n| n.status.port_conflicts == conflicts)
+    };
+    agent.say(told(std::slice::from_ref(&conflict))).await;
+    cluster.until("the conflict is known", is(&identity.node, std::slice::from_ref(&conflict))).await;
+    let version = cluster.store.view(skep_store::Tables::version);
+    agent.say(told(std::slice::from_ref(&conflict))).await;
+    agent.say(told(&[])).await;
+    cluster.until("the conflict is over", is(&identity.node, &[])).await;
+    assert_eq!(cluster.store.view(skep_store::Tables::version).0, version.0 + 1, "nothing new, nothing written");
+    // The node knows by itself: it is not told its own words.
+    while let Ok(heard) = tokio::time::timeout(Duration::from_millis(200), agent.incoming.message()).await {
+        let Some(FromManager::Assignments(told)) = heard.unwrap().unwrap().message else { continue };
+        assert!(told.full || told.node.is_empty(), "{told:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! Discovery: what runs where right now, as nodes tell each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
@@ -100,9 +100,18 @@ pub struct ServiceEntry {
     pub version: Version,
     /// The ports that every node answers on. Host-mode ports are known to the task's own node only.
     pub ports: Vec<PublishedPort>,
-    /// Options of those ports that have any.
+    /// Options of those ports that have any, and of ports in host mode that have any.
     #[serde(default)]
     pub options: Vec<PortOptions>,
     /// Its addresses.
     pub virtual_ips: Vec<VirtualIp>,
+}
+
+impl ServiceEntry {
+    /// The options of those of `ports` that have any.
+    #[must_use]
+    pub fn options_of(&self, ports: &[PublishedPort]) -> Vec<PortOptions> {
+        let asked: BTreeSet<_> = ports.iter().map(|port| (port.protocol, port.published)).collect();
+        self.options.iter().filter(|o| asked.contains(&(o.protocol, o.published))).cloned().collect()
+    }
 }

@@ -16,6 +16,7 @@ mod container;
 mod endpoint;
 mod id;
 mod image;
+mod labels;
 mod meta;
 mod name;
 mod network;
@@ -33,12 +34,13 @@ pub use container::{
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
 pub use id::{BadId, ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 pub use image::{BadImageRef, ImageRef};
+pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};
 pub use name::{BadName, ServiceName};
 pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, VirtualIp};
 pub use node::{
     Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
-    NodeStatus, Platform, Reachability, Role,
+    NodeStatus, Platform, PortConflict, Reachability, Role,
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
 pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};

@@ -1,11 +1,13 @@
 //! Nodes: the machines of the swarm.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NodeId};
+use crate::{Meta, NodeId, Protocol};
 
 /// A stored node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +131,28 @@ pub struct NodeStatus {
     /// The address that other nodes reach it at: the underlay of the overlay network too.
     #[serde(default)]
     pub addr: Option<IpAddr>,
+    /// Published ports that it does not answer on, because they are somebody else's there.
+    #[serde(default)]
+    pub port_conflicts: Vec<PortConflict>,
+}
+
+/// A published port that a node leaves to one of its own processes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortConflict {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The published port.
+    pub port: NonZeroU16,
+    /// Who has it, for people: `nginx (process 812)`; empty when that cannot be seen.
+    #[serde(default)]
+    pub holder: String,
+}
+
+impl fmt::Display for PortConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holder = if self.holder.is_empty() { "another process" } else { &self.holder };
+        write!(f, "port {}/{} is taken by {holder}", self.port, self.protocol)
+    }
 }
 
 /// What managers know of a node.

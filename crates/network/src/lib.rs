@@ -6,7 +6,8 @@
 //! namespace in which the daemon runs; [`FakeNetwork`] is the same in memory.
 //!
 //! [`Namespace`] is a namespace that a path holds on to. [`Listeners`] asks the kernel what listens in one, cheaply enough to be
-//! asked many times a second: that is how a starting task is known to be ready. [`Wiring`] lays cables between namespaces, for labs
+//! asked many times a second: that is how a starting task is known to be ready. [`NodePorts`] tells which ports of the node its own
+//! processes have, and keeps others for the mesh ([`Reservation`]). [`Wiring`] lays cables between namespaces, for labs
 //! and tests.
 //!
 //! Everything here is level-triggered: a call compares what is there with what should be and changes the difference, so each may be
@@ -21,6 +22,7 @@ mod fake;
 mod listeners;
 mod namespace;
 mod node;
+mod ports;
 mod probe;
 mod sysctl;
 mod wiring;
@@ -36,5 +38,6 @@ pub use node::{
     Attachment, GATEWAY, GATEWAY6, HOST_MAC, HostLink, MacAddr, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink,
     TASK_LINK_PREFIX, TaskLink, host_link_name, task_mac,
 };
+pub use ports::{FakePorts, KernelPorts, NodePorts, PortAddress, Reservation, ReserveError, raise_file_limit};
 pub use probe::send_in_anothers_name;
 pub use wiring::Wiring;

@@ -28,7 +28,7 @@ const UNCONNECTED: u32 = 1 << 7;
 /// A socket that waits for peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Listener {
-    /// TCP or UDP.
+    /// Transport protocol.
     pub protocol: Protocol,
     /// Its port, 1 to 65535.
     pub port: u16,
@@ -36,6 +36,8 @@ pub struct Listener {
     pub address: IpAddr,
     /// Takes IPv6 only; meaningless for an IPv4 address.
     pub v6_only: bool,
+    /// The socket's number, by which `/proc/<pid>/fd` shows whose it is.
+    pub inode: u32,
 }
 
 impl Listener {
@@ -67,7 +69,7 @@ impl Listeners {
         Ok(Self { socket })
     }
 
-    /// Ports that are open to the outside of the namespace, by IPv4 or by IPv6: TCP that listens, UDP that is bound.
+    /// Ports that are open to the outside of the namespace, by IPv4 or by IPv6: TCP and SCTP that listen, UDP that is bound.
     ///
     /// # Errors
     /// When the kernel cannot answer.
@@ -82,13 +84,15 @@ impl Listeners {
     /// When the kernel cannot answer.
     pub fn all(&mut self) -> Result<BTreeSet<Listener>, NetworkError> {
         let mut found = BTreeSet::new();
-        for (protocol, number, states) in
-            [(Protocol::Tcp, libc::IPPROTO_TCP, LISTEN), (Protocol::Udp, libc::IPPROTO_UDP, UNCONNECTED)]
-        {
+        for (protocol, states) in [(Protocol::Tcp, LISTEN), (Protocol::Udp, UNCONNECTED), (Protocol::Sctp, LISTEN)] {
             for family in [libc::AF_INET, libc::AF_INET6] {
-                send(self.socket.as_raw_fd(), &request(family as u8, number as u8, states), MsgFlags::empty())
+                send(self.socket.as_raw_fd(), &request(family as u8, protocol.number(), states), MsgFlags::empty())
                     .map_err(|e| failed(e.into()))?;
-                self.receive(protocol, &mut found).map_err(failed)?;
+                match self.receive(protocol, &mut found) {
+                    // A kernel without SCTP: nobody listens.
+                    Err(error) if protocol == Protocol::Sctp && error.raw_os_error() == Some(libc::ENOENT) => {}
+                    received => received.map_err(failed)?,
+                }
             }
         }
         Ok(found)
@@ -160,8 +164,9 @@ fn read_message(message: &[u8], protocol: Protocol) -> Option<Listener> {
         _ => Ipv6Addr::from(source).into(),
     };
     let port = u16::from_be_bytes([fixed[4], fixed[5]]);
+    let inode = u32::from_ne_bytes(fixed[68..72].try_into().ok()?);
     let v6_only = attribute(&message[MESSAGE..], INET_DIAG_SKV6ONLY).is_some_and(|v| v.first() == Some(&1));
-    (port != 0).then_some(Listener { protocol, port, address, v6_only })
+    (port != 0).then_some(Listener { protocol, port, address, v6_only, inode })
 }
 
 fn attribute(mut rest: &[u8], wanted: u16) -> Option<&[u8]> {

@@ -114,7 +114,12 @@ fn node() -> Node {
         meta: Meta::new(Timestamp::UNIX_EPOCH),
         spec: NodeSpec { name: None, labels: [].into(), role: Role::Worker, availability: Availability::Active },
         description: None,
-        status: NodeStatus { state: NodeState::Unknown, message: String::new(), addr: None },
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: String::new(),
+            addr: None,
+            port_conflicts: Vec::new(),
+        },
         manager: None,
         overlay_addr: None,
         credential: String::new(),

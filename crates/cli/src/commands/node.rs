@@ -198,9 +198,13 @@ fn pretty(node: &Value) -> String {
             let _ = writeln!(out, " - {key}={}", value.as_str().unwrap_or_default());
         }
     }
+    let message = match node.text("/Status/Message") {
+        "" => String::new(),
+        message => format!("\n Message:\t\t{message}"),
+    };
     let _ = writeln!(
         out,
-        "Hostname:              \t{}\nJoined at:             \t{}\nStatus:\n State:\t\t\t{}\n Availability:         \t{}\n Address:\t\t{}",
+        "Hostname:              \t{}\nJoined at:             \t{}\nStatus:\n State:\t\t\t{}{message}\n Availability:         \t{}\n Address:\t\t{}",
         node.text("/Description/Hostname"),
         node.text("/CreatedAt"),
         title(node.text("/Status/State")),
@@ -231,6 +235,16 @@ fn pretty(node: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_node_has_to_say_is_shown() {
+        let mut node = json!({"ID": "n", "Status": {"State": "ready"}});
+        assert!(!pretty(&node).contains("Message"));
+        node["Status"]["Message"] = json!("published port 80/tcp is taken");
+        assert!(
+            pretty(&node).contains(" State:\t\t\tReady\n Message:\t\tpublished port 80/tcp is taken\n Availability:")
+        );
+    }
 
     #[test]
     fn labels_are_added_and_removed() {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
+use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, PortConflict, ServiceId, ServiceSpec, Timestamp, Version};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -53,6 +53,14 @@ impl FakeBackend {
     /// Makes the node a worker of somebody else's swarm.
     pub fn make_worker(&self) {
         self.state().joined = true;
+    }
+
+    /// The node leaves these ports to processes of its own from now on.
+    ///
+    /// # Panics
+    /// When it is no manager.
+    pub fn set_port_conflicts(&self, conflicts: &[PortConflict]) {
+        self.change(|state| state.set_port_conflicts(conflicts)).expect("a manager");
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -9,9 +9,9 @@ use ipnet::Ipv4Net;
 use skep_model::{
     Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EngineDescription, IpamConfig, JoinSecrets,
     ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription, NodeId,
-    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PublishMode, PublishedPort, Reachability, Role, Service,
-    ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState, UpdateStatus,
-    Version, VirtualIp,
+    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PublishMode, PublishedPort, Reachability,
+    Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
+    UpdateStatus, Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -128,7 +128,12 @@ impl State {
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
             }),
-            status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: Some(addr) },
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                addr: Some(addr),
+                port_conflicts: Vec::new(),
+            },
             manager: Some(ManagerStatus {
                 raft_id: 1,
                 addr: SocketAddr::new(addr, 2377),
@@ -164,6 +169,13 @@ impl State {
         self.touch(&mut node.meta);
         node.spec = spec;
         self.view()?.nodes.insert(id.clone(), Arc::new(node));
+        Ok(())
+    }
+
+    pub(super) fn set_port_conflicts(&mut self, conflicts: &[PortConflict]) -> Result<(), Error> {
+        for node in self.view()?.nodes.values_mut() {
+            Arc::make_mut(node).status.port_conflicts = conflicts.to_vec();
+        }
         Ok(())
     }
 
@@ -271,6 +283,7 @@ impl State {
             let (protocol, target, mode) = (port.protocol, port.target, port.mode);
             ports.push(PublishedPort { protocol, target, published: number, mode });
         }
+        publish_options(&spec.labels, &ports).map_err(|e| Error::invalid(e.to_string()))?;
         let network = self.ingress()?;
         let virtual_ips = match (spec.ports().is_empty(), old.and_then(|o| o.virtual_ips.first())) {
             (true, _) => Vec::new(),

@@ -10,6 +10,7 @@ use super::params::{Body, Params};
 use super::resolve;
 use crate::backend::log::LogSource;
 use crate::stream::logs;
+use crate::translate::conflict;
 use crate::translate::service::{self as translate, Defaults};
 use crate::types::meta::Created;
 use crate::types::service as wire;
@@ -57,7 +58,15 @@ pub(super) async fn create(State(app): Shared, Body(spec): Body<wire::ServiceSpe
     app.backend.cluster().await.map_err(Refusal::of_cluster)?;
     let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
     let id = app.backend.create_service(spec).await.map_err(Refusal::of_cluster)?;
-    Ok(Json(StatusCode::CREATED, Created { id: id.to_string(), warnings: Vec::new() }).into_response())
+    let warnings = warnings(&app, &id).await;
+    Ok(Json(StatusCode::CREATED, Created { id: id.to_string(), warnings }).into_response())
+}
+
+/// What is known of the service that whoever has just changed it should hear.
+async fn warnings(app: &super::App, id: &skep_model::ServiceId) -> Vec<String> {
+    // It has been done: that it cannot be looked at is no reason to say that it has not.
+    let Ok(view) = app.backend.cluster().await else { return Vec::new() };
+    view.services.get(id).map(|service| conflict::of_service(service, &view)).unwrap_or_default()
 }
 
 pub(super) async fn update(
@@ -83,7 +92,8 @@ pub(super) async fn update(
             return Err(Refusal::of_cluster(crate::Error::invalid(message)));
         }
     }
-    Ok(Json::ok(wire::ServiceUpdateResponse::default()).into_response())
+    let warnings = Some(warnings(&app, &service.id).await).filter(|warnings| !warnings.is_empty());
+    Ok(Json::ok(wire::ServiceUpdateResponse { warnings }).into_response())
 }
 
 pub(super) async fn remove(State(app): Shared, Path(id): Path<String>) -> Answer {

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use skep_model::{Endpoint, EndpointMode, EndpointSpec, PortConfig, Protocol, PublishMode, PublishedPort, VirtualIp};
 
-use super::{optional, text, unsupported};
+use super::{optional, text};
 use crate::error::Error;
 use crate::types::service as wire;
 
@@ -51,12 +51,6 @@ fn port_from_wire(port: &wire::PortConfig) -> Result<PortConfig, Error> {
         "" => Protocol::Tcp,
         word => word.parse().map_err(|e| Error::invalid(format!("EndpointSpec: {e}")))?,
     };
-    if protocol == Protocol::Sctp {
-        return Err(unsupported(
-            "EndpointSpec.Ports.Protocol",
-            "this version of skep publishes tcp and udp, not yet sctp",
-        ));
-    }
     let mode = match port.publish_mode.as_str() {
         "" | "ingress" => PublishMode::Ingress,
         "host" => PublishMode::Host,
@@ -93,6 +87,7 @@ pub fn port_to_wire(port: &PortConfig) -> wire::PortConfig {
         target_port: port.target.get().into(),
         published_port: port.published.map_or(0, |p| p.get().into()),
         publish_mode: mode_word(port.mode).to_owned(),
+        host_ip: String::new(),
     }
 }
 
@@ -105,6 +100,7 @@ pub fn published_to_wire(port: &PublishedPort) -> wire::PortConfig {
         target_port: port.target.get().into(),
         published_port: port.published.get().into(),
         publish_mode: mode_word(port.mode).to_owned(),
+        host_ip: String::new(),
     }
 }
 

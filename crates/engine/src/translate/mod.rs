@@ -7,6 +7,8 @@
 //! [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
 //! [`ErrorKind::Unimplemented`]: crate::ErrorKind::Unimplemented
 
+mod bound;
+pub(crate) mod conflict;
 pub mod container;
 pub mod endpoint;
 pub mod image;

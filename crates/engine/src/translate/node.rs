@@ -2,7 +2,7 @@
 
 use skep_model::{Node, NodeDescription, NodeSpec, Role};
 
-use super::{optional, signed, text};
+use super::{conflict, optional, signed, text};
 use crate::error::{Error, ErrorKind};
 use crate::types::meta::ObjectVersion;
 use crate::types::node as wire;
@@ -112,7 +112,7 @@ pub fn to_wire(node: &Node) -> wire::Node {
         description: node.description.as_ref().map(description).unwrap_or_default(),
         status: wire::NodeStatus {
             state: words::state(node.status.state).to_owned(),
-            message: node.status.message.clone(),
+            message: message(node),
             addr: node.status.addr.map(|a| a.to_string()).unwrap_or_default(),
         },
         manager_status: node.manager.as_ref().map(|m| wire::ManagerStatus {
@@ -121,6 +121,11 @@ pub fn to_wire(node: &Node) -> wire::Node {
             addr: m.addr.to_string(),
         }),
     }
+}
+
+/// Why the node is as it is, or what it cannot do although it is ready.
+fn message(node: &Node) -> String {
+    if node.status.message.is_empty() { conflict::of_node(node) } else { node.status.message.clone() }
 }
 
 fn description(description: &NodeDescription) -> wire::NodeDescription {

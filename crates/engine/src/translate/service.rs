@@ -2,7 +2,7 @@
 
 use skep_model::{ContainerSpec, RestartPolicy, Service, ServiceMode, ServiceSpec, Task, TaskState, UpdateConfig};
 
-use super::{endpoint, nanoseconds, task_spec, unsupported, update};
+use super::{bound, endpoint, nanoseconds, task_spec, unsupported, update};
 use crate::error::Error;
 use crate::types::meta::ObjectVersion;
 use crate::types::service as wire;
@@ -24,27 +24,18 @@ pub enum Defaults {
 pub fn spec_from_wire(spec: &wire::ServiceSpec) -> Result<ServiceSpec, Error> {
     let name = spec.name.parse().map_err(|e: skep_model::BadName| Error::invalid(e.to_string()))?;
     task_spec::networks(&spec.networks)?;
-    refuse_options(spec)?;
     let config = |direction, config: Option<&wire::UpdateConfig>| {
         config.map(|c| update::config_from_wire(direction, c)).transpose()
     };
     Ok(ServiceSpec {
         name,
-        labels: spec.labels.clone(),
+        labels: bound::labels(spec)?,
         task: task_spec::from_wire(&spec.task_template)?,
         mode: mode_from_wire(&spec.mode)?,
         update: config(update::Direction::Update, spec.update_config.as_ref())?,
         rollback: config(update::Direction::Rollback, spec.rollback_config.as_ref())?,
         endpoint: spec.endpoint_spec.as_ref().map(endpoint::spec_from_wire).transpose()?,
     })
-}
-
-/// Labels that begin with `skep.` are options: one that is not known must not look as if it worked.
-fn refuse_options(spec: &wire::ServiceSpec) -> Result<(), Error> {
-    match spec.labels.keys().find(|label| label.starts_with("skep.")) {
-        Some(label) => Err(unsupported("Labels", &format!("this version of skep has no option {label:?}"))),
-        None => Ok(()),
-    }
 }
 
 fn mode_from_wire(mode: &wire::ServiceMode) -> Result<ServiceMode, Error> {

@@ -2,7 +2,7 @@
 
 use skep_model::{ContainerStatus, PublishMode, PublishedPort, Task, TaskState};
 
-use super::{endpoint, network, task_spec};
+use super::{conflict, endpoint, network, task_spec};
 use crate::backend::cluster::ClusterView;
 use crate::types::meta::{ObjectVersion, StringMap};
 use crate::types::task as wire;
@@ -46,7 +46,7 @@ fn status(task: &Task, view: &ClusterView) -> wire::TaskStatus {
         timestamp: status.timestamp.into(),
         state: status.state.as_str().to_owned(),
         message: status.message.clone(),
-        err: status.err.clone().unwrap_or_default(),
+        err: status.err.clone().or_else(|| conflict::of_task(task, view)).unwrap_or_default(),
         container_status: status.container.as_ref().map(container),
         port_status: wire::PortStatus { ports: ports.map(endpoint::published_to_wire).collect() },
     }

@@ -240,6 +240,9 @@ pub struct PortConfig {
     /// `ingress` or `host`.
     #[serde(skip_serializing_if = "zero")]
     pub publish_mode: String,
+    /// Not in the Engine API, whose engine passes over it and opens the port to everybody. Never written: it becomes a label.
+    #[serde(rename = "HostIP", skip_serializing)]
+    pub host_ip: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,10 +1,10 @@
 //! Published ports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
-use skep_model::{PortConfig, Protocol, PublishMode, PublishedPort, Service, ServiceId, ServiceSpec};
+use skep_model::{Node, PortConfig, Protocol, PublishMode, PublishedPort, Service, ServiceId, ServiceSpec};
 use skep_store::Tables;
 
 /// Ports that are chosen for services that did not ask for one.
@@ -29,7 +29,7 @@ pub enum PortError {
     #[error("EndpointSpec: duplicate published ports provided")]
     Duplicate,
     /// The nodes need it themselves.
-    #[error("port '{port}' cannot be published: the nodes use it for {what}")]
+    #[error("port '{port}' cannot be published: the nodes use it for {what}; publish another one")]
     Reserved {
         /// The port.
         port: u16,
@@ -48,23 +48,27 @@ pub enum PortError {
     },
 }
 
-type Taken = HashMap<(Protocol, u16), (PublishMode, Option<ServiceId>)>;
+/// Who has a port: another service, or with `None` the service itself.
+type Taken<'a> = HashMap<(Protocol, u16), (PublishMode, Option<&'a Service>)>;
 
 /// The ports of `spec` with every choice made, in the spec's order. Host ports that are left to the node are not among them.
+///
+/// Takes time for each port of `spec` and of the other services once, however many there are: a publish may have tens of thousands.
 pub(super) fn choose(
     tables: &Tables,
     before: Option<&Service>,
     spec: &ServiceSpec,
 ) -> Result<Vec<PublishedPort>, PortError> {
     let mut taken = taken(tables, before.map(|service| &service.id));
+    let reserved = Reserved::of(tables);
     // What was asked for by number goes first, whatever its place in the list.
     for port in spec.ports() {
         if let Some(number) = port.published {
-            reserved(tables, number)?;
-            claim(tables, &mut taken, port, number)?;
+            reserved.check(number)?;
+            claim(&mut taken, port, number)?;
         }
     }
-    let mut kept: Vec<_> = before.map(chosen_before).unwrap_or_default().into_iter().map(Some).collect();
+    let mut kept = before.map(chosen_before).unwrap_or_default();
     // Then what was chosen before: what is new must not push it away.
     let mut numbers = Vec::new();
     for port in spec.ports() {
@@ -76,15 +80,11 @@ pub(super) fn choose(
         numbers.push(number);
     }
     let mut ports = Vec::new();
+    let mut free = Free::default();
     for (port, number) in spec.ports().iter().zip(numbers) {
         let number = match number {
             Some(number) => number,
-            None if left_to_us(port) => {
-                let number = lowest_free(&taken, port.protocol);
-                let number = number.ok_or(PortError::NoneFree { protocol: port.protocol })?;
-                taken.insert((port.protocol, number.get()), (port.mode, None));
-                number
-            }
+            None if left_to_us(port) => free.next(port.protocol, &taken)?,
             None => continue,
         };
         let PortConfig { protocol, target, mode, .. } = *port;
@@ -99,66 +99,82 @@ fn left_to_us(port: &PortConfig) -> bool {
 }
 
 /// The ports that other services have.
-fn taken(tables: &Tables, own: Option<&ServiceId>) -> Taken {
+fn taken<'a>(tables: &'a Tables, own: Option<&ServiceId>) -> Taken<'a> {
     let others = tables.all::<Service>().filter(|service| Some(&service.id) != own);
-    let ports = others.flat_map(|service| service.endpoint.ports.iter().map(|port| (port, service.id.clone())));
-    ports.map(|(port, id)| ((port.protocol, port.published.get()), (port.mode, Some(id)))).collect()
+    let ports = others.flat_map(|service| service.endpoint.ports.iter().map(move |port| (port, &**service)));
+    ports.map(|(port, service)| ((port.protocol, port.published.get()), (port.mode, Some(service)))).collect()
 }
 
-fn claim(tables: &Tables, taken: &mut Taken, port: &PortConfig, number: NonZeroU16) -> Result<(), PortError> {
-    let key = (port.protocol, number.get());
-    match taken.get(&key) {
+fn claim(taken: &mut Taken<'_>, port: &PortConfig, number: NonZeroU16) -> Result<(), PortError> {
+    match taken.insert((port.protocol, number.get()), (port.mode, None)) {
+        None => Ok(()),
         Some((_, None)) => Err(PortError::Duplicate),
         // Two services that publish on the nodes of their tasks can live on different nodes: the scheduler sees to it.
-        Some((PublishMode::Host, Some(_))) if port.mode == PublishMode::Host => {
-            taken.insert(key, (port.mode, None));
-            Ok(())
-        }
-        Some((mode, Some(id))) => {
-            let name = tables.get::<Service>(id).map(|service| service.spec.name.to_string()).unwrap_or_default();
+        Some((PublishMode::Host, Some(_))) if port.mode == PublishMode::Host => Ok(()),
+        Some((mode, Some(other))) => {
             let how = match mode {
                 PublishMode::Ingress => "an ingress port",
                 PublishMode::Host => "a host-published port",
             };
-            Err(PortError::InUse { port: number.get(), name, id: id.clone(), how })
-        }
-        None => {
-            taken.insert(key, (port.mode, None));
-            Ok(())
+            let (name, id) = (other.spec.name.to_string(), other.id.clone());
+            Err(PortError::InUse { port: number.get(), name, id, how })
         }
     }
 }
 
-fn reserved(tables: &Tables, number: NonZeroU16) -> Result<(), PortError> {
-    let overlay = tables.cluster().map_or(4789, |cluster| cluster.data_path_port);
-    let what = match number.get() {
-        22 => "SSH",
-        2377 => "the managers",
-        7946 => "the nodes' talk about each other",
-        port if port == overlay || port == 4789 => "the overlay network",
-        _ => return Ok(()),
-    };
-    Err(PortError::Reserved { port: number.get(), what })
+/// Ports that nodes answer on themselves.
+struct Reserved {
+    overlay: u16,
+    managers: Vec<u16>,
 }
 
-/// What was chosen for a service before: the port as it was asked for, and the number.
-fn chosen_before(service: &Service) -> Vec<(PortConfig, NonZeroU16)> {
+impl Reserved {
+    fn of(tables: &Tables) -> Self {
+        let managers = tables.all::<Node>().filter_map(|node| Some(node.manager.as_ref()?.addr.port()));
+        Self { overlay: tables.cluster().map_or(4789, |cluster| cluster.data_path_port), managers: managers.collect() }
+    }
+
+    fn check(&self, number: NonZeroU16) -> Result<(), PortError> {
+        let what = match number.get() {
+            22 => "SSH",
+            2375 | 2376 => "the Docker API",
+            2377 => "the managers",
+            7946 => "their talk about each other",
+            4789 => "the overlay network",
+            port if port == self.overlay => "the overlay network",
+            port if self.managers.contains(&port) => "the managers",
+            _ => return Ok(()),
+        };
+        Err(PortError::Reserved { port: number.get(), what })
+    }
+}
+
+/// What was chosen for a service before, by what was asked for: protocol and target.
+type Kept = HashMap<(Protocol, NonZeroU16), VecDeque<NonZeroU16>>;
+
+fn chosen_before(service: &Service) -> Kept {
     let asked = service.endpoint.spec.as_ref().map_or(&[][..], |spec| &spec.ports);
     let listed = asked.iter().filter(|port| port.published.is_some() || port.mode == PublishMode::Ingress);
-    let pairs = listed.zip(&service.endpoint.ports);
-    pairs.filter(|(asked, _)| asked.published.is_none()).map(|(a, p)| (a.clone(), p.published)).collect()
+    let mut kept = Kept::new();
+    for (asked, port) in listed.zip(&service.endpoint.ports).filter(|(asked, _)| asked.published.is_none()) {
+        kept.entry((asked.protocol, asked.target)).or_default().push_back(port.published);
+    }
+    kept
 }
 
-fn take_again(kept: &mut [Option<(PortConfig, NonZeroU16)>], port: &PortConfig, taken: &Taken) -> Option<NonZeroU16> {
-    let same = kept.iter_mut().find(|kept| {
-        kept.as_ref().is_some_and(|(asked, number)| {
-            (asked.protocol, asked.target) == (port.protocol, port.target)
-                && !taken.contains_key(&(port.protocol, number.get()))
-        })
-    });
-    same?.take().map(|(_, number)| number)
+fn take_again(kept: &mut Kept, port: &PortConfig, taken: &Taken<'_>) -> Option<NonZeroU16> {
+    let numbers = kept.get_mut(&(port.protocol, port.target))?;
+    std::iter::from_fn(|| numbers.pop_front()).find(|number| !taken.contains_key(&(port.protocol, number.get())))
 }
 
-fn lowest_free(taken: &Taken, protocol: Protocol) -> Option<NonZeroU16> {
-    CHOSEN.into_iter().find(|port| !taken.contains_key(&(protocol, *port))).and_then(NonZeroU16::new)
+/// Ports to choose from, the lowest first. None is looked at twice.
+#[derive(Default)]
+struct Free(BTreeMap<Protocol, RangeInclusive<u16>>);
+
+impl Free {
+    fn next(&mut self, protocol: Protocol, taken: &Taken<'_>) -> Result<NonZeroU16, PortError> {
+        let left = self.0.entry(protocol).or_insert(CHOSEN);
+        let free = left.find(|port| !taken.contains_key(&(protocol, *port)));
+        free.and_then(NonZeroU16::new).ok_or(PortError::NoneFree { protocol })
+    }
 }

@@ -93,7 +93,12 @@ fn first_manager(init: InitCluster, overlay: std::net::Ipv4Addr, now: Timestamp)
         meta: Meta::new(now),
         spec: NodeSpec { name: None, labels: BTreeMap::new(), role: Role::Manager, availability: init.availability },
         description: Some(init.description),
-        status: NodeStatus { state: NodeState::Unknown, message: String::new(), addr: Some(init.addr.ip()) },
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: String::new(),
+            addr: Some(init.addr.ip()),
+            port_conflicts: Vec::new(),
+        },
         manager: Some(ManagerStatus {
             raft_id: init.raft_id,
             addr: init.addr,

@@ -46,7 +46,12 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
         meta: Meta::new(now),
         spec: NodeSpec { name: None, labels: BTreeMap::new(), role: joining.role, availability: joining.availability },
         description: Some(joining.description),
-        status: NodeStatus { state: NodeState::Unknown, message: String::new(), addr: Some(joining.addr) },
+        status: NodeStatus {
+            state: NodeState::Unknown,
+            message: String::new(),
+            addr: Some(joining.addr),
+            port_conflicts: Vec::new(),
+        },
         manager: None,
         overlay_addr: Some(overlay.addr()),
         credential: joining.credential,

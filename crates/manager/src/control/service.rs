@@ -71,6 +71,7 @@ pub(crate) fn create(
         return Err(ControlError::NameTaken(spec.name.to_string()));
     }
     let endpoint: Endpoint = allocator::endpoint(tables, None, &spec)?;
+    validate::labels(&spec, &endpoint)?;
     let service = Service {
         id: ServiceId::random(),
         meta: Meta::new(now),
@@ -101,6 +102,7 @@ pub(crate) fn update(
     }
     let mut service = Service::clone(before);
     service.endpoint = allocator::endpoint(tables, Some(before), &spec)?;
+    validate::labels(&spec, &service.endpoint)?;
     let replaces = changes_tasks(&before.spec, &spec);
     if replaces {
         service.task_version = tables.version().next();
@@ -145,5 +147,6 @@ pub(crate) fn rollback(
     let back = roll_back(before, tables.version().next(), now, "manually requested rollback");
     let mut back = back.ok_or_else(|| ControlError::NoPreviousSpec(id.clone()))?;
     back.endpoint = allocator::endpoint(tables, Some(before), &back.spec)?;
+    validate::labels(&back.spec, &back.endpoint)?;
     Ok(vec![back.into()])
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use skep_model::{
-    BadConstraint, Constraint, ContainerSpec, EndpointMode, ImageRef, MountKind, PublishMode, ServiceSpec, UpdateConfig,
+    BadConstraint, BadLabel, Constraint, ContainerSpec, Endpoint, EndpointMode, ImageRef, MountKind, PublishMode,
+    ServiceSpec, UpdateConfig, publish_options,
 };
 
 /// The least memory that a container can live on, in bytes.
@@ -45,6 +46,9 @@ pub enum SpecError {
     /// The mesh needs a virtual address.
     #[error("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")]
     IngressWithoutVip,
+    /// A label that begins with `skep.` is wrong.
+    #[error(transparent)]
+    Label(#[from] BadLabel),
     /// Nodes are lost sooner than they can report.
     #[error("invalid dispatcher heartbeat: it must be at least 1 second")]
     Heartbeat,
@@ -65,6 +69,12 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), SpecError> {
     if dnsrr && spec.ports().iter().any(|port| port.mode == PublishMode::Ingress) {
         return Err(SpecError::IngressWithoutVip);
     }
+    Ok(())
+}
+
+/// Checks the labels that are options of the service's ports, once it is known which ports it has.
+pub(super) fn labels(spec: &ServiceSpec, endpoint: &Endpoint) -> Result<(), SpecError> {
+    publish_options(&spec.labels, &endpoint.ports)?;
     Ok(())
 }
 

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{
-    Member, Network, NetworkId, Node, NodeId, PublishMode, Service, ServiceEntry, ServiceId, Task, TaskId, TaskState,
-    Version,
-};
+use skep_model::{Member, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
 use skep_rpc::{encode, proto};
 use skep_store::Tables;
 
+use super::published::{NodeIs, Published};
 use crate::draft::is_up;
 
 /// What a node has been told in a session.
@@ -17,7 +15,7 @@ pub(super) struct Told {
     sequence: u64,
     /// All else in a task never changes once it is assigned.
     tasks: BTreeMap<TaskId, TaskState>,
-    services: BTreeMap<ServiceId, ServiceEntry>,
+    services: Published,
     networks: BTreeMap<NetworkId, Network>,
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
@@ -28,24 +26,30 @@ impl Told {
     pub(super) fn next(&mut self, tables: &Tables, id: &NodeId) -> Option<proto::Assignments> {
         let mut message = proto::Assignments { full: self.sequence == 0, ..Default::default() };
         self.tasks(tables, id, &mut message);
-        let services = tables.all::<Service>().map(|s| (s.id.clone(), entry(s))).collect();
-        (message.services, message.removed_services) = difference(&mut self.services, services, same_entry);
-        let networks = tables.all::<Network>().map(|n| (n.id.clone(), Network::clone(n))).collect();
-        (message.networks, message.removed_networks) = difference(&mut self.networks, networks, Network::eq);
-        let members = tables.all::<Node>().filter_map(|n| Some((n.id.clone(), member(n)?))).collect();
-        (message.members, message.removed_members) = difference(&mut self.members, members, Member::eq);
-        if let Some(node) = tables.get::<Node>(id).map(|node| comparable(node))
-            && self.node.as_ref() != Some(&node)
-        {
-            message.node = encode(&node);
-            self.node = Some(node);
+        if let Some(node) = tables.get::<Node>(id) {
+            let is = self.node(node, &mut message);
+            (message.services, message.removed_services) = self.services.next(tables, node, is);
         }
+        let networks = tables.all::<Network>().map(|n| (n.id.clone(), Network::clone(n))).collect();
+        (message.networks, message.removed_networks) = difference(&mut self.networks, networks);
+        let members = tables.all::<Node>().filter_map(|n| Some((n.id.clone(), member(n)?))).collect();
+        (message.members, message.removed_members) = difference(&mut self.members, members);
         if !message.full && message == proto::Assignments::default() {
             return None;
         }
         self.sequence += 1;
         message.sequence = self.sequence;
         Some(message)
+    }
+
+    fn node(&mut self, node: &Node, message: &mut proto::Assignments) -> NodeIs {
+        let node = comparable(node);
+        if self.node.as_ref() == Some(&node) {
+            return NodeIs::AsBefore;
+        }
+        message.node = encode(&node);
+        self.node = Some(node);
+        NodeIs::Changed
     }
 
     fn tasks(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
@@ -64,33 +68,15 @@ impl Told {
 }
 
 /// What of `now` differs from `told`, and the keys of what is gone.
-fn difference<K: Ord + ToString, V: serde::Serialize>(
+fn difference<K: Ord + ToString, V: PartialEq + serde::Serialize>(
     told: &mut BTreeMap<K, V>,
     now: BTreeMap<K, V>,
-    same: fn(&V, &V) -> bool,
 ) -> (Vec<bytes::Bytes>, Vec<String>) {
-    let new = now.iter().filter(|(key, value)| !told.get(key).is_some_and(|known| same(known, value)));
+    let new = now.iter().filter(|(key, value)| told.get(key) != Some(*value));
     let new = new.map(|(_, value)| encode(value)).collect();
     let gone = told.keys().filter(|key| !now.contains_key(key)).map(ToString::to_string).collect();
     *told = now;
     (new, gone)
-}
-
-fn entry(service: &Service) -> ServiceEntry {
-    let ports = service.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Ingress);
-    ServiceEntry {
-        id: service.id.clone(),
-        name: service.spec.name.to_string(),
-        version: service.meta.version,
-        ports: ports.copied().collect(),
-        options: Vec::new(),
-        virtual_ips: service.endpoint.virtual_ips.clone(),
-    }
-}
-
-/// The mesh does not care for the version alone.
-fn same_entry(a: &ServiceEntry, b: &ServiceEntry) -> bool {
-    (&a.name, &a.ports, &a.options, &a.virtual_ips) == (&b.name, &b.ports, &b.options, &b.virtual_ips)
 }
 
 fn member(node: &Node) -> Option<Member> {
@@ -108,5 +94,7 @@ fn comparable(node: &Node) -> Node {
     let mut node = node.clone();
     node.meta.version = Version(0);
     node.meta.updated = node.meta.created;
+    // It is the node itself that says so.
+    node.status.port_conflicts.clear();
     node
 }

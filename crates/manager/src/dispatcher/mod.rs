@@ -4,6 +4,7 @@ mod assign;
 mod liveness;
 mod logs;
 mod membership;
+mod published;
 mod relay;
 mod service;
 mod session;

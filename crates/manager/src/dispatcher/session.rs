@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{Node, NodeDescription, NodeId, NodeState, TaskId};
+use skep_model::{Node, NodeDescription, NodeId, NodeState, PortConflict, TaskId};
 use skep_rpc::proto::agent_message::Message as FromAgent;
 use skep_rpc::proto::manager_message::Message as ToAgent;
 use skep_rpc::proto::{self, AgentMessage, ManagerMessage};
@@ -138,6 +138,10 @@ impl Session {
                 endpoints.node_id = node.to_string();
                 self.hub.relay.put(node, &table, endpoints);
             }
+            Some(FromAgent::PortConflicts(told)) => {
+                let conflicts = told.conflicts.iter().map(|one| skep_rpc::decode(one)).collect::<Result<_, _>>()?;
+                self.hub.port_conflicts(node, conflicts).await?;
+            }
             Some(FromAgent::Hello(hello)) => self.hub.hello(&self.peer, &hello).await?,
             // A heartbeat, or a kind of message that this version does not know.
             _ => {}
@@ -154,6 +158,20 @@ impl Hub {
     pub(super) async fn hello(&self, peer: &Peer, hello: &proto::Hello) -> Result<(), Status> {
         self.liveness.heard(&peer.node);
         self.ready(peer, Some(skep_rpc::decode(&hello.description)?)).await
+    }
+
+    /// Takes in which published ports a node leaves to its own processes.
+    async fn port_conflicts(&self, node: &NodeId, conflicts: Vec<PortConflict>) -> Result<(), Status> {
+        let written = self.writer.update(|tables| {
+            let changed = tables.get::<Node>(node).filter(|node| node.status.port_conflicts != conflicts);
+            let changes = changed.map(|before| {
+                let mut node = Node::clone(before);
+                node.status.port_conflicts = conflicts;
+                node.into()
+            });
+            Ok::<_, Infallible>(((), changes.into_iter().collect()))
+        });
+        written.await.map_err(|error| Status::unavailable(error.to_string()))
     }
 
     async fn ready(&self, peer: &Peer, description: Option<NodeDescription>) -> Result<(), Status> {

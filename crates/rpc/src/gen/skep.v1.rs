@@ -33,7 +33,7 @@ pub struct JoinResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<agent_message::Message>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -49,7 +49,16 @@ pub mod agent_message {
         /// The node's own endpoints. Goes away when nodes gossip.
         #[prost(message, tag = "4")]
         Endpoints(super::Endpoints),
+        #[prost(message, tag = "5")]
+        PortConflicts(super::PortConflicts),
     }
+}
+/// All published ports that the node leaves to processes of its own.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PortConflicts {
+    /// model::PortConflict
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub conflicts: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Hello {

@@ -30,6 +30,7 @@ pub(crate) fn main(flags: Flags, host: Option<String>) -> Result<ExitCode> {
         bail!("the daemon needs root: it makes network namespaces, containers and eBPF programs");
     }
     skep_mesh::check_kernel()?;
+    skep_network::raise_file_limit(FILES).context("cannot raise the number of files that may be open")?;
     for dir in [&flags.data_root, &flags.exec_root] {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
@@ -44,6 +45,9 @@ pub(crate) fn main(flags: Flags, host: Option<String>) -> Result<ExitCode> {
 
 /// Enough that a slow request does not hold up a heartbeat; the data plane needs none of them.
 const WORKERS: usize = 4;
+
+/// Files that may be open: every published port is one, and all ports of three protocols are as many as can be published.
+const FILES: u64 = 1 << 18;
 
 async fn run(flags: Flags, host: Option<String>) -> Result<()> {
     let address = host.unwrap_or_else(|| format!("unix://{}", flags.exec_root.join("skep.sock").display()));

@@ -13,7 +13,7 @@ use skep_engine::{Error, ErrorKind};
 use skep_manager::InitCluster;
 use skep_mesh::Bpf;
 use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform};
-use skep_network::{Facts, KernelNetwork, NodeNetwork};
+use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, proto};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
@@ -305,6 +305,7 @@ impl LocalNode {
             network: self.network.clone(),
             listeners: |netns| skep_network::listeners(netns),
             datapath: Box::new(datapath),
+            ports: Arc::new(KernelPorts),
         };
         Ok(Agent::start(config, parts).await?)
     }

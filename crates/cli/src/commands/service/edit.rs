@@ -1,5 +1,8 @@
 //! A service's spec: made from flags, and changed by them. Pure.
 
+use std::collections::HashSet;
+use std::collections::hash_map::{Entry, HashMap};
+
 use serde_json::{Value, json};
 
 use super::flags::{CreateFlags, Ports, Rollout, Scalars, UpdateFlags};
@@ -227,14 +230,22 @@ fn texts(slot: &mut Value, add: &[String], rm: &[String]) {
     *slot = Value::Array(items);
 }
 
-/// Removes by key; what is added replaces, in its place, what has the same key.
+/// Removes by key; what is added replaces, in its place, what has the same key. Lists may be long: a range of ports is ten thousand items.
 fn list(slot: &mut Value, rm: &[String], add: Vec<Value>, key: impl Fn(&Value) -> String) {
     let mut items: Vec<Value> = slot.as_array().cloned().unwrap_or_default();
+    let rm: HashSet<&String> = rm.iter().collect();
     items.retain(|i| !rm.contains(&key(i)));
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (place, item) in items.iter().enumerate() {
+        places.entry(key(item)).or_insert(place);
+    }
     for item in add {
-        match items.iter_mut().find(|i| key(i) == key(&item)) {
-            Some(old) => *old = item,
-            None => items.push(item),
+        match places.entry(key(&item)) {
+            Entry::Occupied(place) => items[*place.get()] = item,
+            Entry::Vacant(free) => {
+                free.insert(items.len());
+                items.push(item);
+            }
         }
     }
     *slot = Value::Array(items);

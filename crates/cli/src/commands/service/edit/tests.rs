@@ -105,3 +105,17 @@ fn capabilities_move_between_the_lists() {
     let spec = changed(spec, &["--cap-drop", "NET_ADMIN"]);
     assert!(spec["TaskTemplate"]["ContainerSpec"]["CapabilityAdd"].is_null());
 }
+
+/// A loop in a loop over ten thousand ports took minutes.
+#[test]
+fn a_range_of_ten_thousand_ports_is_added_and_removed_at_once() {
+    let began = std::time::Instant::now();
+    let spec = create(&["-p", "20000-29999:80", "-p", "127.0.0.1:53:53/udp", "web:1"]).unwrap();
+    let ports = spec["EndpointSpec"]["Ports"].as_array().unwrap();
+    assert_eq!((ports.len(), &ports[10_000]["HostIP"]), (10_001, &json!("127.0.0.1")));
+    let spec = changed(spec, &["--publish-add", "20000-29999:81"]);
+    assert_eq!(spec["EndpointSpec"]["Ports"].as_array().unwrap().len(), 10_001);
+    let spec = changed(spec, &["--publish-rm", "81"]);
+    assert_eq!(spec["EndpointSpec"]["Ports"].as_array().unwrap().len(), 1);
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
