@@ -18,6 +18,7 @@ mod error;
 mod logs;
 mod mesh;
 mod report;
+mod seen;
 mod session;
 pub mod task;
 mod tasks;

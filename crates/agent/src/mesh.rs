@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, OwnNode, compile};
+use skep_mesh::{
+    Applied, Counters, Datapath, DatapathError, Desired, Devices, FlowReader, LocalTask, LocatedEndpoint, OwnNode,
+    Usage, compile,
+};
 use skep_model::{EndpointState, NodeId, TaskId};
 use skep_netdb::View;
 use tokio::sync::watch;
@@ -29,6 +32,8 @@ pub(crate) struct Mesh {
     datapath: Arc<Mutex<Option<Box<dyn Datapath>>>>,
     /// The locals that the data plane has: a task is out of the mesh when it is not among them any more.
     applied: watch::Sender<BTreeMap<TaskId, LocalTask>>,
+    /// What the data plane was told to be; `None` until it has been told something.
+    desired: watch::Sender<Option<Arc<Desired>>>,
     /// Tasks that an earlier daemon had in the mesh and that are not in it again yet.
     expected: watch::Sender<BTreeSet<TaskId>>,
 }
@@ -47,6 +52,7 @@ impl Mesh {
             locals: watch::Sender::default(),
             datapath: Arc::new(Mutex::new(Some(datapath))),
             applied: watch::Sender::default(),
+            desired: watch::Sender::default(),
             expected: watch::Sender::default(),
         }
     }
@@ -113,6 +119,19 @@ impl Mesh {
         datapath.as_ref().and_then(|d| d.open_flows(task).ok()).unwrap_or(0)
     }
 
+    /// What the data plane was told to be; `None` until it has been told something.
+    pub(crate) fn desired(&self) -> Option<Arc<Desired>> {
+        self.desired.borrow().clone()
+    }
+
+    /// What was counted, how full the maps are, and what reads the flows; `None` when the data plane has been taken away. Holds up the
+    /// data plane only while counters are read; never call it from an async task.
+    pub(crate) fn look(&self) -> Option<Result<(Counters, Vec<Usage>, FlowReader), DatapathError>> {
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        let datapath = datapath.as_ref()?;
+        Some(datapath.counters().and_then(|counters| Ok((counters, datapath.usage()?, datapath.flow_reader()))))
+    }
+
     /// Brings the data plane to what `inputs` say, whenever they change. Ends only by being dropped.
     pub(crate) async fn run(self, mut inputs: Inputs) {
         let mut expected = self.expected.subscribe();
@@ -138,7 +157,9 @@ impl Mesh {
         }
     }
 
-    async fn bring_to(&self, desired: Desired) {
+    pub(crate) async fn bring_to(&self, desired: Desired) {
+        let desired = Arc::new(desired);
+        self.desired.send_replace(Some(desired.clone()));
         let datapath = self.datapath.clone();
         let apply = move || -> Result<Applied, DatapathError> {
             let tables = compile(&desired);

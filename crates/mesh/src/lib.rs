@@ -19,7 +19,7 @@ pub mod maglev;
 mod table;
 
 pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
-pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Event, Traffic};
+pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Event, FlowReader, Traffic};
 pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
 pub use fake::Fake;
 pub use flow::{Flow, FlowRole, FlowState, Usage};

@@ -22,6 +22,7 @@ mod network;
 mod node;
 mod port;
 mod publish;
+pub mod seen;
 mod service;
 mod task;
 

@@ -1,0 +1,148 @@
+//! What people and metrics see of the mesh. `report`, `trace` and `flows` are pure functions of what the node knows; the driver here
+//! collects that, and keeps looking from costing much: all flows are walked no more often than a twentieth of the time allows.
+
+mod census;
+mod choose;
+mod flows;
+mod report;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use skep_mesh::{Counters, DatapathError, Desired, Flow, FlowReader, Usage};
+use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
+use skep_model::{TaskId, TaskState, Timestamp};
+use skep_netdb::NetDb;
+
+use self::census::Census;
+use self::report::Seen;
+use crate::mesh::Mesh;
+use crate::report::Reporter;
+use crate::{AgentError, Assignments};
+
+/// After a walk over all flows the next one comes no sooner than this many times as long as it took.
+const REST: u32 = 20;
+/// Nor sooner than this.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What the node's mesh is looked at through. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    mesh: Mesh,
+    netdb: NetDb,
+    reporter: Reporter,
+    census: Arc<Mutex<Option<Counted>>>,
+}
+
+/// How many flows there were, and until when that is good enough.
+struct Counted {
+    census: Arc<Census>,
+    until: Instant,
+}
+
+impl Observer {
+    pub(crate) fn new(mesh: Mesh, netdb: NetDb, reporter: Reporter) -> Self {
+        Self { mesh, netdb, reporter, census: Arc::default() }
+    }
+
+    /// Everything but the flows one by one.
+    pub(crate) async fn report(&self, assignments: Arc<Assignments>) -> Result<MeshReport, AgentError> {
+        let this = self.clone();
+        blocking(move || this.reported(&*this.desired()?, &assignments)).await
+    }
+
+    fn reported(&self, desired: &Desired, assignments: &Assignments) -> Result<MeshReport, AgentError> {
+        let (counters, usage, flows) = self.look()?;
+        let census = self.census(flows)?;
+        let view = self.netdb.view().borrow().clone();
+        Ok(report::report(&Seen {
+            now: Timestamp::now(),
+            desired,
+            assignments,
+            statuses: &self.statuses(),
+            endpoints: &view.endpoints,
+            versions: &self.netdb.versions(),
+            counters: &counters,
+            usage: &usage,
+            census: &census,
+        }))
+    }
+
+    /// The flows that `filter` asks for.
+    pub(crate) async fn flows(&self, filter: FlowFilter) -> Result<FlowList, AgentError> {
+        let this = self.clone();
+        blocking(move || {
+            let desired = this.desired()?;
+            let (.., read) = this.look()?;
+            Ok(flows::select(&desired, read()?, &filter))
+        })
+        .await
+    }
+
+    /// What would become of a connection.
+    pub(crate) async fn trace(
+        &self,
+        assignments: Arc<Assignments>,
+        question: TraceQuestion,
+    ) -> Result<TraceReport, AgentError> {
+        let this = self.clone();
+        blocking(move || {
+            let desired = this.desired()?;
+            let known = match question.from {
+                Some(_) => this.look()?.2()?.into_iter().find(|flow| is_of(flow, &question)),
+                None => None,
+            };
+            let ports = this.reported(&desired, &assignments)?.ports;
+            Ok(trace::trace(&desired, &ports, &question, known.as_ref(), choose::choose))
+        })
+        .await
+    }
+
+    fn desired(&self) -> Result<Arc<Desired>, AgentError> {
+        self.mesh.desired().ok_or(AgentError::NoMesh)
+    }
+
+    fn look(&self) -> Result<(Counters, Vec<Usage>, FlowReader), AgentError> {
+        Ok(self.mesh.look().ok_or(AgentError::NoMesh)??)
+    }
+
+    /// How many flows there are: counted anew, or as counted a moment ago.
+    fn census(&self, flows: FlowReader) -> Result<Arc<Census>, DatapathError> {
+        let mut counted = self.census.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = Instant::now();
+        if let Some(counted) = counted.as_ref().filter(|c| c.until > begun) {
+            return Ok(counted.census.clone());
+        }
+        let census = Arc::new(Census::of(&flows()?));
+        let rest = (begun.elapsed() * REST).max(FRESH);
+        *counted = Some(Counted { census: census.clone(), until: Instant::now() + rest });
+        Ok(census)
+    }
+
+    fn statuses(&self) -> BTreeMap<TaskId, TaskState> {
+        let reports = self.reporter.watch();
+        let reports = reports.borrow();
+        reports.since(0).map(|(task, status)| (task.clone(), status.state)).collect()
+    }
+}
+
+fn is_of(flow: &Flow, question: &TraceQuestion) -> bool {
+    flow.protocol == question.protocol
+        && flow.asked.port() == question.port
+        && Some(flow.client) == question.from
+        && question.to.is_none_or(|to| flow.asked.ip() == to)
+}
+
+async fn blocking<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, AgentError> {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(seen) => seen,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,275 @@
+//! What would become of a connection to this node: every table is asked as a packet would ask it, and says why. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use skep_mesh::{Desired, Flow, FlowState, Frontend, FrontendKey, compile};
+use skep_model::seen::{BackendState, PortState, SeenBackend, SeenPort, TraceQuestion, TraceReport, TraceStep};
+use skep_model::{Balance, ListenOn, Protocol, PublishMode};
+
+use super::choose::Choose;
+use super::report;
+
+/// No more ports than this are named to somebody who asked for one that is not published.
+const SHOWN: usize = 8;
+
+/// What ends a way that leads past the mesh.
+const NOT_OURS: &str = "nothing of the mesh: the node's own network stack answers, usually by refusing";
+
+/// A table has ended it: this is the outcome.
+struct Ended(String);
+
+/// Asks the tables. `ports` are all that are published, `known` is the flow that the client has with this port already.
+pub(super) fn trace(
+    desired: &Desired,
+    ports: &[SeenPort],
+    question: &TraceQuestion,
+    known: Option<&Flow>,
+    choose: Choose,
+) -> TraceReport {
+    let mut tracer = Tracer { desired, question, steps: Vec::new(), backend: None };
+    let verdict = match tracer.run(ports, known, choose) {
+        Ok(verdict) | Err(Ended(verdict)) => verdict,
+    };
+    TraceReport {
+        node: report::node(&report::nodes(desired), &desired.node.id),
+        protocol: question.protocol,
+        port: question.port,
+        from: question.from,
+        to: question.to,
+        steps: tracer.steps,
+        verdict,
+        backend: tracer.backend,
+    }
+}
+
+struct Tracer<'a> {
+    desired: &'a Desired,
+    question: &'a TraceQuestion,
+    steps: Vec<TraceStep>,
+    backend: Option<SeenBackend>,
+}
+
+impl Tracer<'_> {
+    fn run(&mut self, ports: &[SeenPort], known: Option<&Flow>, choose: Choose) -> Result<String, Ended> {
+        self.address()?;
+        let port = self.port(ports)?;
+        self.listen(port)?;
+        self.sources(port)?;
+        if let Some(verdict) = known.and_then(|flow| self.flow(flow, port)) {
+            return Ok(verdict);
+        }
+        self.backends(port)?;
+        self.choice(port, choose)
+    }
+
+    fn passes(&mut self, table: &'static str, says: impl Into<String>) {
+        self.steps.push(TraceStep { table, says: says.into(), passes: true });
+    }
+
+    fn ends<T>(
+        &mut self,
+        table: &'static str,
+        says: impl Into<String>,
+        verdict: impl Into<String>,
+    ) -> Result<T, Ended> {
+        self.steps.push(TraceStep { table, says: says.into(), passes: false });
+        Err(Ended(verdict.into()))
+    }
+
+    fn address(&mut self) -> Result<(), Ended> {
+        let Some(to) = self.question.to else { return Ok(()) };
+        if to.is_loopback() {
+            self.passes("addresses", format!("{to} is a loopback address: a client on this node itself"));
+        } else if let Some(device) = self.desired.node.addresses.get(&to) {
+            self.passes("addresses", format!("{to} is this node's, on {device}"));
+        } else {
+            let own: Vec<_> = self.desired.node.addresses.keys().map(ToString::to_string).collect();
+            let says = format!("{to} is none of this node's addresses: {}", own.join(", "));
+            return self.ends("addresses", says, "nothing of the mesh: the packet is not for this node");
+        }
+        Ok(())
+    }
+
+    fn port<'p>(&mut self, ports: &'p [SeenPort]) -> Result<&'p SeenPort, Ended> {
+        let name = format!("{}/{}", self.question.port, self.question.protocol);
+        let asked = |p: &&SeenPort| p.protocol == self.question.protocol && p.published == self.question.port;
+        // A task in host mode comes before a service, as in the data plane.
+        let Some(port) = ports.iter().filter(asked).min_by_key(|p| (p.mode != PublishMode::Host, &p.service.id)) else {
+            return self.ends("ports", format!("{name} is not published here; {}", published(ports)), NOT_OURS);
+        };
+        let mode = if port.mode == PublishMode::Host { ", in host mode" } else { "" };
+        let says =
+            format!("{name} is published by service {}{mode}; its tasks listen on {}", port.service.name, port.target);
+        match port.state {
+            PortState::NotCarried => {
+                self.ends("ports", format!("{says}; this data plane does not carry {}", port.protocol), NOT_OURS)
+            }
+            PortState::Elsewhere => {
+                let says = format!("{says}; by its option \"nodes\" this node does not answer");
+                self.ends("ports", says, "nothing of the mesh: ask a node that the option \"nodes\" names")
+            }
+            PortState::Held => {
+                self.passes("ports", says);
+                let verdict = "the process that listens there gets it: ask another node, or end the process";
+                self.ends("held ports", format!("something else on this node has {name}, and keeps it"), verdict)
+            }
+            PortState::Serving | PortState::NobodyReady => {
+                self.passes("ports", says);
+                Ok(port)
+            }
+        }
+    }
+
+    fn listen(&mut self, port: &SeenPort) -> Result<(), Ended> {
+        if port.listen.is_empty() {
+            return Ok(());
+        }
+        let listen: Vec<_> = port.listen.iter().map(ListenOn::to_string).collect();
+        let says = format!("answers on {} only", listen.join(", "));
+        let device_of = |to: &IpAddr| {
+            if to.is_loopback() { Some("lo") } else { self.desired.node.addresses.get(to).map(String::as_str) }
+        };
+        match self.question.to {
+            Some(to) if !port.listen.iter().any(|l| l.covers(to, device_of(&to))) => {
+                self.ends("listen", format!("{says}, and not on {to}"), NOT_OURS)
+            }
+            Some(_) => Ok(self.passes("listen", says)),
+            None => Ok(self.passes("listen", format!("{says}; name an address with --to to have it checked"))),
+        }
+    }
+
+    fn sources(&mut self, port: &SeenPort) -> Result<(), Ended> {
+        if port.sources.is_empty() {
+            return Ok(());
+        }
+        let sources: Vec<_> = port.sources.iter().map(ToString::to_string).collect();
+        let says = format!("lets clients in from {} only", sources.join(", "));
+        match self.question.from {
+            Some(from) if !port.sources.iter().any(|net| net.contains(&from.ip())) => {
+                self.ends("sources", format!("{says}, and {} is not of them", from.ip()), NOT_OURS)
+            }
+            Some(_) => Ok(self.passes("sources", says)),
+            None => Ok(self.passes("sources", format!("{says}; name a client with --from to have it checked"))),
+        }
+    }
+
+    /// A packet of a known flow is looked up nowhere else.
+    fn flow(&mut self, flow: &Flow, port: &SeenPort) -> Option<String> {
+        let backend = port.backends.iter().find(|b| Some(&b.task) == flow.task.as_ref());
+        match (flow.state, backend) {
+            (FlowState::Closed, _) | (_, None) => {
+                self.passes("flows", "the last flow of this client is over: a new one begins");
+                None
+            }
+            (_, Some(backend)) => {
+                let says = format!(
+                    "this client has a flow with task {}, last heard of {} s ago",
+                    backend.task,
+                    flow.idle.as_secs()
+                );
+                self.passes("flows", says);
+                Some(self.arrives(backend, port, "the flow goes on"))
+            }
+        }
+    }
+
+    fn backends(&mut self, port: &SeenPort) -> Result<(), Ended> {
+        let count = |state: BackendState| port.backends.iter().filter(|b| b.state == state).count();
+        let counts: Vec<_> = [BackendState::Ready, BackendState::Draining, BackendState::Starting]
+            .map(|state| format!("{} {}", count(state), state.as_str()))
+            .into();
+        let says = counts.join(", ");
+        if port.state == PortState::Serving {
+            return Ok(self.passes("backends", says));
+        }
+        let refusal = match port.protocol {
+            Protocol::Tcp => "a TCP reset",
+            Protocol::Udp | Protocol::Sctp => "an ICMP port unreachable",
+        };
+        let verdict =
+            format!("refused at once with {refusal}: no task of {} is ready (see `service ps`)", port.service.name);
+        self.ends("backends", says, verdict)
+    }
+
+    fn choice(&mut self, port: &SeenPort, choose: Choose) -> Result<String, Ended> {
+        let key = FrontendKey { protocol: port.protocol, port: port.published };
+        let Some(frontend) = frontend(self.desired, port, key) else {
+            return self.ends("maglev", "the tables are being changed", "not known: ask again");
+        };
+        let Some(from) = self.question.from.filter(|_| port.balance != Balance::Datagram) else {
+            return Ok(self.candidates(port, &frontend));
+        };
+        let how = how(port);
+        let chosen = choose(&frontend, key, from, port.client_affinity);
+        let chosen = chosen.and_then(|slot| Some((slot, frontend.ready.get(*frontend.slots.get(slot)? as usize)?)));
+        let backend = chosen.and_then(|(slot, task)| Some((slot, port.backends.iter().find(|b| b.task == *task)?)));
+        let Some((slot, backend)) = backend else {
+            let says = format!("no backend for {from}: the data plane does not carry its address family");
+            return self.ends("maglev", says, NOT_OURS);
+        };
+        let says = format!("{how}: slot {slot} of {} is task {}'s", frontend.slots.len(), backend.task);
+        self.passes("maglev", says);
+        Ok(self.arrives(backend, port, "a new flow"))
+    }
+
+    /// Without a client it can only be said who is in question.
+    fn candidates(&mut self, port: &SeenPort, frontend: &Frontend) -> String {
+        let slots = frontend.slots.len();
+        for (index, task) in frontend.ready.iter().enumerate() {
+            let own = frontend.slots.iter().filter(|s| **s as usize == index).count();
+            let node = port.backends.iter().find(|b| b.task == *task).map_or("", |b| b.node.hostname.as_str());
+            self.passes("maglev", format!("{own} of {slots} slots are task {task}'s on {node}"));
+        }
+        if port.balance == Balance::Datagram {
+            return format!("each datagram goes to one of {} ready tasks", frontend.ready.len());
+        }
+        format!(
+            "one of {} ready tasks, {}: name a client with --from IP:PORT to learn which",
+            frontend.ready.len(),
+            how(port)
+        )
+    }
+
+    fn arrives(&mut self, backend: &SeenBackend, port: &SeenPort, what: &str) -> String {
+        let path = if backend.node.id == self.desired.node.id {
+            "over its veth pair, on this node".to_owned()
+        } else {
+            let underlay = backend.node.underlay.map_or_else(|| "unknown".to_owned(), |a| a.to_string());
+            format!("through the overlay, to node {} at {underlay}", backend.node.hostname)
+        };
+        self.passes("path", path.clone());
+        self.backend = Some(backend.clone());
+        format!(
+            "{what}: task {} of {} at {}, {path}",
+            backend.task,
+            port.service.name,
+            SocketAddr::new(backend.addr.into(), port.target)
+        )
+    }
+}
+
+fn how(port: &SeenPort) -> String {
+    let by = if port.client_affinity { "by the client's address" } else { "by the client's address and port" };
+    match port.balance {
+        Balance::LocalFirst => format!("{by}, tasks of this node first"),
+        Balance::Maglev | Balance::Datagram => by.to_owned(),
+    }
+}
+
+/// The frontend as the data plane has it. Compiled alone: a swarm may have thousands.
+fn frontend(desired: &Desired, port: &SeenPort, key: FrontendKey) -> Option<Frontend> {
+    let services = desired.services.iter().filter(|s| s.id == port.service.id).cloned().collect();
+    let endpoints = desired.endpoints.iter().filter(|e| e.record.service == port.service.id).cloned().collect();
+    let alone = Desired { services, endpoints, ..desired.clone() };
+    compile(&alone).frontends.remove(&key)
+}
+
+fn published(ports: &[SeenPort]) -> String {
+    let more = ports.len().saturating_sub(SHOWN);
+    let names: Vec<_> = ports.iter().take(SHOWN).map(|p| format!("{}/{}", p.published, p.protocol)).collect();
+    match (names.is_empty(), more) {
+        (true, _) => "nothing is".to_owned(),
+        (false, 0) => format!("what is: {}", names.join(", ")),
+        (false, more) => format!("what is: {} and {more} more", names.join(", ")),
+    }
+}
