@@ -1,6 +1,7 @@
 //! What `skep daemon` can be told. Names and meanings are dockerd's where dockerd has the same.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -24,6 +25,9 @@ pub(crate) struct Flags {
     /// debug, info, warn or error
     #[arg(short, long, default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
+    /// Where metrics for Prometheus are served, at /metrics; nowhere without it
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) metrics_addr: Option<SocketAddr>,
     /// Labels of this daemon, for constraints on engine.labels
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
