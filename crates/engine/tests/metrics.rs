@@ -30,7 +30,10 @@ fn the_page_is_sound_and_says_what_the_report_says() {
     assert_eq!(value("skep_mesh_port_held", &web), 0.0);
     assert_eq!(value("skep_mesh_drops_total", &[("reason", "no_backend")]), 4.0);
     assert_eq!(value("skep_mesh_map_entries_limit", &[("map", "flows")]), 1_000_000.0);
-    assert_eq!(value("skep_mesh_table_fingerprint", &[("table", "services")]), f64::from(0x1234_5678_u32) * 65536.0 + 39612.0);
+    assert_eq!(
+        value("skep_mesh_table_fingerprint", &[("table", "services")]),
+        f64::from(0x1234_5678_u32) * 65536.0 + 39612.0
+    );
     assert_eq!(value("process_cpu_seconds_total", &[]), 2.5);
     assert_eq!(value("skep_tasks", &[("state", "running")]), 1.0);
     // Behind two ports, the task is one series: its counters are of both.

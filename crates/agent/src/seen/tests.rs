@@ -4,22 +4,22 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use skep_mesh::{
-    Counters, Desired, Devices, DropReason, Fake, Flow, FlowRole, FlowState, LocalTask, LocatedEndpoint,
-    OwnNode, Traffic, Usage,
+    Counters, Desired, Devices, DropReason, Fake, Flow, FlowRole, FlowState, LocalTask, LocatedEndpoint, OwnNode,
+    Traffic, Usage,
 };
 use skep_model::seen::{BackendState, FlowFilter, MeshReport, PortState, TraceQuestion, TraceReport};
 use skep_model::{
-    Balance, EndpointKey, EndpointRecord, EndpointState, ListenOn, Member, NodeId, PortOptions, Protocol,
-    PublishMode, PublishOptions, PublishedPort, ServiceEntry, TaskId, Timestamp, Version,
+    Balance, EndpointKey, EndpointRecord, EndpointState, ListenOn, Member, NodeId, PortOptions, Protocol, PublishMode,
+    PublishOptions, PublishedPort, ServiceEntry, TaskId, Timestamp, Version,
 };
 use skep_netdb::NetDb;
 
 use super::census::Census;
 use super::report::{Seen, report};
 use super::{Observer, choose, flows, trace};
+use crate::Assignments;
 use crate::mesh::Mesh;
 use crate::report::Reporter;
-use crate::Assignments;
 
 const CLIENT: &str = "192.0.2.9:40000";
 

@@ -56,7 +56,8 @@ fn port(published: u16, mode: PublishMode, state: PortState, backends: Vec<SeenB
 #[must_use]
 pub fn report() -> MeshReport {
     let backends = || {
-        let states = [("aaa", 1, BackendState::Ready), ("bbb", 2, BackendState::Ready), ("ccc", 2, BackendState::Draining)];
+        let states =
+            [("aaa", 1, BackendState::Ready), ("bbb", 2, BackendState::Ready), ("ccc", 2, BackendState::Draining)];
         states.map(|(task, number, state)| backend(task, number, state)).to_vec()
     };
     MeshReport {

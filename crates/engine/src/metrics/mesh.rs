@@ -23,7 +23,8 @@ fn node(page: &mut Page, mesh: &MeshReport) {
         page.family("skep_mesh_members", Kind::Gauge, "Members of the swarm, as this node believes them to be.");
     members.sample(&[("state", "alive")], mesh.members_alive);
     members.sample(&[("state", "down")], mesh.members_down);
-    let mut versions = page.family("skep_mesh_table_version", Kind::Gauge, "The newest version in a table of the swarm.");
+    let mut versions =
+        page.family("skep_mesh_table_version", Kind::Gauge, "The newest version in a table of the swarm.");
     for table in &mesh.tables {
         versions.sample(&[("table", table.table)], table.version);
     }
@@ -36,7 +37,8 @@ fn node(page: &mut Page, mesh: &MeshReport) {
     }
     let mut used = page.family("skep_mesh_map_entries", Kind::Gauge, "Entries in a map of the data plane.");
     mesh.maps.iter().for_each(|map| used.sample(&[("map", &map.map)], map.used));
-    let mut room = page.family("skep_mesh_map_entries_limit", Kind::Gauge, "Entries that a map of the data plane holds.");
+    let mut room =
+        page.family("skep_mesh_map_entries_limit", Kind::Gauge, "Entries that a map of the data plane holds.");
     mesh.maps.iter().for_each(|map| room.sample(&[("map", &map.map)], map.room));
 }
 
@@ -73,7 +75,8 @@ fn ports(page: &mut Page, ports: &[SeenPort]) {
             backends.sample(&p.with(&[("state", state.as_str())]), count);
         }
     }
-    let mut open = page.family("skep_mesh_port_open_flows", Kind::Gauge, "Flows of clients that asked this node, not closed.");
+    let mut open =
+        page.family("skep_mesh_port_open_flows", Kind::Gauge, "Flows of clients that asked this node, not closed.");
     for p in &ports {
         if let Some(flows) = p.port.open_flows {
             open.sample(&p.with(&[]), flows);

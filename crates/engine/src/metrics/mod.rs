@@ -62,4 +62,3 @@ pub fn page(process: &ProcessInfo, mesh: Option<&MeshReport>) -> String {
     }
     page.finish()
 }
-

@@ -101,6 +101,7 @@ fn client(text: &str) -> Result<(Option<IpNet>, Option<u16>), Refusal> {
         return Ok((Some(socket.ip().into()), Some(socket.port())));
     }
     let net = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>());
-    let expected = "expected an address (192.0.2.7), a network (192.0.2.0/24), or an address and a port (192.0.2.7:40000)";
+    let expected =
+        "expected an address (192.0.2.7), a network (192.0.2.0/24), or an address and a port (192.0.2.7:40000)";
     net.map(|net| (Some(net), None)).map_err(|_| Error::invalid(format!("invalid client {text:?}: {expected}")).into())
 }
