@@ -5,10 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use skep_mesh::{
-    Applied, Counters, Datapath, DatapathError, Desired, Devices, FlowReader, LocalTask, LocatedEndpoint, OwnNode,
-    Usage, compile,
-};
+use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, OwnNode, compile};
 use skep_model::{EndpointState, NodeId, TaskId};
 use skep_netdb::View;
 use tokio::sync::watch;
@@ -124,12 +121,14 @@ impl Mesh {
         self.desired.borrow().clone()
     }
 
-    /// What was counted, how full the maps are, and what reads the flows; `None` when the data plane has been taken away. Holds up the
-    /// data plane only while counters are read; never call it from an async task.
-    pub(crate) fn look(&self) -> Option<Result<(Counters, Vec<Usage>, FlowReader), DatapathError>> {
+    /// Reads from the data plane, unless it has been taken away. Nothing else happens to it meanwhile: read what is quickly read, and never
+    /// from an async task.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&dyn Datapath) -> Result<T, DatapathError>,
+    ) -> Option<Result<T, DatapathError>> {
         let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
-        let datapath = datapath.as_ref()?;
-        Some(datapath.counters().and_then(|counters| Ok((counters, datapath.usage()?, datapath.flow_reader()))))
+        datapath.as_deref().map(read)
     }
 
     /// Brings the data plane to what `inputs` say, whenever they change. Ends only by being dropped.

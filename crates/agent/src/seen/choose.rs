@@ -2,21 +2,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use skep_mesh::{Frontend, FrontendKey};
+use skep_mesh::Frontend;
+use skep_model::seen::SeenPort;
 
-/// Chooses the slot of a frontend's Maglev table for a client, the last argument being whether its address alone counts; `None` when
-/// nobody is ready or the client cannot be served.
-pub(super) type Choose = fn(&Frontend, FrontendKey, SocketAddr, bool) -> Option<usize>;
+/// Chooses the slot of a port's Maglev table for a client; `None` when nobody is ready or the client cannot be served.
+pub(super) type Choose = fn(&Frontend, &SeenPort, SocketAddr) -> Option<usize>;
 
 /// As the data plane does.
-pub(super) fn choose(frontend: &Frontend, key: FrontendKey, client: SocketAddr, affinity: bool) -> Option<usize> {
+pub(super) fn choose(frontend: &Frontend, port: &SeenPort, client: SocketAddr) -> Option<usize> {
     let IpAddr::V4(addr) = client.ip() else { return None };
     // The data plane hashes the bytes as they are on the wire.
     let addr = u32::from_ne_bytes(addr.octets());
-    let wire = |port: u16| u32::from(u16::from_ne_bytes(port.to_be_bytes()));
-    let port = if affinity { 0 } else { client.port() };
-    let ports = wire(port) << 16 | wire(key.port);
-    let hash = mix(mix(addr ^ 0x736b_6570).wrapping_add(mix(ports)).wrapping_add(key.protocol.number().into()));
+    let wire = |number: u16| u32::from(u16::from_ne_bytes(number.to_be_bytes()));
+    let own = if port.client_affinity { 0 } else { client.port() };
+    let ports = wire(own) << 16 | wire(port.published);
+    let hash = mix(mix(addr ^ 0x736b_6570).wrapping_add(mix(ports)).wrapping_add(port.protocol.number().into()));
     (hash as usize).checked_rem(frontend.slots.len())
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use skep_mesh::{Counters, DatapathError, Desired, Flow, FlowReader, Usage};
+use skep_mesh::{Datapath, DatapathError, Desired, Flow};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{TaskId, TaskState, Timestamp};
 use skep_netdb::NetDb;
@@ -54,8 +54,8 @@ impl Observer {
     }
 
     fn reported(&self, desired: &Desired, assignments: &Assignments) -> Result<MeshReport, AgentError> {
-        let (counters, usage, flows) = self.look()?;
-        let census = self.census(flows)?;
+        let (counters, usage) = self.read(|datapath| Ok((datapath.counters()?, datapath.usage()?)))?;
+        let census = self.census()?;
         let view = self.netdb.view().borrow().clone();
         Ok(report::report(&Seen {
             now: Timestamp::now(),
@@ -75,8 +75,7 @@ impl Observer {
         let this = self.clone();
         blocking(move || {
             let desired = this.desired()?;
-            let (.., read) = this.look()?;
-            Ok(flows::select(&desired, read()?, &filter))
+            Ok(flows::select(&desired, this.all_flows()?, &filter))
         })
         .await
     }
@@ -91,7 +90,7 @@ impl Observer {
         blocking(move || {
             let desired = this.desired()?;
             let known = match question.from {
-                Some(_) => this.look()?.2()?.into_iter().find(|flow| is_of(flow, &question)),
+                Some(_) => this.all_flows()?.into_iter().find(|flow| is_of(flow, &question)),
                 None => None,
             };
             let ports = this.reported(&desired, &assignments)?.ports;
@@ -104,18 +103,23 @@ impl Observer {
         self.mesh.desired().ok_or(AgentError::NoMesh)
     }
 
-    fn look(&self) -> Result<(Counters, Vec<Usage>, FlowReader), AgentError> {
-        Ok(self.mesh.look().ok_or(AgentError::NoMesh)??)
+    fn read<T>(&self, read: impl FnOnce(&dyn Datapath) -> Result<T, DatapathError>) -> Result<T, AgentError> {
+        Ok(self.mesh.read(read).ok_or(AgentError::NoMesh)??)
+    }
+
+    /// Takes as long as there are flows; the data plane does not wait for it.
+    fn all_flows(&self) -> Result<Vec<Flow>, AgentError> {
+        Ok(self.read(|datapath| Ok(datapath.flow_reader()))?()?)
     }
 
     /// How many flows there are: counted anew, or as counted a moment ago.
-    fn census(&self, flows: FlowReader) -> Result<Arc<Census>, DatapathError> {
+    fn census(&self) -> Result<Arc<Census>, AgentError> {
         let mut counted = self.census.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
         if let Some(counted) = counted.as_ref().filter(|c| c.until > begun) {
             return Ok(counted.census.clone());
         }
-        let census = Arc::new(Census::of(&flows()?));
+        let census = Arc::new(Census::of(&self.all_flows()?));
         let rest = (begun.elapsed() * REST).max(FRESH);
         *counted = Some(Counted { census: census.clone(), until: Instant::now() + rest });
         Ok(census)

@@ -126,16 +126,11 @@ impl Tracer<'_> {
         }
         let listen: Vec<_> = port.listen.iter().map(ListenOn::to_string).collect();
         let says = format!("answers on {} only", listen.join(", "));
-        let device_of = |to: &IpAddr| {
-            if to.is_loopback() { Some("lo") } else { self.desired.node.addresses.get(to).map(String::as_str) }
-        };
-        match self.question.to {
-            Some(to) if !port.listen.iter().any(|l| l.covers(to, device_of(&to))) => {
-                self.ends("listen", format!("{says}, and not on {to}"), NOT_OURS)
-            }
-            Some(_) => Ok(self.passes("listen", says)),
-            None => Ok(self.passes("listen", format!("{says}; name an address with --to to have it checked"))),
-        }
+        let addresses = &self.desired.node.addresses;
+        let device = |to: &IpAddr| if to.is_loopback() { Some("lo") } else { addresses.get(to).map(String::as_str) };
+        let covers = |to: IpAddr| port.listen.iter().any(|l| l.covers(to, device(&to)));
+        let asked = self.question.to.map(|to| (to, covers(to)));
+        self.narrowed("listen", &says, asked, "an address with --to")
     }
 
     fn sources(&mut self, port: &SeenPort) -> Result<(), Ended> {
@@ -144,13 +139,25 @@ impl Tracer<'_> {
         }
         let sources: Vec<_> = port.sources.iter().map(ToString::to_string).collect();
         let says = format!("lets clients in from {} only", sources.join(", "));
-        match self.question.from {
-            Some(from) if !port.sources.iter().any(|net| net.contains(&from.ip())) => {
-                self.ends("sources", format!("{says}, and {} is not of them", from.ip()), NOT_OURS)
-            }
-            Some(_) => Ok(self.passes("sources", says)),
-            None => Ok(self.passes("sources", format!("{says}; name a client with --from to have it checked"))),
+        let covers = |from: IpAddr| port.sources.iter().any(|net| net.contains(&from));
+        let asks = self.question.from.map(|from| (from.ip(), covers(from.ip())));
+        self.narrowed("sources", &says, asks, "a client with --from")
+    }
+
+    /// A table that lets some addresses pass, the one in question among them or not, if there is one.
+    fn narrowed(
+        &mut self,
+        table: &'static str,
+        says: &str,
+        who: Option<(IpAddr, bool)>,
+        name: &str,
+    ) -> Result<(), Ended> {
+        match who {
+            Some((address, false)) => return self.ends(table, format!("{says}, which {address} is not of"), NOT_OURS),
+            Some((_, true)) => self.passes(table, says),
+            None => self.passes(table, format!("{says}; name {name} to have it checked")),
         }
+        Ok(())
     }
 
     /// A packet of a known flow is looked up nowhere else.
@@ -180,7 +187,8 @@ impl Tracer<'_> {
             .into();
         let says = counts.join(", ");
         if port.state == PortState::Serving {
-            return Ok(self.passes("backends", says));
+            self.passes("backends", says);
+            return Ok(());
         }
         let refusal = match port.protocol {
             Protocol::Tcp => "a TCP reset",
@@ -200,7 +208,7 @@ impl Tracer<'_> {
             return Ok(self.candidates(port, &frontend));
         };
         let how = how(port);
-        let chosen = choose(&frontend, key, from, port.client_affinity);
+        let chosen = choose(&frontend, port, from);
         let chosen = chosen.and_then(|slot| Some((slot, frontend.ready.get(*frontend.slots.get(slot)? as usize)?)));
         let backend = chosen.and_then(|(slot, task)| Some((slot, port.backends.iter().find(|b| b.task == *task)?)));
         let Some((slot, backend)) = backend else {
