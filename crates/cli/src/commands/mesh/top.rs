@@ -58,7 +58,7 @@ pub(super) async fn run(session: &mut Session, flags: &Flags) -> anyhow::Result<
             }
             // The mesh outlives the daemon; so does who watches it.
             Err(e) if session.tty && flags.format.is_none() && !flags.no_stream => {
-                screen.lament(session, &format!("{e:#}"))?
+                screen.lament(session, &format!("{e:#}"))?;
             }
             Err(e) => return Err(e),
         }
