@@ -228,6 +228,7 @@ fn fingerprints_are_the_same_for_the_same_and_differ_for_a_removal() {
     let (all, less) = (tables(&[("a", 1), ("b", 5)]), tables(&[("b", 5)]));
     assert_eq!((all.version, less.version), (5, 5));
     assert_ne!(all.fingerprint, less.fingerprint);
+    assert_ne!(tables(&[("a", 5)]).fingerprint, tables(&[("b", 5)]).fingerprint);
     assert!(all.fingerprint.unwrap() < 1 << 48);
 }
 
