@@ -2,10 +2,7 @@
 /* Ways out: into a task, to another node, to a client outside, to a client on this node. */
 #pragma once
 
-#include "stats.h"
-
-/* What every frame of ours inside the overlay is addressed to; receivers do not look at it. */
-#define OVERLAY_MAC { 0x02, 0x73, 0x6b, 0x01, 0x00, 0x00 }
+#include "frontends.h"
 
 static __always_inline bool set_macs(struct __sk_buff *skb, const __u8 *dst, const __u8 *src)
 {
@@ -18,54 +15,109 @@ static __always_inline bool set_macs(struct __sk_buff *skb, const __u8 *dst, con
 	return true;
 }
 
-/*
- * To another node. The frame's source address carries the published port, so that an owner whose task takes no new flows can ask
- * the same frontend again.
- */
-static __always_inline int deliver_tunnel(struct __sk_buff *skb, const struct flow *flow, const struct node *own)
+/* Makes the frame one for a task of this node. */
+static __always_inline bool address_task(struct __sk_buff *skb, const struct backend *backend)
 {
-	const __u8 dst[6] = OVERLAY_MAC;
-	__u8 src[6] = { 0x02, 0x73, 0x6b, 0x00, flow->published & 0xff, flow->published >> 8 };
-	struct tunnel_key key = {};
+	const __u8 host[6] = { 0x02, 0x73, 0x6b, 0x00, 0x00, 0x00 };
 
-	if (flow->flags & FLOW_REVERSE)
-		key.tunnel_id = VNI_REPLY;
-	else
-		key.tunnel_id = flow->flags & FLOW_SECOND ? VNI_SECOND : VNI_FORWARD;
-	key.remote_ipv4 = bpf_ntohl(flow->node);
-	key.local_ipv4 = bpf_ntohl(own->underlay);
-	key.ttl = 64;
-	/* Before 6.0 the source address cannot be said: the route to the other node decides. */
-	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), F_ZERO_CSUM_TX) &&
-	    bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_OLD, F_ZERO_CSUM_TX))
+	/* Frames from the overlay count as somebody else's until told otherwise. */
+	bpf_skb_change_type(skb, PACKET_HOST);
+	return set_macs(skb, backend->mac, host);
+}
+
+static __always_inline int to_task(struct __sk_buff *skb, const struct backend *backend)
+{
+	if (!address_task(skb, backend))
 		return drop(DROP_REWRITE);
-	if (!set_macs(skb, dst, src))
+	return bpf_redirect_peer(backend->ifindex, 0);
+}
+
+/* What one node tells another about a packet besides the packet. */
+struct parcel {
+	__be32 task;		/* which task it is for, */
+	__be16 target;		/* and on which port */
+	__u8 flags;
+	__u8 pad;
+};
+
+enum { PARCEL_DIRECT = 1 /* the client came by the underlay: who can may answer it there */ };
+
+/* A parcel travels as the frame's addresses, which nobody needs: receivers take frames for any. */
+static __always_inline bool write_parcel(struct __sk_buff *skb, const struct parcel *parcel)
+{
+	const __u8 *task = (const void *)&parcel->task, *target = (const void *)&parcel->target;
+	__u8 dst[6] = { 0x02, 0x73, 0x6b, 0x01, target[0], target[1] };
+	__u8 src[6] = { 0x02, parcel->flags, task[0], task[1], task[2], task[3] };
+
+	return set_macs(skb, dst, src);
+}
+
+static __always_inline bool read_parcel(struct __sk_buff *skb, struct parcel *parcel)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return false;
+	parcel->target = eth->dst[4] | (__u16)eth->dst[5] << 8;
+	parcel->flags = eth->src[1];
+	parcel->task = eth->src[2] | (__u32)eth->src[3] << 8 | (__u32)eth->src[4] << 16 | (__u32)eth->src[5] << 24;
+	return true;
+}
+
+static __always_inline void tunnel_addr(__u32 *to, const struct addr *addr, bool v4)
+{
+	if (v4)
+		to[0] = bpf_ntohl(addr->w[3]);
+	else
+		__builtin_memcpy(to, addr, sizeof(*addr));
+}
+
+/* Through the tunnel to another node. */
+__verified_once int to_node(struct __sk_buff *skb, const struct addr *node, __u32 vni, const struct parcel *parcel)
+{
+	struct node *own = own_node();
+	struct tunnel_key key = { .tunnel_id = vni, .ttl = 64 };
+	__u64 flags = F_ZERO_CSUM_TX;
+	bool v4;
+
+	if (!own || !node || !parcel)
+		return VERDICT_DROP;
+	v4 = is_v4(node);
+	/* Over IPv6 a datagram without a checksum is dropped by whoever was not told to expect it. */
+	if (!v4)
+		flags = F_TUNINFO_IPV6;
+	tunnel_addr(key.remote, node, v4);
+	tunnel_addr(key.local, &own->underlay, v4);
+	/* Before 6.0 the source address cannot be said: the route to the other node decides. */
+	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) && bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_OLD, flags))
+		return drop(DROP_REWRITE);
+	if (!write_parcel(skb, parcel))
 		return drop(DROP_REWRITE);
 	return bpf_redirect(own->overlay_ifindex, 0);
 }
 
-static __always_inline int deliver(struct __sk_buff *skb, const struct flow *flow)
+/* The way back that a flow's entry says. `daddr` is whom the packet is for. */
+static __always_inline int to_client(struct __sk_buff *skb, const struct flow *flow, const struct addr *daddr)
 {
 	const __u8 none[6] = {};
-	const __u8 host[6] = OVERLAY_MAC;
-	struct node *own = own_node();
+	const struct parcel nothing = {};
+	struct backend *task;
+	struct node *own;
+	__u32 slot;
 
-	if (!own)
-		return VERDICT_DROP;
 	switch (flow->out) {
-	case OUT_TASK:
-		/* Frames from the overlay count as somebody else's until told otherwise. */
-		bpf_skb_change_type(skb, PACKET_HOST);
-		if (!set_macs(skb, flow->mac, host))
-			return drop(DROP_REWRITE);
-		return bpf_redirect_peer(flow->ifindex, 0);
-	case OUT_TUNNEL:
-		return deliver_tunnel(skb, flow, own);
 	case OUT_UPLINK:
+	case OUT_DIRECT:
 		return bpf_redirect_neigh(flow->ifindex, NULL, 0, 0);
+	case OUT_TUNNEL:
+		return to_node(skb, &flow->node, VNI_REPLY, &nothing);
+	case OUT_TASK:
+		task = local_task(daddr->w[3], &slot);
+		return task ? to_task(skb, task) : drop(DROP_UNKNOWN_TASK);
 	case OUT_LOOPBACK:
+		own = own_node();
 		/* The loopback device's own address is all zeros: any other makes the frame somebody else's. */
-		if (!set_macs(skb, none, none))
+		if (!own || !set_macs(skb, none, none))
 			return drop(DROP_REWRITE);
 		return bpf_redirect(own->loopback, F_INGRESS);
 	}

@@ -1,235 +1,258 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * Flows. Each has an entry per direction, keyed by how its packets look when they arrive and saying what becomes of them. Either entry
- * suffices to make the other again, so that pressure on the table loses neither half for longer than a second.
+ * Flows. The node that was asked has an entry by the client's packets, the node of the task one by the task's; where both are one node
+ * it has both, and each suffices to make the other again, so that pressure on the table loses neither for longer than a second.
  */
 #pragma once
 
 #include "deliver.h"
-#include "frontends.h"
 #include "rewrite.h"
 
-/* About a second. */
-#define TICKS_PER_SECOND 954
 /* A task's kernel remembers a connection that it closed itself for 60 s. */
 #define TIME_WAIT_TICKS (62 * TICKS_PER_SECOND)
 /* Nobody waits longer for an answer to a SYN or to a datagram. */
 #define UNANSWERED_TICKS (130 * TICKS_PER_SECOND)
+/* How long a UDP flow without a packet is remembered, unless its port says otherwise. */
+#define UDP_IDLE_SECONDS 90
 /* Ports tried for a flow whose own is taken. */
 #define PORT_TRIES 16
 
-/* Never 0, which stands for "not yet". */
-static __always_inline __u32 ticks(void)
+/* How a packet came here, and what is known about it from that. */
+struct visit {
+	struct addr origin;	/* of FORWARD and REPLY: the node that sent it */
+	struct parcel parcel;	/* of FORWARD */
+	__u32 path;
+	__u32 asked;		/* of a client's: flags of the address that it asked */
+	__u32 tries;		/* that went unanswered before */
+};
+
+static __always_inline bool is_loopback(const struct addr *addr)
 {
-	return (__u32)(bpf_ktime_get_coarse_ns() >> 20) | 1;
+	if (is_v4(addr))
+		return (addr->w[3] & 0xff) == 127;
+	return !(addr->w[0] | addr->w[1] | addr->w[2]) && addr->w[3] == bpf_htonl(1);
 }
 
-/* How packets of the other direction look when they arrive. */
-static __always_inline void other_key(const struct flow *flow, __u8 proto, struct flow_key *key)
+/* Which entry packets of the task have. */
+static __always_inline void served_key(struct flow_key *key, const struct addr *task, const struct addr *client, __be16 target,
+				       __be16 port, __u8 proto)
 {
-	bool reverse = flow->flags & FLOW_REVERSE;
-
-	key->saddr = flow->daddr;
-	key->daddr = flow->saddr;
-	key->sport = flow->dport;
-	key->dport = flow->sport;
+	key->saddr = *task;
+	key->daddr = *client;
+	key->sport = target;
+	key->dport = port;
 	key->proto = proto;
+	key->kind = KIND_SERVED;
 	key->pad = 0;
-	switch (flow->out) {
-	case OUT_TASK:
-		key->path = PATH_TASK;
-		key->origin = flow->ifindex;
-		break;
-	case OUT_TUNNEL:
-		key->path = reverse ? PATH_FORWARD : PATH_REPLY;
-		key->origin = flow->node;
-		break;
-	default:
-		key->path = PATH_CLIENT;
-		key->origin = 0;
-	}
 }
 
-/* The way back to where this packet came from: what the other direction's entry says. */
-static __always_inline void way_back(struct __sk_buff *skb, const struct flow_key *key, struct flow *back)
+static __always_inline void turned(struct flow_key *to, const struct flow_key *key, __u8 kind)
 {
-	struct ethhdr *eth = (void *)(long)skb->data;
+	to->saddr = key->daddr;
+	to->daddr = key->saddr;
+	to->sport = key->dport;
+	to->dport = key->sport;
+	to->proto = key->proto;
+	to->kind = kind;
+	to->pad = 0;
+}
+
+/* Fills in the way back to where this packet came from. */
+static __always_inline void way_back(struct __sk_buff *skb, const struct visit *visit, struct flow *flow)
+{
 	struct node *own = own_node();
 
-	back->saddr = key->daddr;
-	back->daddr = key->saddr;
-	back->sport = key->dport;
-	back->dport = key->sport;
-	back->ifindex = skb->ifindex;
-	switch (key->path) {
+	flow->ifindex = skb->ifindex;
+	switch (visit->path) {
 	case PATH_TASK:
-		back->out = OUT_TASK;
-		if ((void *)(eth + 1) <= (void *)(long)skb->data_end)
-			__builtin_memcpy(back->mac, eth->src, 6);
+		flow->out = OUT_TASK;
 		break;
 	case PATH_CLIENT:
-		back->out = own && skb->ifindex == own->loopback ? OUT_LOOPBACK : OUT_UPLINK;
+		flow->out = own && skb->ifindex == own->loopback ? OUT_LOOPBACK : OUT_UPLINK;
 		break;
 	default:
-		back->out = OUT_TUNNEL;
-		back->node = key->origin;
+		flow->out = OUT_TUNNEL;
+		flow->node = visit->origin;
 	}
 }
 
-/* Makes the other direction's entry again if it is gone. */
-__verified_once int restore_other(struct __sk_buff *skb, const struct flow_key *key, const struct flow *flow)
+static __always_inline bool is_tunneled(const struct flow *flow)
 {
-	struct flow back = {};
-	struct flow_key other = {};
-
-	if (!key || !flow)
-		return 0;
-	other_key(flow, key->proto, &other);
-	if (bpf_map_lookup_elem(&flows, &other))
-		return 0;
-	way_back(skb, key, &back);
-	back.flags = flow->flags & FLOW_REVERSE ? 0 : FLOW_REVERSE | FLOW_ANSWERED;
-	back.slot = flow->slot;
-	back.generation = flow->generation;
-	back.published = flow->published;
-	back.seen = ticks();
-	return bpf_map_update_elem(&flows, &other, &back, UPDATE_NOEXIST) == 0;
+	return flow->out == OUT_TUNNEL || flow->out == OUT_DIRECT;
 }
+
+/* Whether an entry is of a flow to this address and port, and of packets that this node sends. */
+static __always_inline bool came_by(const struct flow *flow, const struct addr *asked, __be16 published, const struct addr *origin)
+{
+	return is_tunneled(flow) && flow->far_port == published && same_addr(&flow->far, asked) && same_addr(&flow->node, origin);
+}
+
+enum tuple_use { TUPLE_BUSY, TUPLE_FREE, TUPLE_LINGERS };
 
 /*
  * Whether nobody can still mean this entry, so that a new flow may have its tuple. A connection that the task's side closed first is in
  * TIME_WAIT there: a SYN of an unrelated connection with the same tuple would be taken for an old one.
  */
-static __always_inline bool is_over(const struct flow *reverse, __u8 proto, __u32 now)
+static __always_inline enum tuple_use tuple_use(const struct flow *flow, __u8 proto, __u32 now)
 {
-	struct flow_key key = {};
-	struct flow *forward;
-	__u32 idle = now - reverse->seen;
+	__u32 idle = now - flow->seen;
 
-	if (proto != PROTO_TCP || !(reverse->flags & FLOW_ANSWERED))
-		return idle > UNANSWERED_TICKS;
-	if (reverse->flags & FLOW_RESET)
-		return true;
-	other_key(reverse, proto, &key);
-	forward = bpf_map_lookup_elem(&flows, &key);
-	if (!forward)
-		return reverse->closing && idle > TIME_WAIT_TICKS;
-	if (forward->flags & FLOW_RESET)
-		return true;
-	if (!forward->closing || !reverse->closing)
-		return false;
-	if ((__s32)(forward->closing - reverse->closing) < 0)
-		return idle > 2 * TICKS_PER_SECOND;
-	return idle > TIME_WAIT_TICKS;
+	if (!has_handshake(proto) || !(flow->flags & FLOW_ANSWERED))
+		return idle > UNANSWERED_TICKS ? TUPLE_FREE : TUPLE_BUSY;
+	if (flow->flags & FLOW_RESET)
+		return TUPLE_FREE;
+	if (!(flow->flags & FLOW_CLOSED))
+		return flow->flags & FLOW_CLIENT_FIN && flow->flags & FLOW_TASK_FIN && idle > TIME_WAIT_TICKS ? TUPLE_FREE : TUPLE_BUSY;
+	if (proto == PROTO_TCP && flow->flags & FLOW_TASK_FIRST && idle <= TIME_WAIT_TICKS)
+		return TUPLE_LINGERS;
+	return TUPLE_FREE;
 }
 
 static __always_inline bool same_way(const struct flow *a, const struct flow *b)
 {
-	return a->saddr == b->saddr && a->daddr == b->daddr && a->sport == b->sport && a->dport == b->dport && a->out == b->out &&
-	       a->node == b->node;
+	return a->out == b->out && a->far_port == b->far_port && a->port == b->port && same_addr(&a->far, &b->far) &&
+	       same_addr(&a->node, &b->node);
 }
 
 /*
- * Takes a tuple towards the backend that no other flow has: the client's own port if it is free there, another one if it is not. The
- * client's address never changes for that. Fills in the forward entry's source port.
+ * Takes a tuple that no other flow has: with the client's own port if it is free there, with another one if it is not. The client's
+ * address never changes for that. Leaves the port in `key`. Says TUPLE_BUSY when none was found, and TUPLE_LINGERS when the task's
+ * kernel remembers another connection by the tuple, whose end `flow` then has in `fin`.
  */
-__verified_once int claim(struct flow *forward, const struct flow *back, __u32 proto)
+__verified_once int claim(struct flow_key *key, struct flow *flow)
 {
-	struct flow_key key = {};
 	__u32 now = ticks();
 
-	if (!forward || !back)
-		return 0;
+	if (!key || !flow)
+		return TUPLE_BUSY;
 	for (int i = 0; i < PORT_TRIES; i++) {
+		enum tuple_use use = TUPLE_FREE;
 		struct flow *taken;
 
 		if (i > 0)
-			forward->sport = bpf_htons(1024 + bpf_get_prandom_u32() % 64512);
-		other_key(forward, proto, &key);
-		taken = bpf_map_lookup_elem(&flows, &key);
-		if (!taken) {
-			if (bpf_map_update_elem(&flows, &key, back, UPDATE_NOEXIST) == 0)
-				return 1;
-		} else if (same_way(taken, back) || is_over(taken, proto, now)) {
-			if (bpf_map_update_elem(&flows, &key, back, UPDATE_ANY) == 0)
-				return 1;
+			key->dport = bpf_htons(1024 + bpf_get_prandom_u32() % 64512);
+		taken = bpf_map_lookup_elem(&flows, key);
+		if (taken && !same_way(taken, flow)) {
+			use = tuple_use(taken, key->proto, now);
+			if (use == TUPLE_BUSY)
+				continue;
+			flow->fin = taken->fin;
 		}
+		if (bpf_map_update_elem(&flows, key, flow, taken ? UPDATE_ANY : UPDATE_NOEXIST) == 0)
+			return use;
 	}
-	return 0;
+	count_drop(DROP_NO_PORT);
+	return TUPLE_BUSY;
 }
 
-/* Opens a flow of these packets to a backend entry. `flags` may say FLOW_SECOND. */
-__verified_once int open_flow(struct __sk_buff *skb, const struct flow_key *key, __u32 slot, __u32 published_and_flags)
+/* The sequence number after the packet's last byte and its FIN. */
+static __always_inline __u32 sequence_end(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct flow forward = {}, back = {};
-	struct backend *backend = backend_at(slot);
-	struct node *own = own_node();
+	struct tcphdr tcp;
 
-	if (!key || !backend || !own || backend->state == BACKEND_GONE)
+	if (packet->key.proto != PROTO_TCP || bpf_skb_load_bytes(skb, packet->l4, &tcp, sizeof(tcp)))
 		return 0;
-	way_back(skb, key, &back);
-	back.flags = FLOW_REVERSE;
-	forward.daddr = backend->addr;
-	forward.dport = backend->port ? backend->port : key->dport;
-	forward.saddr = key->saddr;
-	forward.sport = key->sport;
-	/* A task cannot answer a loopback address, nor itself. */
-	if (back.out == OUT_LOOPBACK || key->saddr == backend->addr)
-		forward.saddr = own->overlay;
-	forward.out = backend->node ? OUT_TUNNEL : OUT_TASK;
-	forward.node = backend->node;
-	forward.ifindex = backend->ifindex;
-	forward.flags = published_and_flags >> 16;
-	__builtin_memcpy(forward.mac, backend->mac, 6);
-	back.slot = forward.slot = slot;
-	back.generation = forward.generation = backend->generation;
-	back.published = forward.published = published_and_flags;
-	back.seen = forward.seen = ticks();
-	if (!claim(&forward, &back, key->proto)) {
-		count_drop(DROP_NO_PORT);
-		return 0;
-	}
-	count_flow(slot);
-	return bpf_map_update_elem(&flows, key, &forward, UPDATE_ANY) == 0;
+	return bpf_ntohl(tcp.seq) + packet->length - (tcp.offset >> 4) * 4 + 1;
 }
 
-/* Notes what the packet says about its direction; about once a second also sees to the other one. */
-static __always_inline void note(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, struct flow *flow)
+/* Follows a connection's end. */
+static __always_inline void note_end(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, bool from_task)
+{
+	const __u8 both = FLOW_CLIENT_FIN | FLOW_TASK_FIN;
+
+	if (packet->signals & TCP_RST) {
+		flow->flags |= FLOW_RESET;
+	} else if (packet->signals & TCP_FIN) {
+		if (!from_task) {
+			flow->fin = sequence_end(skb, packet);
+			flow->flags |= FLOW_CLIENT_FIN;
+		} else {
+			if (!(flow->flags & FLOW_CLIENT_FIN))
+				flow->flags |= FLOW_TASK_FIRST;
+			flow->flags |= FLOW_TASK_FIN;
+		}
+	} else if ((flow->flags & both) == both) {
+		flow->flags |= FLOW_CLOSED;
+	}
+}
+
+/* What an entry is to be told: that a second has passed, that an end has come nearer, that the first answer has come. */
+enum { NOTED_NOTHING = 0, NOTED_TIME = 1, NOTED_END = 2, NOTED_ANSWER = 4 };
+
+/* Notes what the packet says about its flow. Whatever is not nothing, the flow's other entry on this node should know too. */
+static __always_inline int note(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, bool from_task)
 {
 	__u32 now = ticks();
+	int noted = NOTED_NOTHING;
+	/* A client that goes on after its SYN has had an answer, be it by another way. */
+	bool answered = from_task || (has_handshake(packet->key.proto) && !(packet->signals & TCP_SYN));
 
-	if (flow->flags & FLOW_REVERSE && !(flow->flags & FLOW_ANSWERED))
+	if (unlikely(answered && !(flow->flags & FLOW_ANSWERED))) {
 		flow->flags |= FLOW_ANSWERED;
-	if (unlikely(packet->tcp_flags & (TCP_FIN | TCP_RST | TCP_SYN))) {
-		flow->seen = now;
-		if (packet->tcp_flags & TCP_RST)
-			flow->flags |= FLOW_RESET;
-		else if (packet->tcp_flags & TCP_SYN) {
-			flow->flags &= ~FLOW_RESET;
-			flow->closing = 0;
-		} else if (!flow->closing)
-			flow->closing = now;
+		flow->tries = 0;
+		noted |= NOTED_ANSWER;
 	}
-	if (unlikely(now - flow->seen >= TICKS_PER_SECOND)) {
-		flow->seen = now;
-		restore_other(skb, key, flow);
+	if (unlikely(packet->signals & (TCP_FIN | TCP_RST) || flow->flags & (FLOW_CLIENT_FIN | FLOW_TASK_FIN))) {
+		note_end(skb, packet, flow, from_task);
+		noted |= NOTED_END;
 	}
+	if (unlikely(now - flow->seen >= TICKS_PER_SECOND))
+		noted |= NOTED_TIME;
+	if (unlikely(noted))
+		flow->seen = now;
+	return noted;
 }
 
-/* Sends a packet of a known flow on its way. */
-static __always_inline int follow(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, struct flow *flow)
+/* Notes in the task's entry what its client's packet says, and makes it again if it is gone. */
+__verified_once int tell_served(struct __sk_buff *skb, const struct packet *packet, const struct flow *asked)
 {
-	struct tuple to = { .saddr = flow->saddr, .daddr = flow->daddr, .sport = flow->sport, .dport = flow->dport };
+	struct backend *backend;
+	struct flow_key key;
+	struct addr task, client;
+	struct flow *known;
+	struct flow flow;
+	struct node *own = own_node();
 
-	note(skb, key, packet, flow);
-	count_packet(skb, flow->slot, flow->flags & FLOW_REVERSE);
-	if (unlikely(packet->tcp_flags & TCP_SYN)) {
-		struct node *own = own_node();
-
-		if (own)
-			clamp_segments(skb, packet->l4, own->mss);
+	if (!packet || !asked || !own)
+		return 0;
+	backend = backend_at(asked->slot);
+	if (!backend)
+		return 0;
+	mesh_addr(&task, backend->addr, packet->version);
+	client = packet->key.saddr;
+	if (asked->flags & FLOW_CHANGED)
+		mesh_addr(&client, own->overlay, packet->version);
+	served_key(&key, &task, &client, asked->far_port, asked->port, packet->key.proto);
+	known = bpf_map_lookup_elem(&flows, &key);
+	if (known) {
+		note(skb, packet, known, false);
+		return 1;
 	}
-	if (!rewrite(skb, packet, &to))
-		return drop(DROP_REWRITE);
-	return deliver(skb, flow);
+	flow = *asked;
+	flow.far = packet->key.daddr;
+	flow.far_port = packet->key.dport;
+	flow.port = packet->key.sport;
+	if (asked->flags & FLOW_CHANGED && !is_tunneled(asked))
+		flow.node = packet->key.saddr;
+	return bpf_map_update_elem(&flows, &key, &flow, UPDATE_NOEXIST) == 0;
+}
+
+/* The other way round: `client` is the packet's tuple turned to the client's own view. */
+__verified_once int tell_asked(const struct packet *packet, const struct flow *served, const struct flow_key *client)
+{
+	struct flow *known;
+	struct flow flow;
+
+	if (!packet || !served || !client)
+		return 0;
+	known = bpf_map_lookup_elem(&flows, client);
+	if (known) {
+		/* Of a task's packet no byte is asked. */
+		note(NULL, packet, known, true);
+		return 1;
+	}
+	flow = *served;
+	flow.far_port = packet->key.sport;
+	flow.port = packet->key.dport;
+	return bpf_map_update_elem(&flows, client, &flow, UPDATE_NOEXIST) == 0;
 }

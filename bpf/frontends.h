@@ -3,19 +3,33 @@
 #pragma once
 
 #include "parse.h"
+#include "stats.h"
+
+/* About a second. */
+#define TICKS_PER_SECOND 954
+/* For how long a backend that left somebody without an answer is passed over, unless it answers somebody else. */
+#define SUSPICION_TICKS (10 * TICKS_PER_SECOND)
+/* Backends tried until one is found that is not suspected. */
+#define PICK_TRIES 5
+
+/* Never 0, which stands for "not yet". */
+static __always_inline __u32 ticks(void)
+{
+	return (__u32)(bpf_ktime_get_coarse_ns() >> 20) | 1;
+}
 
 static __always_inline bool is_published(__u8 proto, __be16 port)
 {
-	__u32 index = proto == PROTO_UDP;
+	__u32 index = proto == PROTO_TCP ? 0 : proto == PROTO_UDP ? 1 : 2;
 	struct port_bits *bits = bpf_map_lookup_elem(&ports, &index);
 	__u16 number = bpf_ntohs(port);
 
 	return bits && bits->words[number >> 6] >> (number & 63) & 1;
 }
 
-static __always_inline __u32 address_flags(__be32 addr)
+static __always_inline __u32 address_flags(const struct addr *addr)
 {
-	__u32 *flags = bpf_map_lookup_elem(&addresses, &addr);
+	__u32 *flags = bpf_map_lookup_elem(&addresses, addr);
 
 	return flags ? *flags : 0;
 }
@@ -37,14 +51,29 @@ static __always_inline struct backend *local_task(__be32 addr, __u32 *slot)
 	return backend_at(*slot);
 }
 
-static __always_inline bool is_served(__be32 addr, __be16 port, __u8 proto)
+/* Whether some task of this node serves on that port. */
+static __always_inline bool is_served(__be16 port, __u8 proto)
 {
-	struct local_key key = { .addr = addr, .port = port, .proto = proto };
+	struct local_key key = { .port = port, .proto = proto };
 
 	return bpf_map_lookup_elem(&locals, &key) != NULL;
 }
 
-/* The finalizer of MurmurHash3. Every node must come to the same number. */
+static __always_inline struct frontend *frontend_of(__u8 proto, __be16 port)
+{
+	struct frontend_key key = { .port = port, .proto = proto };
+
+	return bpf_map_lookup_elem(&frontends, &key);
+}
+
+static __always_inline bool is_listed(__u32 list, const struct addr *addr)
+{
+	struct network_key key = { .bits = 32 + 128, .list = list, .addr = *addr };
+
+	return bpf_map_lookup_elem(&networks, &key) != NULL;
+}
+
+/* The finalizer of MurmurHash3. Every node, and the daemon (crates/mesh/src/choose.rs), must come to the same number. */
 static __always_inline __u32 mix(__u32 h)
 {
 	h ^= h >> 16;
@@ -54,40 +83,107 @@ static __always_inline __u32 mix(__u32 h)
 	return h ^ h >> 16;
 }
 
-static __always_inline __u32 client_hash(__be32 addr, __be16 port, __u8 proto, __be16 published)
+static __always_inline __u32 client_hash(const struct flow_key *key, bool affinity)
 {
-	return mix(mix(addr ^ 0x736b6570) + mix((__u32)port << 16 | published) + proto);
+	__u32 h = 0x736b6570;
+
+	for (int i = 0; i < 4; i++)
+		h = mix(h ^ key->saddr.w[i]) + i;
+	if (!affinity)
+		h ^= mix((__u32)key->sport << 16 | key->dport);
+	return mix(h + key->proto);
 }
 
-enum { PICK_NONE = -1, PICK_NOT_OURS = -2 };
-
-/*
- * The backend entry for a new flow of this client; `tries` that went unanswered lead to other ones. PICK_NOT_OURS when the port is not
- * published, or in host mode and the address that was asked is another node's.
- */
-__verified_once int pick(struct flow_key *client, __be16 published, __u32 tries, __u32 asked)
+static __always_inline bool is_recent(__u32 then, __u32 now)
 {
-	struct frontend_key key = { .port = published };
-	struct frontend *frontend;
-	__u32 zero = 0, index;
+	return then && now - then < SUSPICION_TICKS;
+}
+
+/* Whether the backend, or its whole node, has lately left somebody without an answer. */
+static __always_inline bool is_suspected(__u32 slot, __u32 now)
+{
+	struct backend *backend = backend_at(slot);
+	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
+	struct peer *peer;
+	__u32 index;
+
+	if (!backend || !suspect)
+		return false;
+	if (is_recent(*suspect, now))
+		return true;
+	index = backend->peer;
+	peer = index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+	return peer && is_recent(peer->suspected, now);
+}
+
+/* A backend did not answer in time. If nothing was heard of its node meanwhile, all of the node is suspected. */
+static __always_inline void suspect(__u32 slot, __u32 now)
+{
+	struct backend *backend = backend_at(slot);
+	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
+	struct peer *peer;
+	__u32 index;
+
+	if (!backend || !suspect)
+		return;
+	*suspect = now;
+	index = backend->peer;
+	peer = index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+	if (peer && now - peer->heard >= TICKS_PER_SECOND)
+		peer->suspected = now;
+}
+
+/* An answer came from a backend. */
+static __always_inline void trust(const struct backend *backend, __u32 slot, __u32 now)
+{
+	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
+	__u32 index = backend->peer;
+	struct peer *peer = index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+
+	if (suspect && *suspect)
+		*suspect = 0;
+	if (!peer)
+		return;
+	peer->heard = now;
+	if (peer->suspected)
+		peer->suspected = 0;
+}
+
+enum { PICK_NONE = -1 };
+
+/* The backend entry for a new flow of this client; `tries` that went unanswered lead to other ones. */
+__verified_once int pick(const struct flow_key *client, const struct frontend *frontend, __u32 tries)
+{
+	__u32 zero = 0, table_index, hash, now = ticks();
+	struct table *table;
+	int first = PICK_NONE;
 	void *inner;
 
-	if (!client)
-		return PICK_NOT_OURS;
-	key.proto = client->proto;
-	inner = bpf_map_lookup_elem(&frontends, &key);
-	if (!inner)
-		return PICK_NOT_OURS;
-	frontend = bpf_map_lookup_elem(inner, &zero);
-	if (!frontend || (frontend->flags & FRONTEND_HOST && !(asked & ADDRESS_OWN)))
-		return PICK_NOT_OURS;
-	if (!frontend->count)
+	if (!client || !frontend)
 		return PICK_NONE;
-	index = client_hash(client->saddr, client->sport, client->proto, published) + tries * 0x9e3779b9;
-	index %= MAGLEV_SLOTS;
-	/* The verifier does not follow the remainder; the compiler, who does, must not remove the check. */
-	asm volatile("" : "+r"(index));
-	if (index >= MAGLEV_SLOTS)
+	table_index = frontend->table;
+	inner = bpf_map_lookup_elem(&tables, &table_index);
+	table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	if (!table || !table->count)
 		return PICK_NONE;
-	return frontend->slots[index];
+	hash = client_hash(client, frontend->flags & FRONTEND_AFFINITY);
+	if (frontend->idle == IDLE_AT_ONCE)
+		hash = bpf_get_prandom_u32();
+	for (int i = 0; i < PICK_TRIES; i++) {
+		__u32 index = (hash + (tries + i) * 0x9e3779b9) % MAGLEV_SLOTS;
+		int slot;
+
+		/* The verifier does not follow the remainder; the compiler, who does, must not remove the check. */
+		asm volatile("" : "+r"(index));
+		if (index >= MAGLEV_SLOTS)
+			return PICK_NONE;
+		slot = table->slots[index];
+		if (likely(!is_suspected(slot, now)))
+			return slot;
+		if (i == 0) {
+			first = slot;
+			count_event(EVENT_SUSPECTED);
+		}
+	}
+	return first;
 }

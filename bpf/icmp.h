@@ -5,84 +5,282 @@
  */
 #pragma once
 
-#include "flows.h"
+#include "open.h"
 
 /* The embedded packet as far as every error has it. */
 struct quoted {
-	struct iphdr ip;
-	struct udphdr l4;	/* of TCP, the ports and the sequence number */
+	struct flow_key key;	/* its tuple, as it was sent */
+	__u32 at;		/* offset of its network header */
+	__u32 l4;		/* and of its transport header */
 };
 
-static __always_inline bool is_error(__u8 type)
+static __always_inline bool is_error(__u8 type, __u8 version)
 {
+	if (version == 6)
+		return type >= ICMPV6_UNREACHABLE && type <= ICMPV6_BAD_PARAMETER;
 	return type == ICMP_UNREACHABLE || type == ICMP_TIME_EXCEEDED || type == ICMP_BAD_PARAMETER;
 }
 
-/* Reads the embedded packet of an error and says which flow's direction it answers. `l4` is where its ports are. */
-static __always_inline bool read_error(struct __sk_buff *skb, const struct packet *packet, struct flow_key *key, struct quoted *quoted,
-				       __u32 *l4)
+static __always_inline bool quoted_v4(struct __sk_buff *skb, struct quoted *quoted)
 {
-	__u32 at = packet->l4 + sizeof(struct icmphdr);
-	struct icmphdr icmp;
+	struct iphdr ip;
 
-	if (bpf_skb_load_bytes(skb, packet->l4, &icmp, sizeof(icmp)) || !is_error(icmp.type) ||
-	    bpf_skb_load_bytes(skb, at, &quoted->ip, sizeof(quoted->ip)))
+	if (bpf_skb_load_bytes(skb, quoted->at, &ip, sizeof(ip)))
 		return false;
-	*l4 = at + (quoted->ip.version_ihl & 0x0f) * 4;
-	if (quoted->ip.version_ihl >> 4 != 4 || *l4 < at + sizeof(quoted->ip) || quoted->ip.fragment & bpf_htons(FRAGMENT_OFFSET) ||
-	    (quoted->ip.proto != PROTO_TCP && quoted->ip.proto != PROTO_UDP) ||
-	    bpf_skb_load_bytes(skb, *l4, &quoted->l4, sizeof(quoted->l4)))
+	quoted->l4 = quoted->at + (ip.version_ihl & 0x0f) * 4;
+	if (ip.version_ihl >> 4 != 4 || quoted->l4 < quoted->at + sizeof(ip) || ip.fragment & bpf_htons(FRAGMENT_OFFSET))
 		return false;
-	key->saddr = quoted->ip.daddr;
-	key->daddr = quoted->ip.saddr;
-	key->sport = quoted->l4.dport;
-	key->dport = quoted->l4.sport;
-	key->proto = quoted->ip.proto;
+	map_v4(&quoted->key.saddr, ip.saddr);
+	map_v4(&quoted->key.daddr, ip.daddr);
+	quoted->key.proto = ip.proto;
 	return true;
 }
 
-static __always_inline bool rewrite_quoted(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow,
-					   struct quoted *quoted, __u32 l4)
+/* One with extension headers is left alone: nobody sends them with TCP or UDP but for fragments. */
+static __always_inline bool quoted_v6(struct __sk_buff *skb, struct quoted *quoted)
 {
-	struct quoted was = *quoted;
-	__s64 delta;
+	struct ipv6hdr ip;
 
-	quoted->ip.saddr = flow->daddr;
-	quoted->ip.daddr = flow->saddr;
-	delta = bpf_csum_diff(&was.ip.saddr, 8, &quoted->ip.saddr, 8, 0);
-	quoted->ip.check = patched(quoted->ip.check, delta);
-	quoted->l4.sport = flow->dport;
-	quoted->l4.dport = flow->sport;
-	if (quoted->ip.proto == PROTO_UDP && quoted->l4.check) {
-		delta = bpf_csum_diff(&was.l4, 4, &quoted->l4, 4, (__u32)delta);
-		quoted->l4.check = patched(quoted->l4.check, delta);
-	}
-	delta = bpf_csum_diff(&was, sizeof(was), quoted, sizeof(*quoted), 0);
-	return bpf_l4_csum_replace(skb, packet->l4 + __builtin_offsetof(struct icmphdr, check), 0, delta, 0) == 0 &&
-	       bpf_skb_store_bytes(skb, packet->l4 + sizeof(struct icmphdr), &quoted->ip, sizeof(quoted->ip), 0) == 0 &&
-	       bpf_skb_store_bytes(skb, l4, &quoted->l4, sizeof(quoted->l4), 0) == 0;
+	if (bpf_skb_load_bytes(skb, quoted->at, &ip, sizeof(ip)) || ip.version_class >> 4 != 6)
+		return false;
+	quoted->l4 = quoted->at + sizeof(ip);
+	__builtin_memcpy(&quoted->key.saddr, ip.saddr, sizeof(struct addr));
+	__builtin_memcpy(&quoted->key.daddr, ip.daddr, sizeof(struct addr));
+	quoted->key.proto = ip.next;
+	return true;
 }
 
-/* Translates an error and sends it after the flow; `otherwise` is the verdict for errors that are about no flow of ours. */
-__verified_once int follow_error(struct __sk_buff *skb, struct packet *packet, __u32 path, __be32 origin, int otherwise)
+/* Reads the embedded packet of an error. */
+__verified_once int read_error(struct __sk_buff *skb, const struct packet *packet, struct quoted *quoted)
 {
-	struct flow_key key = { .path = path, .origin = origin };
-	struct quoted quoted;
-	struct tuple to = {};
-	struct flow *flow;
-	__u32 l4;
+	struct icmphdr icmp;
+	struct ports ports;
+	__u8 proto;
 
-	if (!packet || !read_error(skb, packet, &key, &quoted, &l4))
-		return otherwise;
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (!flow)
-		return otherwise;
+	if (!packet || !quoted || bpf_skb_load_bytes(skb, packet->l4, &icmp, sizeof(icmp)) || !is_error(icmp.type, packet->version))
+		return false;
+	quoted->at = packet->l4 + sizeof(icmp);
+	if (!(packet->version == 4 ? quoted_v4(skb, quoted) : quoted_v6(skb, quoted)))
+		return false;
+	proto = quoted->key.proto;
+	if ((proto != PROTO_TCP && proto != PROTO_UDP && proto != PROTO_SCTP) ||
+	    bpf_skb_load_bytes(skb, quoted->l4, &ports, sizeof(ports)))
+		return false;
+	quoted->key.sport = ports.sport;
+	quoted->key.dport = ports.dport;
+	return true;
+}
+
+/* Makes up for what a change by `delta` of the error's payload does to its checksum. */
+static __always_inline bool patch_error(struct __sk_buff *skb, const struct packet *packet, __s64 delta)
+{
+	return bpf_l4_csum_replace(skb, packet->l4 + __builtin_offsetof(struct icmphdr, check), 0, delta, 0) == 0;
+}
+
+/* The addresses of the embedded packet, and in IPv4 the header's checksum, which makes up for them. */
+static __always_inline bool requote_network(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted,
+					    const struct tuple *to, __s64 delta)
+{
+	__u32 at = quoted->at;
+	__u16 check;
+
+	if (packet->version == 6)
+		return bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct ipv6hdr, saddr), &to->saddr, 32, 0) == 0 &&
+		       patch_error(skb, packet, delta);
+	if (bpf_skb_load_bytes(skb, at + __builtin_offsetof(struct iphdr, check), &check, sizeof(check)))
+		return false;
+	check = patched(check, delta);
+	return bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct iphdr, saddr), &to->saddr.w[3], 4, 0) == 0 &&
+	       bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct iphdr, daddr), &to->daddr.w[3], 4, 0) == 0 &&
+	       bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct iphdr, check), &check, sizeof(check), 0) == 0;
+}
+
+/* The ports of the embedded packet, and of UDP its checksum, which makes up for them and the addresses. */
+static __always_inline bool requote_transport(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted,
+					      const struct tuple *to, __s64 delta)
+{
+	struct udphdr was, now;
+
+	if (quoted->key.proto != PROTO_UDP) {
+		/* Of these the checksum is further back than errors need to quote. */
+		struct ports before = { quoted->key.sport, quoted->key.dport }, after = { to->sport, to->dport };
+
+		return bpf_skb_store_bytes(skb, quoted->l4, &after, sizeof(after), 0) == 0 &&
+		       patch_error(skb, packet, bpf_csum_diff(&before, sizeof(before), &after, sizeof(after), 0));
+	}
+	if (bpf_skb_load_bytes(skb, quoted->l4, &was, sizeof(was)))
+		return false;
+	now = was;
+	now.sport = to->sport;
+	now.dport = to->dport;
+	if (was.check)
+		now.check = patched(was.check, bpf_csum_diff(&was, 4, &now, 4, (__u32)delta));
+	return bpf_skb_store_bytes(skb, quoted->l4, &now, sizeof(now), 0) == 0 &&
+	       patch_error(skb, packet, bpf_csum_diff(&was, sizeof(was), &now, sizeof(now), 0));
+}
+
+/* Makes the embedded packet one of tuple `to`, and the error one from `from` to `at`. */
+__verified_once int requote(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted, const struct tuple *to,
+			    const struct tuple *outer)
+{
+	__s64 delta;
+
+	if (!packet || !quoted || !to || !outer)
+		return 0;
+	delta = addresses_delta(&quoted->key, to);
+	if (!requote_network(skb, packet, quoted, to, delta) || !requote_transport(skb, packet, quoted, to, delta))
+		return 0;
+	delta = addresses_delta(&packet->key, outer);
+	/* The checksum of ICMPv6 covers the addresses (RFC 4443, 2.3), that of ICMP does not. */
+	if (packet->version == 6 && !patch_pseudo(skb, packet, packet->l4 + __builtin_offsetof(struct icmphdr, check), delta, 0))
+		return 0;
+	return rewrite_network(skb, packet, outer, delta);
+}
+
+/* An error to a task about one of its answers: from a client, or from a router on the way to it. */
+__verified_once int error_into_task(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted,
+				    const struct flow_key *served)
+{
+	struct backend *backend;
+	struct tuple to, outer;
+	__u32 slot;
+
+	if (!packet || !quoted || !served)
+		return VERDICT_DROP;
+	backend = local_task(served->saddr.w[3], &slot);
+	if (!backend)
+		return VERDICT_DROP;
+	to.saddr = served->saddr;
+	to.daddr = served->daddr;
+	to.sport = served->sport;
+	to.dport = served->dport;
 	/* Who reports keeps its name, unless it is the flow's end itself. */
-	to.saddr = packet->saddr == key.saddr ? flow->saddr : packet->saddr;
-	to.daddr = flow->daddr;
-	if (path == PATH_TASK && packet->saddr != key.saddr)
+	outer.saddr = same_addr(&packet->key.saddr, &quoted->key.daddr) ? served->daddr : packet->key.saddr;
+	outer.daddr = served->saddr;
+	return requote(skb, packet, quoted, &to, &outer) ? to_task(skb, backend) : drop(DROP_REWRITE);
+}
+
+/* An error to another node, whose task's answer it is about. */
+__verified_once int error_into_tunnel(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted,
+				      const struct flow *flow)
+{
+	struct parcel parcel = {};
+	struct backend *backend;
+	struct tuple to, outer;
+	struct node *own = own_node();
+
+	if (!packet || !quoted || !flow || !own)
+		return VERDICT_DROP;
+	backend = backend_at(flow->slot);
+	if (!backend)
+		return VERDICT_DROP;
+	if (flow->flags & FLOW_CHANGED) {
+		mesh_addr(&to.saddr, own->overlay, packet->version);
+		to.daddr = to.saddr;
+		to.sport = quoted->key.sport;
+		to.dport = flow->port;
+		outer.saddr = to.saddr;
+		outer.daddr = to.saddr;
+		if (!requote(skb, packet, quoted, &to, &outer))
+			return drop(DROP_REWRITE);
+	}
+	parcel.task = backend->addr;
+	parcel.target = flow->far_port;
+	return to_node(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
+}
+
+/* Errors on the client's side of a node that was asked. */
+__verified_once int error_from_client(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct quoted quoted = {};
+	struct backend *backend;
+	struct flow_key key;
+	struct flow *flow;
+	struct node *own = own_node();
+
+	if (!packet || !own || !read_error(skb, packet, &quoted))
+		return VERDICT_NEXT;
+	turned(&key, &quoted.key, KIND_ASKED);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	backend = flow ? backend_at(flow->slot) : NULL;
+	if (!flow || !backend || backend_state(backend, flow) == BACKEND_GONE)
+		return VERDICT_NEXT;
+	if (!is_zero(&backend->node))
+		return error_into_tunnel(skb, packet, &quoted, flow);
+	key.daddr = key.saddr;
+	if (flow->flags & FLOW_CHANGED)
+		mesh_addr(&key.daddr, own->overlay, packet->version);
+	mesh_addr(&key.saddr, backend->addr, packet->version);
+	key.sport = flow->far_port;
+	key.dport = flow->port;
+	return error_into_task(skb, packet, &quoted, &key);
+}
+
+/* The same ones where they arrive: about answers of a task of this node to a client of another. NEXT for those without such an entry. */
+__verified_once int error_to_task(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit)
+{
+	struct quoted quoted = {};
+	struct flow_key key;
+	struct flow *flow;
+
+	if (!packet || !visit || !(address_flags(&visit->origin) & ADDRESS_TRUSTED) || !read_error(skb, packet, &quoted))
+		return VERDICT_DROP;
+	expected_key(&key, &quoted.key.daddr, quoted.key.dport, quoted.key.proto, visit->parcel.task, visit->parcel.target,
+		     packet->version);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	/* By another port than the client's own, or passed on: as on the node that was asked. */
+	if (!flow || !came_by(flow, &quoted.key.saddr, quoted.key.sport, &visit->origin))
+		return VERDICT_NEXT;
+	return error_into_task(skb, packet, &quoted, &key);
+}
+
+/* Errors of a task about packets of its clients. NEXT when it is about nothing of ours. */
+__verified_once int error_from_task(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct quoted quoted = {};
+	struct flow_key served;
+	struct backend *backend;
+	struct flow *flow;
+	struct tuple to, outer;
+
+	if (!packet || !read_error(skb, packet, &quoted))
+		return VERDICT_NEXT;
+	turned(&served, &quoted.key, KIND_SERVED);
+	flow = bpf_map_lookup_elem(&flows, &served);
+	backend = flow ? backend_at(flow->slot) : NULL;
+	if (!flow || !backend)
+		return VERDICT_NEXT;
+	if (backend->ifindex != skb->ifindex || !same_addr(&packet->key.saddr, &served.saddr))
 		return drop(DROP_SPOOFED);
-	if (!rewrite_quoted(skb, packet, flow, &quoted, l4) || !rewrite(skb, packet, &to))
+	client_of(&to.saddr, &served, flow);
+	to.daddr = flow->far;
+	to.sport = flow->port;
+	to.dport = flow->far_port;
+	outer.saddr = flow->far;
+	outer.daddr = to.saddr;
+	if (!requote(skb, packet, &quoted, &to, &outer))
 		return drop(DROP_REWRITE);
-	return deliver(skb, flow);
+	return to_client(skb, flow, &outer.daddr);
+}
+
+/* The same ones where they arrive, about packets of a client of this node. */
+__verified_once int error_from_node(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit)
+{
+	struct quoted quoted = {};
+	struct flow_key key;
+	struct flow *flow;
+
+	if (!packet || !visit || !(address_flags(&visit->origin) & ADDRESS_TRUSTED) || !read_error(skb, packet, &quoted))
+		return VERDICT_DROP;
+	turned(&key, &quoted.key, KIND_LOOPED);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (flow) {
+		struct tuple to = { .saddr = flow->node, .daddr = flow->far, .sport = flow->port, .dport = key.sport };
+		struct tuple outer = { .saddr = flow->far, .daddr = flow->node };
+
+		return requote(skb, packet, &quoted, &to, &outer) ? to_client(skb, flow, &outer.daddr) : drop(DROP_REWRITE);
+	}
+	quoted.key.kind = KIND_ASKED;
+	flow = bpf_map_lookup_elem(&flows, &quoted.key);
+	return flow ? to_client(skb, flow, &quoted.key.saddr) : drop(DROP_UNKNOWN_FLOW);
 }

@@ -41,6 +41,7 @@ enum {
 	MAP_TYPE_ARRAY = 2,
 	MAP_TYPE_PERCPU_ARRAY = 6,
 	MAP_TYPE_LRU_HASH = 9,
+	MAP_TYPE_LPM_TRIE = 11,
 	MAP_TYPE_HASH_OF_MAPS = 13,
 };
 
@@ -58,6 +59,7 @@ enum {
 	F_PSEUDO_HDR = 1 << 4,
 	F_MARK_MANGLED_0 = 1 << 5,
 	F_ZERO_CSUM_TX = 1 << 1,
+	F_TUNINFO_IPV6 = 1 << 0,
 };
 enum { ADJ_ROOM_MAC = 1 };
 enum { PACKET_HOST = 0 };
@@ -100,19 +102,17 @@ struct __sk_buff {
 	__u64 hwtstamp;
 };
 
-/* Addresses in it are in host byte order. Kernels before 6.0 know it without the last member. */
+/* IPv4 addresses in it are the first word, in host byte order. Kernels before 6.0 know it without the last member. */
 struct tunnel_key {
 	__u32 tunnel_id;
-	__u32 remote_ipv4;
-	__u32 remote_ipv6_rest[3];
+	__u32 remote[4];
 	__u8 tos;
 	__u8 ttl;
 	__u16 ext;
 	__u32 label;
-	__u32 local_ipv4;
-	__u32 local_ipv6_rest[3];
+	__u32 local[4];
 };
-#define TUNNEL_KEY_OLD __builtin_offsetof(struct tunnel_key, local_ipv4)
+#define TUNNEL_KEY_OLD __builtin_offsetof(struct tunnel_key, local)
 
 struct ethhdr {
 	__u8 dst[6];
@@ -131,6 +131,28 @@ struct iphdr {
 	__u16 check;
 	__be32 saddr;
 	__be32 daddr;
+};
+
+struct ipv6hdr {
+	__u8 version_class;
+	__u8 class_label[3];
+	__be16 payload;
+	__u8 next;
+	__u8 hops;
+	__u32 saddr[4];
+	__u32 daddr[4];
+};
+
+/* RFC 8200: what all extension headers begin with, and the fragment header. */
+struct extension {
+	__u8 next;
+	__u8 length;	/* in units of 8 bytes, the first not counted */
+};
+struct fragment_header {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset;
+	__be32 id;
 };
 
 struct tcphdr {
@@ -159,11 +181,25 @@ struct icmphdr {
 	__be32 rest;
 };
 
-enum { ETHERTYPE_IPV4 = 0x0800 };
-enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17 };
+/* RFC 9260: the common header and the beginning of the first chunk. */
+struct sctphdr {
+	__be16 sport;
+	__be16 dport;
+	__be32 tag;
+	__u32 check;
+	__u8 chunk;
+};
+
+enum { ETHERTYPE_IPV4 = 0x0800, ETHERTYPE_IPV6 = 0x86dd };
+enum { PROTO_ICMP = 1, PROTO_TCP = 6, PROTO_UDP = 17, PROTO_ICMPV6 = 58, PROTO_SCTP = 132 };
+enum { NEXT_HOP_BY_HOP = 0, NEXT_ROUTING = 43, NEXT_FRAGMENT = 44, NEXT_DESTINATION = 60 };
+enum { SCTP_INIT = 1, SCTP_INIT_ACK = 2, SCTP_ABORT = 6, SCTP_SHUTDOWN = 7, SCTP_SHUTDOWN_ACK = 8 };
 enum { TCP_FIN = 0x01, TCP_SYN = 0x02, TCP_RST = 0x04, TCP_ACK = 0x10 };
 enum { FRAGMENT_OFFSET = 0x1fff, FRAGMENT_MORE = 0x2000, FRAGMENT_NEVER = 0x4000 };
-enum { ICMP_UNREACHABLE = 3, ICMP_TIME_EXCEEDED = 11, ICMP_BAD_PARAMETER = 12, ICMP_PORT_UNREACHABLE = 3 };
+enum { ICMP_UNREACHABLE = 3, ICMP_TIME_EXCEEDED = 11, ICMP_BAD_PARAMETER = 12 };
+enum { ICMP_PROTOCOL_UNREACHABLE = 2, ICMP_PORT_UNREACHABLE = 3, ICMP_FRAGMENTATION_NEEDED = 4 };
+enum { ICMPV6_UNREACHABLE = 1, ICMPV6_TOO_BIG = 2, ICMPV6_TIME_EXCEEDED = 3, ICMPV6_BAD_PARAMETER = 4 };
+enum { ICMPV6_PORT_UNREACHABLE = 4 };
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
@@ -171,6 +207,7 @@ static long (*bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static __u32 (*bpf_get_prandom_u32)(void) = (void *)7;
 static long (*bpf_skb_store_bytes)(struct __sk_buff *skb, __u32 offset, const void *from, __u32 len, __u64 flags) = (void *)9;
 static long (*bpf_l4_csum_replace)(struct __sk_buff *skb, __u32 offset, __u64 from, __u64 to, __u64 flags) = (void *)11;
+static long (*bpf_clone_redirect)(struct __sk_buff *skb, __u32 ifindex, __u64 flags) = (void *)13;
 static long (*bpf_skb_get_tunnel_key)(struct __sk_buff *skb, struct tunnel_key *key, __u32 size, __u64 flags) = (void *)20;
 static long (*bpf_skb_set_tunnel_key)(struct __sk_buff *skb, struct tunnel_key *key, __u32 size, __u64 flags) = (void *)21;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
@@ -179,6 +216,7 @@ static __s64 (*bpf_csum_diff)(const void *from, __u32 from_size, const void *to,
 static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;
 static long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
 static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
+static __s64 (*bpf_csum_update)(struct __sk_buff *skb, __u32 csum) = (void *)40;
 static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
 static long (*bpf_redirect_neigh)(__u32 ifindex, void *params, int plen, __u64 flags) = (void *)152;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;

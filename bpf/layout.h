@@ -7,7 +7,7 @@
 
 #include "kernel.h"
 
-#define LAYOUT 1
+#define LAYOUT 2
 
 /* Slots of a Maglev table (crates/mesh/src/maglev.rs says why this many). */
 #define MAGLEV_SLOTS 2039
@@ -15,14 +15,27 @@
 /* Network identifiers on the wire: "sk" and a number. */
 enum { VNI_FORWARD = 0x736b01, VNI_REPLY = 0x736b02, VNI_SECOND = 0x736b03 };
 
+/* An address of either family; those of IPv4 are mapped (RFC 4291, 2.5.5.2). */
+struct addr {
+	__u32 w[4];
+};
+
+/* The first 96 bits of the IPv6 addresses of tasks and nodes inside the mesh; the rest is their IPv4 address (skep_model::mesh_ipv6). */
+#define MESH_PREFIX_0 bpf_htonl(0xfd736b65)
+#define MESH_PREFIX_1 bpf_htonl(0x70000000)
+
+enum { NODE_REPLY_DIRECT = 1 /* answers clients of other nodes itself, where they say that it may */ };
+
 /* About the node; the only entry of the map `node`. */
 struct node {
 	__u32 layout;
-	__be32 underlay;
+	__u32 flags;
+	struct addr underlay;
 	__be32 overlay;
 	__u32 loopback;
 	__u32 overlay_ifindex;
-	__u32 mss;
+	__u32 mtu;		/* of the overlay */
+	__u32 uplink;		/* the device of the underlay address, or 0 */
 };
 
 /* Bits of the map `addresses`. */
@@ -30,9 +43,10 @@ enum {
 	ADDRESS_OWN = 1,	/* this node's: frontends answer on it for everybody */
 	ADDRESS_MEMBER = 2,	/* another member's: frontends answer on it for tasks of this node */
 	ADDRESS_TRUSTED = 4,	/* overlay packets from it are believed */
+	ADDRESS_DIRECT = 8,	/* clients of that node may be answered by this one */
 };
 
-/* One bit per port; an entry each for TCP (0) and UDP (1). */
+/* One bit per port; an entry each for TCP (0), UDP (1) and SCTP (2). */
 struct port_bits {
 	__u64 words[1024];
 };
@@ -43,33 +57,62 @@ struct frontend_key {
 	__u8 pad;
 };
 
-enum { FRONTEND_HOST = 1 /* host mode: only on own addresses */ };
-
-/* A frontend's choice of backends; filled once, swapped as a whole. */
-struct frontend {
-	__u32 flags;
-	__u32 count;		/* MAGLEV_SLOTS, or 0 when nobody is ready */
-	__u32 slots[MAGLEV_SLOTS];
+enum {
+	FRONTEND_HOST = 1,	/* host mode: only on own addresses */
+	FRONTEND_SILENT = 2,	/* clients of this node are not answered; packets that other nodes send on are */
+	FRONTEND_AFFINITY = 4,	/* the client's address alone decides */
 };
 
-enum { BACKEND_GONE = 0, BACKEND_READY = 1, BACKEND_DRAINING = 2 };
+/* Flows are forgotten at once: each packet is a flow of its own. */
+#define IDLE_AT_ONCE 0xffff
 
-/* A backend of one frontend, or (port 0) a task of this node as other nodes send to it. */
+/* A published port. */
+struct frontend {
+	__u32 table;		/* in `tables` */
+	__u32 number;		/* in `port_counters` */
+	__u32 sources;		/* list in `networks` that clients must be in; 0 for any */
+	__u32 listen;		/* list in `networks` that the asked address must be in; 0 for any */
+	__be16 target;		/* port of the tasks */
+	__u16 flags;
+	__u16 idle;		/* seconds; 0 for the default, or IDLE_AT_ONCE */
+	__u16 pad;
+};
+
+/* A list of networks, as a longest-prefix trie of all lists. */
+struct network_key {
+	__u32 bits;		/* of what follows: 32 and the network's own */
+	__u32 list;
+	struct addr addr;
+};
+
+/* Which backends take new flows; filled once, swapped as a whole. */
+struct table {
+	__u32 count;		/* MAGLEV_SLOTS, or 0 when nobody is ready */
+	__u16 slots[MAGLEV_SLOTS + 1];
+};
+
+enum { BACKEND_GONE = 0, BACKEND_READY = 1, BACKEND_DRAINING = 2, BACKEND_STARTING = 3 };
+
+/* A task, here or elsewhere. */
 struct backend {
 	__u64 task;		/* hash of the task's id: the daemon knows its entries again by it */
-	__be32 addr;
-	__be32 node;		/* underlay address of its node, 0 when it is here */
+	struct addr node;	/* underlay address of its node, zero when it is here */
+	__be32 addr;		/* in the mesh */
 	__u32 ifindex;		/* host's side of its veth pair when it is here */
 	__u32 generation;	/* grows with every new owner of the entry: flows of the old one are known by it */
-	__be16 port;
-	__be16 published;
+	__u32 peer;		/* its node in `peers` */
 	__u8 state;
-	__u8 proto;
 	__u8 mac[6];
-	__u32 pad;
+	__u8 pad;
 };
 
-/* Which backend entry a task of this node has; with port and protocol: that a task serves there. */
+/* What packets say about another node. Times are in ticks of 2^20 ns. */
+struct peer {
+	__u32 heard;		/* an answer came from it */
+	__u32 suspected;	/* it did not answer, and nothing else was heard of it either; 0 when not */
+};
+
+/* By address: which backend entry a task of this node has. By port and protocol: that some task of this node serves there. */
 struct local_key {
 	__be32 addr;
 	__be16 port;
@@ -77,63 +120,79 @@ struct local_key {
 	__u8 pad;
 };
 
-/* Where a packet was seen. Tuples of different paths never mix. */
+/* Where a packet was seen. */
 enum {
-	PATH_CLIENT = 0,	/* from an uplink or the loopback device */
-	PATH_TASK = 1,		/* from a task; origin is its device */
-	PATH_FORWARD = 2,	/* from another node to a task; origin is that node */
-	PATH_REPLY = 3,		/* from another node to a client; origin is that node */
+	PATH_CLIENT = 0,	/* on an uplink or the loopback device */
+	PATH_TASK = 1,		/* from a task */
+	PATH_FORWARD = 2,	/* from another node to a task */
+	PATH_REPLY = 3,		/* from another node to a client */
 };
 
-/* One direction of a flow, as its packets look before they are rewritten. */
+/* What a flow entry stands for. */
+enum {
+	/* A flow at the node that the client asked, or that passes it on, by the client's packets. */
+	KIND_ASKED = 0,
+	/* A flow at the node that runs the task, by the task's packets. */
+	KIND_SERVED = 1,
+	/* A flow of a client on the loopback device to a task elsewhere, by the answers as they come back. */
+	KIND_LOOPED = 2,
+};
+
 struct flow_key {
-	__be32 saddr;
-	__be32 daddr;
+	struct addr saddr;
+	struct addr daddr;
 	__be16 sport;
 	__be16 dport;
-	__be32 origin;
 	__u8 proto;
-	__u8 path;
+	__u8 kind;
 	__u16 pad;
 };
 
-/* How a packet leaves. */
-enum { OUT_TASK = 0, OUT_TUNNEL = 1, OUT_UPLINK = 2, OUT_LOOPBACK = 3 };
-
+/* The way back to the client. */
 enum {
-	FLOW_REVERSE = 1,	/* towards the client */
-	FLOW_RESET = 2,		/* a reset was seen */
-	FLOW_ANSWERED = 4,	/* on the reverse direction: it has had a packet */
-	FLOW_SECOND = 8,	/* passed on by an owner that takes no new flows for its task */
+	OUT_UPLINK = 0,		/* by the device `ifindex` */
+	OUT_LOOPBACK = 1,
+	OUT_TASK = 2,		/* the client is a task of this node */
+	OUT_TUNNEL = 3,		/* by the node `node`, which sent the packet here */
+	OUT_DIRECT = 4,		/* by the device `ifindex`, although `node` sent the packet here */
 };
 
-/* What becomes of the packets of one direction. Times are in ticks of 2^20 ns. */
+enum {
+	FLOW_ANSWERED = 0x01,	/* the task has said something */
+	FLOW_CLIENT_FIN = 0x02,
+	FLOW_TASK_FIN = 0x04,
+	FLOW_TASK_FIRST = 0x08,	/* the task's FIN came before the client's: its kernel will be in TIME_WAIT */
+	FLOW_CLOSED = 0x10,	/* both FINs were acknowledged */
+	FLOW_RESET = 0x20,
+	FLOW_CHANGED = 0x40,	/* the task sees another address than the client's own */
+};
+
+/* About a flow. Times are in ticks of 2^20 ns. */
 struct flow {
-	__be32 saddr;
-	__be32 daddr;
-	__be16 sport;
-	__be16 dport;
+	struct addr far;	/* SERVED, LOOPED: the address that the client asked */
+	struct addr node;	/* the node that sent it here; of a flow that came otherwise, the client's own address if CHANGED */
+	__be16 far_port;	/* SERVED: the published port. ASKED: the task's */
+	__be16 port;		/* SERVED, LOOPED: the client's own port. ASKED: its port towards the task */
+	__u32 ifindex;
+	__u32 slot;		/* backend entry, */
+	__u32 generation;	/* and whose */
+	__u16 frontend;		/* its number */
+	__u16 idle;		/* as the frontend's */
+	__u32 seen;
+	__u32 fin;		/* the client's next sequence number, after its FIN */
 	__u8 out;
 	__u8 flags;
 	__u8 tries;		/* SYNs without an answer */
 	__u8 pad;
-	__u32 ifindex;
-	__be32 node;
-	__u32 slot;		/* backend entry, */
-	__u32 generation;	/* and whose */
-	__u32 seen;
-	__u32 closing;		/* when the FIN came, or 0 */
-	__be16 published;
-	__u8 mac[6];
 };
 
 struct fragment_key {
-	__be32 saddr;
-	__be32 daddr;
-	__be32 origin;
-	__be16 id;
+	struct addr saddr;
+	struct addr daddr;
+	__u32 id;
 	__u8 proto;
 	__u8 path;
+	__u16 pad;
 };
 
 struct ports {
@@ -162,4 +221,15 @@ enum {
 	DROP_FRAGMENT,
 	DROP_REWRITE,
 	DROP_REASONS = 16,
+};
+
+/* What happened to flows (as above). */
+enum {
+	EVENT_PORT_CHANGED,
+	EVENT_SECOND_CHANCE,
+	EVENT_CHOSEN_AGAIN,
+	EVENT_TIME_WAIT_ENDED,
+	EVENT_TOO_BIG,
+	EVENT_SUSPECTED,
+	EVENTS = 16,
 };

@@ -16,7 +16,7 @@ struct {
 /* Which ports are published at all: the one question that traffic of others has to pay for. */
 struct {
 	__uint(type, MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
+	__uint(max_entries, 3);
 	__type(key, __u32);
 	__type(value, struct port_bits);
 	__uint(pinning, PIN_BY_NAME);
@@ -25,52 +25,90 @@ struct {
 /* Addresses of nodes. Asked for new flows only. */
 struct {
 	__uint(type, MAP_TYPE_HASH);
-	__uint(max_entries, 8192);
+	__uint(max_entries, 16384);
 	__uint(map_flags, MAP_NO_PREALLOC);
-	__type(key, __be32);
+	__type(key, struct addr);
 	__type(value, __u32);
 	__uint(pinning, PIN_BY_NAME);
 } addresses SEC(".maps");
 
-/* Published ports and who serves them. Asked for new flows only. Sizes instead of types: a map of maps takes no type information. */
+/* Lists of networks. Asked for new flows of ports that have such lists. */
+struct {
+	__uint(type, MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, MAP_NO_PREALLOC);
+	__type(key, struct network_key);
+	__type(value, __u32);
+	__uint(pinning, PIN_BY_NAME);
+} networks SEC(".maps");
+
+/* Published ports. Asked for new flows only. */
+struct {
+	__uint(type, MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, MAP_NO_PREALLOC);
+	__type(key, struct frontend_key);
+	__type(value, struct frontend);
+	__uint(pinning, PIN_BY_NAME);
+} frontends SEC(".maps");
+
+/* Who serves them: one for all ports of a service. Sizes instead of types: a map of maps takes no type information. */
 struct {
 	__uint(type, MAP_TYPE_HASH_OF_MAPS);
 	__uint(max_entries, 16384);
 	__uint(map_flags, MAP_NO_PREALLOC);
-	__uint(key_size, sizeof(struct frontend_key));
+	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(__u32));
 	__uint(pinning, PIN_BY_NAME);
 	__array(values, struct {
 		__uint(type, MAP_TYPE_ARRAY);
 		__uint(max_entries, 1);
 		__uint(key_size, sizeof(__u32));
-		__uint(value_size, sizeof(struct frontend));
+		__uint(value_size, sizeof(struct table));
 	});
-} frontends SEC(".maps");
+} tables SEC(".maps");
 
-/* Backends by number. */
+/* Tasks by number. */
 struct {
 	__uint(type, MAP_TYPE_ARRAY);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65535);
 	__type(key, __u32);
 	__type(value, struct backend);
 	__uint(pinning, PIN_BY_NAME);
 } backends SEC(".maps");
 
+/* When a task last left somebody without an answer; 0 once it answers. By the same numbers. */
+struct {
+	__uint(type, MAP_TYPE_ARRAY);
+	__uint(max_entries, 65535);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(pinning, PIN_BY_NAME);
+} suspects SEC(".maps");
+
+/* Other nodes by number. */
+struct {
+	__uint(type, MAP_TYPE_ARRAY);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct peer);
+	__uint(pinning, PIN_BY_NAME);
+} peers SEC(".maps");
+
 /* Tasks of this node by address, and the ports that they serve. Asked for new flows only. */
 struct {
 	__uint(type, MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 65536);
 	__uint(map_flags, MAP_NO_PREALLOC);
 	__type(key, struct local_key);
 	__type(value, __u32);
 	__uint(pinning, PIN_BY_NAME);
 } locals SEC(".maps");
 
-/* Both directions of every flow. */
+/* Flows: one entry on the node that was asked, one on the node that runs the task. */
 struct {
 	__uint(type, MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 1048576);
 	__type(key, struct flow_key);
 	__type(value, struct flow);
 	__uint(pinning, PIN_BY_NAME);
@@ -85,14 +123,23 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } fragments SEC(".maps");
 
-/* Traffic per backend. */
+/* Traffic of tasks: two entries for each, by clients that asked this node and by clients of others. */
+struct {
+	__uint(type, MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 131070);
+	__type(key, __u32);
+	__type(value, struct traffic);
+	__uint(pinning, PIN_BY_NAME);
+} counters SEC(".maps");
+
+/* Traffic of published ports, by clients that asked this node. */
 struct {
 	__uint(type, MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 16384);
 	__type(key, __u32);
 	__type(value, struct traffic);
 	__uint(pinning, PIN_BY_NAME);
-} counters SEC(".maps");
+} port_counters SEC(".maps");
 
 /* Packets not passed on, by reason. */
 struct {
@@ -102,6 +149,15 @@ struct {
 	__type(value, __u64);
 	__uint(pinning, PIN_BY_NAME);
 } drops SEC(".maps");
+
+/* Things that happened to flows, by kind. */
+struct {
+	__uint(type, MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, EVENTS);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(pinning, PIN_BY_NAME);
+} events SEC(".maps");
 
 static __always_inline struct node *own_node(void)
 {

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * Answers to packets that nobody will take: a reset for TCP (RFC 9293, 3.10.7.1), port-unreachable for UDP (RFC 792). The packet is
- * turned into its own answer and goes back the way it came.
+ * Answers to packets that nobody will take: a reset for TCP (RFC 9293, 3.10.7.1), unreachable for the others (RFC 792, RFC 4443), and
+ * too-big for those that do not fit into the overlay (RFC 1191, RFC 8201). The packet is turned into its own answer and goes back
+ * the way it came.
  */
 #pragma once
 
 #include "flows.h"
 
 /* The sum of a pseudo header, and what the checksum field holds while the rest is left to the device. */
-static __always_inline __u16 pseudo(const struct packet *packet, __u16 length)
+static __always_inline __u16 pseudo(const struct packet *packet, __u8 proto, __u32 length)
 {
-	__u64 sum = (__u64)packet->saddr + packet->daddr + bpf_htons(packet->proto) + bpf_htons(length);
+	const struct flow_key *key = &packet->key;
+	__u64 sum = (__u64)key->saddr.w[3] + key->daddr.w[3] + bpf_htons(proto) + bpf_htons(length);
 
+	if (packet->version == 6)
+		sum += (__u64)key->saddr.w[0] + key->saddr.w[1] + key->saddr.w[2] + key->daddr.w[0] + key->daddr.w[1] + key->daddr.w[2];
 	return fold(sum);
 }
 
-static __always_inline void answer_header(struct iphdr *ip, const struct packet *packet, __u16 total, __u8 proto)
+static __always_inline void answer_v4(struct iphdr *ip, const struct packet *packet, __u16 total, __u8 proto)
 {
 	__builtin_memset(ip, 0, sizeof(*ip));
 	ip->version_ihl = 0x45;
@@ -23,87 +27,229 @@ static __always_inline void answer_header(struct iphdr *ip, const struct packet 
 	ip->fragment = bpf_htons(FRAGMENT_NEVER);
 	ip->ttl = 64;
 	ip->proto = proto;
-	ip->saddr = packet->daddr;
-	ip->daddr = packet->saddr;
+	ip->saddr = packet->key.daddr.w[3];
+	ip->daddr = packet->key.saddr.w[3];
 	ip->check = ~fold(bpf_csum_diff(NULL, 0, ip, sizeof(*ip), 0));
 }
 
-static __always_inline bool refuse_tcp(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline void answer_v6(struct ipv6hdr *ip, const struct packet *packet, __u16 payload, __u8 proto)
 {
-	const __u32 l4 = sizeof(struct ethhdr) + sizeof(struct iphdr);
-	__u16 length = packet->total - sizeof(struct iphdr);
-	struct tcphdr was, tcp = {};
-	struct iphdr ip;
+	__builtin_memset(ip, 0, sizeof(*ip));
+	ip->version_class = 6 << 4;
+	ip->payload = bpf_htons(payload);
+	ip->next = proto;
+	ip->hops = 64;
+	__builtin_memcpy(ip->saddr, &packet->key.daddr, sizeof(ip->saddr));
+	__builtin_memcpy(ip->daddr, &packet->key.saddr, sizeof(ip->daddr));
+}
+
+/* Where the transport header of a packet without options or extension headers is. */
+static __always_inline __u32 plain_l4(const struct packet *packet)
+{
+	return sizeof(struct ethhdr) + (packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+}
+
+static __always_inline bool reset_of(struct __sk_buff *skb, const struct packet *packet, struct tcphdr *tcp)
+{
+	__u16 length = packet->length;
+	struct tcphdr was;
 	__u32 consumed;
 
-	if (packet->tcp_flags & TCP_RST || bpf_skb_load_bytes(skb, l4, &was, sizeof(was)))
+	if (packet->signals & TCP_RST || bpf_skb_load_bytes(skb, packet->l4, &was, sizeof(was)))
 		return false;
+	__builtin_memset(tcp, 0, sizeof(*tcp));
 	consumed = length - (was.offset >> 4) * 4 + !!(was.flags & TCP_SYN) + !!(was.flags & TCP_FIN);
-	tcp.sport = was.dport;
-	tcp.dport = was.sport;
-	tcp.offset = 5 << 4;
+	tcp->sport = was.dport;
+	tcp->dport = was.sport;
+	tcp->offset = 5 << 4;
 	if (was.flags & TCP_ACK) {
-		tcp.seq = was.ack;
-		tcp.flags = TCP_RST;
+		tcp->seq = was.ack;
+		tcp->flags = TCP_RST;
 	} else {
-		tcp.ack = bpf_htonl(bpf_ntohl(was.seq) + consumed);
-		tcp.flags = TCP_RST | TCP_ACK;
+		tcp->ack = bpf_htonl(bpf_ntohl(was.seq) + consumed);
+		tcp->flags = TCP_RST | TCP_ACK;
 	}
 	/* A checksum that is left to the device stays so: there is no way to tell it otherwise. */
-	tcp.check = pseudo(packet, sizeof(tcp));
-	if (was.check != pseudo(packet, length))
-		tcp.check = ~fold(bpf_csum_diff(NULL, 0, &tcp, sizeof(tcp), 0));
-	answer_header(&ip, packet, sizeof(ip) + sizeof(tcp), PROTO_TCP);
-	return bpf_skb_change_tail(skb, l4 + sizeof(tcp), 0) == 0 &&
-	       bpf_skb_store_bytes(skb, l4, &tcp, sizeof(tcp), F_RECOMPUTE_CSUM) == 0 &&
-	       bpf_skb_store_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip), F_RECOMPUTE_CSUM) == 0;
+	tcp->check = pseudo(packet, PROTO_TCP, sizeof(*tcp));
+	if (was.check != pseudo(packet, PROTO_TCP, length))
+		tcp->check = ~fold(bpf_csum_diff(NULL, 0, tcp, sizeof(*tcp), 0));
+	return true;
 }
 
-/* What an ICMP error is made of: its own headers and the beginning of the packet that it is about. */
-struct unreachable {
-	struct iphdr ip;
-	struct icmphdr icmp;
-	struct iphdr about;
-	struct udphdr udp;
+__verified_once int reset(struct __sk_buff *skb, const struct packet *packet)
+{
+	const __u32 l2 = sizeof(struct ethhdr);
+	struct ipv6hdr v6;
+	struct iphdr v4;
+	struct tcphdr tcp;
+	__u32 l4;
+
+	if (!packet)
+		return 0;
+	l4 = plain_l4(packet);
+	if (!reset_of(skb, packet, &tcp) || bpf_skb_change_tail(skb, l4 + sizeof(tcp), 0) ||
+	    bpf_skb_store_bytes(skb, l4, &tcp, sizeof(tcp), F_RECOMPUTE_CSUM))
+		return false;
+	if (packet->version == 4) {
+		answer_v4(&v4, packet, sizeof(v4) + sizeof(tcp), PROTO_TCP);
+		return bpf_skb_store_bytes(skb, l2, &v4, sizeof(v4), F_RECOMPUTE_CSUM) == 0;
+	}
+	answer_v6(&v6, packet, sizeof(tcp), PROTO_TCP);
+	return bpf_skb_store_bytes(skb, l2, &v6, sizeof(v6), F_RECOMPUTE_CSUM) == 0;
+}
+
+/* What an error quotes of the transport's part: so much that a checksum left to a device is in it. */
+#define QUOTED_TCP sizeof(struct tcphdr)
+#define QUOTED_OTHER sizeof(struct udphdr)
+
+static __always_inline __u32 quoted_bytes(const struct packet *packet)
+{
+	return packet->key.proto == PROTO_TCP ? QUOTED_TCP : QUOTED_OTHER;
+}
+
+/*
+ * The sum of what an error quotes of the transport's part, as it will be once every device has done its share: a checksum that is left
+ * to the device will be filled in there too, over what is quoted.
+ */
+__verified_once int quoted_sum(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u32 l4[QUOTED_TCP / 4] = {};
+	__u16 *field;
+	bool tcp;
+
+	if (!packet)
+		return 0;
+	tcp = packet->key.proto == PROTO_TCP;
+	if (bpf_skb_load_bytes(skb, packet->l4, l4, tcp ? QUOTED_TCP : QUOTED_OTHER))
+		return 0;
+	field = tcp ? (__u16 *)&l4[4] : (__u16 *)&l4[1] + 1;
+	if (packet->key.proto != PROTO_SCTP && *field && *field == pseudo(packet, packet->key.proto, packet->length))
+		*field = ~fold(bpf_csum_diff(NULL, 0, l4, sizeof(l4), 0));
+	return fold(bpf_csum_diff(NULL, 0, l4, sizeof(l4), 0));
+}
+
+/* Type, code and the second word of an ICMP error. */
+struct complaint {
+	__u8 type;
+	__u8 code;
+	__be32 rest;
 };
 
-static __always_inline bool refuse_udp(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline void icmp_of(struct icmphdr *icmp, const struct complaint *complaint)
 {
-	const __u32 l2 = sizeof(struct ethhdr), l4 = l2 + sizeof(struct iphdr);
-	__u16 length = packet->total - sizeof(struct iphdr);
-	struct unreachable answer = {};
-	__u16 field;
-
-	if (bpf_skb_load_bytes(skb, l2, &answer.about, sizeof(answer.about)) ||
-	    bpf_skb_load_bytes(skb, l4, &answer.udp, sizeof(answer.udp)))
-		return false;
-	answer_header(&answer.ip, packet, sizeof(answer), PROTO_ICMP);
-	answer.icmp.type = ICMP_UNREACHABLE;
-	answer.icmp.code = ICMP_PORT_UNREACHABLE;
-	field = answer.udp.check;
-	/* A device that still has to fill in the datagram's checksum will do so inside the error: this is what it will write. */
-	if (field && field == pseudo(packet, length))
-		answer.udp.check = ~fold(bpf_csum_diff(NULL, 0, &answer.udp, sizeof(answer.udp), 0));
-	answer.icmp.check = ~fold(bpf_csum_diff(NULL, 0, &answer.icmp, sizeof(answer) - sizeof(answer.ip), 0));
-	answer.udp.check = field;
-	return bpf_skb_change_tail(skb, l4 + sizeof(answer.udp), 0) == 0 &&
-	       bpf_skb_adjust_room(skb, sizeof(answer.ip) + sizeof(answer.icmp), ADJ_ROOM_MAC, 0) == 0 &&
-	       bpf_skb_store_bytes(skb, l2, &answer, sizeof(answer), F_RECOMPUTE_CSUM) == 0;
+	icmp->type = complaint->type;
+	icmp->code = complaint->code;
+	icmp->check = 0;
+	icmp->rest = complaint->rest;
 }
 
-/* Answers a packet that came by `key` with a refusal, and counts why. Packets with IP options and fragments get no answer. */
-__verified_once int refuse(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, __u32 reason)
+/* Puts the headers of an error before what it quotes, which stays where it is. */
+static __always_inline bool put_before(struct __sk_buff *skb, const struct packet *packet, const void *headers, __u32 size)
+{
+	return bpf_skb_change_tail(skb, packet->l4 + quoted_bytes(packet), 0) == 0 &&
+	       bpf_skb_adjust_room(skb, size, ADJ_ROOM_MAC, 0) == 0 &&
+	       bpf_skb_store_bytes(skb, sizeof(struct ethhdr), headers, size, F_RECOMPUTE_CSUM) == 0;
+}
+
+__verified_once int complain_v4(struct __sk_buff *skb, const struct packet *packet, const struct complaint *complaint)
+{
+	struct {
+		struct iphdr ip;
+		struct icmphdr icmp;
+	} error;
+	struct iphdr about;
+	__u64 sum;
+
+	if (!packet || !complaint || bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &about, sizeof(about)))
+		return 0;
+	answer_v4(&error.ip, packet, sizeof(error) + sizeof(about) + quoted_bytes(packet), PROTO_ICMP);
+	icmp_of(&error.icmp, complaint);
+	sum = bpf_csum_diff(NULL, 0, &about, sizeof(about), quoted_sum(skb, packet));
+	error.icmp.check = ~fold(bpf_csum_diff(NULL, 0, &error.icmp, sizeof(error.icmp), sum));
+	return put_before(skb, packet, &error, sizeof(error));
+}
+
+__verified_once int complain_v6(struct __sk_buff *skb, const struct packet *packet, const struct complaint *complaint)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct icmphdr icmp;
+	} error;
+	__u32 length;
+	__u64 sum;
+
+	/* The quoted header is read where the new one will be made. */
+	if (!packet || !complaint || bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &error.ip, sizeof(error.ip)))
+		return 0;
+	length = sizeof(error.icmp) + sizeof(error.ip) + quoted_bytes(packet);
+	sum = bpf_csum_diff(NULL, 0, &error.ip, sizeof(error.ip), quoted_sum(skb, packet)) + pseudo(packet, PROTO_ICMPV6, length);
+	answer_v6(&error.ip, packet, length, PROTO_ICMPV6);
+	icmp_of(&error.icmp, complaint);
+	error.icmp.check = ~fold(bpf_csum_diff(NULL, 0, &error.icmp, sizeof(error.icmp), 0) + sum);
+	return put_before(skb, packet, &error, sizeof(error));
+}
+
+static __always_inline bool complain(struct __sk_buff *skb, const struct packet *packet, const struct complaint *complaint)
+{
+	return packet->version == 4 ? complain_v4(skb, packet, complaint) : complain_v6(skb, packet, complaint);
+}
+
+static __always_inline int answer(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit)
 {
 	struct flow back = {};
 
-	if (!key || !packet)
+	way_back(skb, visit, &back);
+	return to_client(skb, &back, &packet->key.saddr);
+}
+
+/* Packets with IP options or extension headers get no answer, nor do fragments. */
+static __always_inline bool is_answerable(const struct packet *packet)
+{
+	return packet->l4 == plain_l4(packet) && !packet->fragment;
+}
+
+/* Answers a client's packet with a refusal, and counts why. */
+__verified_once int refuse(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 reason)
+{
+	struct complaint complaint = { .type = ICMP_UNREACHABLE, .code = ICMP_PORT_UNREACHABLE };
+	bool turned;
+
+	if (!packet || !visit)
 		return VERDICT_DROP;
 	count_drop(reason);
-	way_back(skb, key, &back);
-	back.flags = FLOW_REVERSE;
-	if (packet->l4 != sizeof(struct ethhdr) + sizeof(struct iphdr) || is_fragment(packet))
+	if (!is_answerable(packet))
 		return VERDICT_DROP;
-	if (!(packet->proto == PROTO_TCP ? refuse_tcp(skb, packet) : refuse_udp(skb, packet)))
+	if (packet->version == 6) {
+		complaint.type = ICMPV6_UNREACHABLE;
+		complaint.code = ICMPV6_PORT_UNREACHABLE;
+	} else if (packet->key.proto == PROTO_SCTP) {
+		complaint.code = ICMP_PROTOCOL_UNREACHABLE;
+	}
+	turned = packet->key.proto == PROTO_TCP ? reset(skb, packet) : complain(skb, packet, &complaint);
+	return turned ? answer(skb, packet, visit) : VERDICT_DROP;
+}
+
+/* Whether a packet is bigger than the overlay takes and may not be cut up. Segments that are still together fit by their SYN. */
+static __always_inline bool is_too_big(struct __sk_buff *skb, const struct packet *packet, const struct node *own)
+{
+	return packet->whole && !skb->gso_size && skb->len > own->mtu + sizeof(struct ethhdr);
+}
+
+/* Tells a client how big its packets may be. */
+__verified_once int refuse_size(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit)
+{
+	struct complaint complaint = { .type = ICMP_UNREACHABLE, .code = ICMP_FRAGMENTATION_NEEDED };
+	struct node *own = own_node();
+
+	if (!packet || !visit || !own)
 		return VERDICT_DROP;
-	return deliver(skb, &back);
+	count_event(EVENT_TOO_BIG);
+	if (!is_answerable(packet))
+		return VERDICT_DROP;
+	complaint.rest = bpf_htonl(own->mtu);
+	if (packet->version == 6) {
+		complaint.type = ICMPV6_TOO_BIG;
+		complaint.code = 0;
+	}
+	return complain(skb, packet, &complaint) ? answer(skb, packet, visit) : VERDICT_DROP;
 }

@@ -7,165 +7,72 @@
  */
 #include "fragments.h"
 #include "icmp.h"
-#include "refuse.h"
 
-/* What to do with a packet towards a backend whose flow is known. */
-enum known { KNOWN_GOOD, KNOWN_REOPEN, KNOWN_GONE };
-
-/*
- * Decisions that are carried out at the end of a program, in one place for all, besides the verdicts: the verifier walks every way
- * through every call anew, and with several such places a program takes it seconds.
- */
-enum { DECIDED_SEND = 0x100, DECIDED_REFUSE = 0x200 /* and the reason */ };
-
-/* A SYN that comes again: the backend may not take new flows any more, or never have answered. */
-__verified_once int judge_syn(const struct flow_key *key, struct flow *flow, __u32 state)
+/* Carries out what was decided. `flow` may be NULL for one that has just been opened; `served` is its key on the task's node. */
+static __always_inline int finish(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit,
+				  const struct flow_key *served, struct flow *flow, int decided)
 {
-	struct flow_key other = {};
-	struct flow *reverse;
+	bool ends;
 
-	if (!key || !flow)
-		return KNOWN_GONE;
-	if (state != BACKEND_READY)
-		return KNOWN_REOPEN;
-	other_key(flow, PROTO_TCP, &other);
-	reverse = bpf_map_lookup_elem(&flows, &other);
-	if (!reverse || reverse->saddr != key->daddr || reverse->daddr != key->saddr || reverse->sport != key->dport ||
-	    reverse->dport != key->sport)
-		return KNOWN_REOPEN;
-	if (reverse->flags & FLOW_ANSWERED) {
-		flow->tries = 0;
-		return KNOWN_GOOD;
-	}
-	flow->tries += 1;
-	if (flow->tries < 2 || flow->out != OUT_TUNNEL)
-		return KNOWN_GOOD;
-	/* What the silent backend may still say would only confuse the client. */
-	bpf_map_delete_elem(&flows, &other);
-	return KNOWN_REOPEN;
-}
-
-static __always_inline enum known judge(const struct flow_key *key, const struct packet *packet, struct flow *flow)
-{
-	struct backend *backend = backend_at(flow->slot);
-	__u32 state = BACKEND_GONE;
-
-	if (likely(backend && backend->generation == flow->generation))
-		state = backend->state;
-	if (packet->proto != PROTO_TCP)
-		return likely(state == BACKEND_READY) ? KNOWN_GOOD : KNOWN_REOPEN;
-	if (unlikely(opens(packet)))
-		return judge_syn(key, flow, state);
-	return likely(state != BACKEND_GONE) ? KNOWN_GOOD : KNOWN_GONE;
-}
-
-/* Carries out what was decided. `flow` may be NULL for a flow that has just been opened. */
-static __always_inline int finish(struct __sk_buff *skb, const struct flow_key *key, const struct packet *packet, struct flow *flow,
-				  int decided)
-{
+	if (unlikely(decided >= DECIDED_OPEN))
+		decided = open_asked(skb, packet, visit, decided - DECIDED_OPEN);
+	ends = decided & DECIDED_ENDS;
 	if (unlikely(decided >= DECIDED_REFUSE))
-		return refuse(skb, key, packet, decided - DECIDED_REFUSE);
-	if (unlikely(decided != DECIDED_SEND))
+		return refuse(skb, packet, visit, decided - DECIDED_REFUSE);
+	if (unlikely(decided < DECIDED_ASKED))
 		return decided;
-	if (unlikely(!flow)) {
-		flow = bpf_map_lookup_elem(&flows, key);
+	if (decided & DECIDED_ASKED) {
+		if (unlikely(!flow))
+			flow = bpf_map_lookup_elem(&flows, &packet->key);
 		if (!flow)
 			return VERDICT_DROP;
+		decided = follow_asked(skb, packet, flow, ends);
+		return unlikely(decided == FOLLOWED_TOO_BIG) ? refuse_size(skb, packet, visit) : decided;
 	}
-	if (unlikely(is_fragment(packet)) && !is_later_fragment(packet))
-		remember_fragment(packet, key->path, key->origin);
-	return follow(skb, key, packet, flow);
-}
-
-static __always_inline int open(struct __sk_buff *skb, const struct flow_key *key, __u32 slot, __be16 published, __u32 flags)
-{
-	return open_flow(skb, key, slot, published | flags << 16) ? DECIDED_SEND : VERDICT_DROP;
-}
-
-static __always_inline void tuple_key(const struct packet *packet, __u8 path, __be32 origin, struct flow_key *key)
-{
-	key->saddr = packet->saddr;
-	key->daddr = packet->daddr;
-	key->sport = packet->sport;
-	key->dport = packet->dport;
-	key->proto = packet->proto;
-	key->path = path;
-	key->origin = origin;
-	key->pad = 0;
-}
-
-/* A client asks a frontend: `asked` says whose address it used. `tries` went unanswered before. */
-__verified_once int ask(struct __sk_buff *skb, struct flow_key *key, __u32 tcp_flags, __u32 asked, __u32 tries)
-{
-	int slot;
-
-	if (!key)
-		return VERDICT_NEXT;
-	slot = pick(key, key->dport, tries, asked);
-	if (slot == PICK_NOT_OURS)
-		return VERDICT_NEXT;
-	/* A reset of something unknown needs neither a flow nor an answer. */
-	if (tcp_flags & TCP_RST)
+	if (!served)
 		return VERDICT_DROP;
-	if (slot < 0)
-		return DECIDED_REFUSE + DROP_NO_BACKEND;
-	return open(skb, key, slot, key->dport, 0);
-}
-
-/* The headers of a packet, with the ports of fragments. PARSED says that it is TCP or UDP that can be looked up. */
-static __always_inline enum parsed parse_whole(struct __sk_buff *skb, struct packet *packet, __u8 path, __be32 origin)
-{
-	enum parsed parsed = parse(skb, packet);
-
-	if (unlikely(parsed == PARSED_FRAGMENT) && recall_fragment(packet, path, origin))
-		return PARSED;
-	return parsed;
-}
-
-static __always_inline bool is_loopback(__be32 addr)
-{
-	return (addr & 0xff) == 127;
-}
-
-/* RFC 3927: never leaves the cable. */
-static __always_inline bool is_link_local(__be32 addr)
-{
-	return (addr & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	if (unlikely(!flow))
+		flow = bpf_map_lookup_elem(&flows, served);
+	return flow ? follow_served(skb, packet, served, flow, ends) : VERDICT_DROP;
 }
 
 /* Clients, outside or on this node. */
 static __always_inline int from_client(struct __sk_buff *skb, bool loopback)
 {
 	struct packet packet = {};
-	struct flow_key key = {};
+	struct visit visit = { .path = PATH_CLIENT };
 	struct flow *flow;
 	enum known known = KNOWN_REOPEN;
-	int decided = DECIDED_SEND;
-	enum parsed parsed = parse_whole(skb, &packet, PATH_CLIENT, 0);
+	int decided = DECIDED_ASKED;
+	enum parsed parsed = parse(skb, &packet);
 
 	if (unlikely(parsed == PARSED_ICMP))
-		return follow_error(skb, &packet, PATH_CLIENT, 0, VERDICT_NEXT);
-	if (parsed != PARSED || !is_published(packet.proto, packet.dport))
+		return error_from_client(skb, &packet);
+	if (unlikely(packet.fragment)) {
+		if (parsed == PARSED_FRAGMENT && recall_fragment(&packet, PATH_CLIENT))
+			parsed = PARSED;
+	}
+	if (parsed != PARSED || !is_published(packet.key.proto, packet.key.dport))
 		return VERDICT_NEXT;
-	tuple_key(&packet, PATH_CLIENT, 0, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (likely(flow))
-		known = judge(&key, &packet, flow);
+	if (unlikely(packet.fragment == FRAGMENT_FIRST))
+		remember_fragment(&packet, PATH_CLIENT);
+	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (likely(flow && !is_tunneled(flow)))
+		known = judge(&packet, flow, backend_at(flow->slot));
 	/* An answer of ours to a client on this node that happens to use a published port as its own. */
-	else if (loopback && is_published(packet.proto, packet.sport) && !opens(&packet))
+	else if (loopback && is_published(packet.key.proto, packet.key.sport) && !opens(&packet))
 		return VERDICT_NEXT;
 	if (unlikely(known == KNOWN_GONE)) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
-		__u32 tries = flow ? flow->tries : 0;
-		__u32 asked = loopback && is_loopback(packet.daddr) ? ADDRESS_OWN : address_flags(packet.daddr);
-
-		if (!(asked & ADDRESS_OWN))
+		visit.tries = flow ? flow->tries : 0;
+		visit.asked = loopback && is_loopback(&packet.key.daddr) ? ADDRESS_OWN : address_flags(&packet.key.daddr);
+		if (!(visit.asked & ADDRESS_OWN))
 			return VERDICT_NEXT;
-		decided = ask(skb, &key, packet.tcp_flags, asked, tries);
+		decided = ask(&packet, &visit);
 		flow = NULL;
 	}
-	return finish(skb, &key, &packet, flow, decided);
+	return finish(skb, &packet, &visit, NULL, flow, decided);
 }
 
 SEC("classifier")
@@ -180,23 +87,41 @@ int from_loopback(struct __sk_buff *skb)
 	return from_client(skb, true);
 }
 
-/* What a task sends that belongs to no flow of ours. */
-__verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet *packet, struct flow_key *key)
+/* RFC 3927, RFC 4291: never leaves the cable. */
+static __always_inline bool is_link_local(const struct addr *addr)
 {
-	__u32 slot, asked;
+	if (is_v4(addr))
+		return (addr->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
+	return (addr->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) || (addr->w[0] & 0xff) == 0xff;
+}
+
+/* Whether this is a packet of the task behind the device, by its address. */
+static __always_inline bool is_own_packet(struct __sk_buff *skb, const struct packet *packet)
+{
 	struct backend *sender;
+	__u32 slot;
 
-	if (!packet || !key)
+	/* Neighbour discovery speaks link-locally, or from no address at all. */
+	if (packet->version == 6 && (is_link_local(&packet->key.saddr) || is_zero(&packet->key.saddr)))
+		return is_link_local(&packet->key.daddr);
+	sender = local_task(packet->key.saddr.w[3], &slot);
+	return sender && sender->ifindex == skb->ifindex && is_mesh_addr(&packet->key.saddr, sender->addr, packet->version);
+}
+
+/* What a task sends that belongs to no flow of ours; `ours` if it could. */
+__verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet *packet, struct visit *visit, __u32 ours)
+{
+	int decided;
+
+	if (!packet || !visit)
 		return VERDICT_DROP;
-	sender = local_task(packet->saddr, &slot);
-	if (!sender || sender->ifindex != skb->ifindex)
+	if (!is_own_packet(skb, packet))
 		return drop(DROP_SPOOFED);
-	if (packet->proto != PROTO_TCP && packet->proto != PROTO_UDP)
+	if (!ours)
 		return VERDICT_NEXT;
-	asked = address_flags(packet->daddr);
-	if (asked & (ADDRESS_OWN | ADDRESS_MEMBER) && is_published(packet->proto, packet->dport)) {
-		int decided = ask(skb, key, packet->tcp_flags, asked, 0);
-
+	visit->asked = address_flags(&packet->key.daddr);
+	if (visit->asked & (ADDRESS_OWN | ADDRESS_MEMBER) && is_published(packet->key.proto, packet->key.dport)) {
+		decided = ask(packet, visit);
 		if (decided != VERDICT_NEXT)
 			return decided;
 	}
@@ -204,120 +129,185 @@ __verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet
 	 * The node itself may talk to its tasks directly, also by the link-local address of its end of the cable; for anybody else an
 	 * answer with the task's own address is no answer.
 	 */
-	if (!(asked & ADDRESS_OWN) && !is_link_local(packet->daddr) && !(packet->proto == PROTO_TCP && opens(packet)) &&
-	    is_served(packet->saddr, packet->sport, packet->proto))
+	if (!(visit->asked & ADDRESS_OWN) && !is_link_local(&packet->key.daddr) &&
+	    !(has_handshake(packet->key.proto) && opens(packet)) &&
+	    is_served(packet->key.sport, packet->key.proto))
 		return drop(DROP_UNKNOWN_FLOW);
 	return VERDICT_NEXT;
+}
+
+/* A task as a client. */
+__verified_once int from_task_client(struct __sk_buff *skb, struct packet *packet, __u32 ours)
+{
+	struct visit visit = { .path = PATH_TASK };
+	enum known known = KNOWN_REOPEN;
+	int decided = DECIDED_ASKED;
+	struct flow *flow = NULL;
+
+	if (!packet)
+		return VERDICT_DROP;
+	packet->key.kind = KIND_ASKED;
+	if (ours && is_published(packet->key.proto, packet->key.dport))
+		flow = bpf_map_lookup_elem(&flows, &packet->key);
+	if (flow && (flow->out != OUT_TASK || flow->ifindex != skb->ifindex))
+		flow = NULL;
+	if (flow)
+		known = judge(packet, flow, backend_at(flow->slot));
+	if (known == KNOWN_GONE) {
+		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
+	} else if (known == KNOWN_REOPEN) {
+		visit.tries = flow ? flow->tries : 0;
+		decided = from_task_unknown(skb, packet, &visit, ours);
+		flow = NULL;
+	}
+	return finish(skb, packet, &visit, NULL, flow, decided);
 }
 
 SEC("classifier")
 int from_task(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	struct flow_key key = {};
-	struct flow *flow = NULL;
-	int decided = DECIDED_SEND;
-	enum parsed parsed = parse_whole(skb, &packet, PATH_TASK, skb->ifindex);
+	struct backend *backend;
+	struct flow *flow;
+	int decided;
+	enum parsed parsed = parse_whole(skb, &packet, PATH_TASK);
 
-	if (skb->protocol != bpf_htons(ETHERTYPE_IPV4))
+	if (!packet.version)
 		return VERDICT_NEXT;
 	if (parsed == PARSED_BAD)
 		return drop(DROP_MALFORMED);
 	if (unlikely(parsed == PARSED_ICMP)) {
-		decided = follow_error(skb, &packet, PATH_TASK, skb->ifindex, VERDICT_NEXT);
+		decided = error_from_task(skb, &packet);
+		if (decided == VERDICT_NEXT)
+			decided = error_from_client(skb, &packet);
 		if (decided != VERDICT_NEXT)
 			return decided;
 	}
 	if (unlikely(parsed != PARSED))
-		packet.proto = 0;
-	tuple_key(&packet, PATH_TASK, skb->ifindex, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (unlikely(!flow)) {
-		decided = from_task_unknown(skb, &packet, &key);
-	} else if (unlikely(!(flow->flags & FLOW_REVERSE))) {
-		enum known known = judge(&key, &packet, flow);
-
-		if (known == KNOWN_GONE) {
-			decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
-		} else if (known == KNOWN_REOPEN) {
-			decided = ask(skb, &key, packet.tcp_flags, address_flags(packet.daddr), flow->tries);
-			flow = NULL;
-		}
-	}
-	return finish(skb, &key, &packet, flow, decided);
+		return from_task_client(skb, &packet, false);
+	packet.key.kind = KIND_SERVED;
+	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (unlikely(!flow))
+		return from_task_client(skb, &packet, true);
+	backend = backend_at(flow->slot);
+	if (!backend || backend->ifindex != skb->ifindex)
+		return drop(DROP_SPOOFED);
+	return follow_answer(skb, &packet, flow);
 }
 
-/* A packet for a task of this node whose flow is not known, or has to be opened again. */
-__verified_once int from_overlay_new(struct __sk_buff *skb, struct flow_key *key, const struct packet *packet, __u32 vni)
+/* Another node sends a client's packet, or passes it on. */
+__verified_once int from_node(struct __sk_buff *skb, struct packet *packet, struct visit *visit, __u32 second)
 {
-	struct ethhdr *eth = (void *)(long)skb->data;
-	struct backend *backend;
-	__be16 published;
-	__u32 slot = 0;
-	bool fresh;
+	struct flow_key key;
+	struct flow *flow;
+	enum known known = KNOWN_REOPEN;
+	int decided = DECIDED_SERVED;
 
-	if (!key || !packet || (void *)(eth + 1) > (void *)(long)skb->data_end)
+	if (!packet || !visit)
 		return VERDICT_DROP;
-	fresh = opens(packet);
-	published = eth->src[4] | (__u16)eth->src[5] << 8;
-	if (!(address_flags(key->origin) & ADDRESS_TRUSTED))
-		return drop(DROP_NOT_A_MEMBER);
-	backend = local_task(packet->daddr, &slot);
-	if (backend && (backend->state == BACKEND_READY || !fresh))
-		return open(skb, key, slot, published, 0);
-	/* Second chance: whoever sent it had not heard yet that this task takes no new flows. */
-	if (fresh && vni == VNI_FORWARD) {
-		int other = pick(key, published, 0, ADDRESS_MEMBER);
-
-		if (other >= 0)
-			return open(skb, key, other, published, FLOW_SECOND);
+	expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, visit->parcel.task, visit->parcel.target,
+		     packet->version);
+	flow = bpf_map_lookup_elem(&flows, &key);
+	if (unlikely(!flow || !came_by(flow, &packet->key.daddr, packet->key.dport, &visit->origin))) {
+		decided = DECIDED_ASKED;
+		flow = bpf_map_lookup_elem(&flows, &packet->key);
+		if (flow && !(is_tunneled(flow) && same_addr(&flow->node, &visit->origin)))
+			flow = NULL;
 	}
-	if (backend && backend->state != BACKEND_GONE)
-		return open(skb, key, slot, published, 0);
-	return packet->tcp_flags & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE + DROP_UNKNOWN_TASK;
+	if (likely(flow))
+		known = judge(packet, flow, backend_at(flow->slot));
+	if (unlikely(known == KNOWN_GONE)) {
+		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
+	} else if (unlikely(known == KNOWN_REOPEN)) {
+		visit->tries = flow ? flow->tries : 0;
+		decided = accept(skb, packet, visit, second, &key);
+		flow = NULL;
+	}
+	return finish(skb, packet, visit, &key, flow, decided);
+}
+
+/* Another node sends an answer for a client of this one. */
+__verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet, const struct addr *origin)
+{
+	struct node *own = own_node();
+	struct flow_key client;
+	struct backend *backend;
+	struct flow *flow;
+	bool looped;
+
+	if (!packet || !origin || !own)
+		return VERDICT_DROP;
+	looped = is_mesh_addr(&packet->key.daddr, own->overlay, packet->version);
+	if (unlikely(looped)) {
+		packet->key.kind = KIND_LOOPED;
+		flow = bpf_map_lookup_elem(&flows, &packet->key);
+		if (!flow)
+			return drop(DROP_UNKNOWN_FLOW);
+		client.saddr = flow->node;
+		client.daddr = flow->far;
+		client.sport = flow->port;
+		client.dport = packet->key.sport;
+		client.proto = packet->key.proto;
+		client.kind = KIND_ASKED;
+		client.pad = 0;
+	} else {
+		turned(&client, &packet->key, KIND_ASKED);
+	}
+	flow = bpf_map_lookup_elem(&flows, &client);
+	backend = flow ? backend_at(flow->slot) : NULL;
+	/* Of a backend that was given up for another one, and of nodes that nobody asked, nothing is taken. */
+	if (unlikely(!flow || !backend || !same_addr(&backend->node, origin)))
+		return drop(DROP_UNKNOWN_FLOW);
+	return follow_reply(skb, packet, &client, flow, backend, looped);
+}
+
+/* Which node sent the frame, by its tunnel header. */
+__verified_once int read_tunnel(struct __sk_buff *skb, struct addr *origin, __u32 *vni)
+{
+	struct tunnel_key key = {};
+
+	if (!origin || !vni)
+		return false;
+	if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_OLD, 0) == 0) {
+		map_v4(origin, bpf_htonl(key.remote[0]));
+	} else {
+		if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_OLD, F_TUNINFO_IPV6))
+			return false;
+		__builtin_memcpy(origin, key.remote, sizeof(*origin));
+	}
+	*vni = key.tunnel_id;
+	return true;
 }
 
 SEC("classifier")
 int from_overlay(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	struct flow_key key = {};
-	struct tunnel_key tunnel = {};
-	struct flow *flow;
+	struct visit visit = { .path = PATH_FORWARD };
 	enum parsed parsed;
-	enum known known = KNOWN_GOOD;
-	int decided = DECIDED_SEND;
-	__be32 origin;
-	__u8 path;
+	__u32 vni;
+	int verdict;
 
-	if (skb->protocol != bpf_htons(ETHERTYPE_IPV4))
-		return VERDICT_DROP;
-	if (bpf_skb_get_tunnel_key(skb, &tunnel, TUNNEL_KEY_OLD, 0))
+	if (!read_tunnel(skb, &visit.origin, &vni) || !read_parcel(skb, &visit.parcel))
 		return drop(DROP_MALFORMED);
-	if (tunnel.tunnel_id < VNI_FORWARD || tunnel.tunnel_id > VNI_SECOND)
+	if (vni < VNI_FORWARD || vni > VNI_SECOND)
 		return VERDICT_DROP;
-	origin = bpf_htonl(tunnel.remote_ipv4);
-	path = tunnel.tunnel_id == VNI_REPLY ? PATH_REPLY : PATH_FORWARD;
-	parsed = parse_whole(skb, &packet, path, origin);
-	if (unlikely(parsed == PARSED_ICMP))
-		return follow_error(skb, &packet, path, origin, VERDICT_DROP);
+	if (vni == VNI_REPLY)
+		visit.path = PATH_REPLY;
+	parsed = parse_whole(skb, &packet, visit.path);
+	if (unlikely(parsed == PARSED_ICMP)) {
+		if (vni == VNI_REPLY)
+			return error_from_node(skb, &packet, &visit);
+		verdict = error_to_task(skb, &packet, &visit);
+		if (verdict == VERDICT_NEXT)
+			verdict = error_from_client(skb, &packet);
+		return verdict == VERDICT_NEXT ? VERDICT_DROP : verdict;
+	}
 	if (unlikely(parsed != PARSED))
 		return drop(parsed == PARSED_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
-	tuple_key(&packet, path, origin, &key);
-	flow = bpf_map_lookup_elem(&flows, &key);
-	if (path == PATH_REPLY) {
-		if (unlikely(!flow))
-			return drop(DROP_UNKNOWN_FLOW);
-	} else {
-		known = likely(flow) ? judge(&key, &packet, flow) : KNOWN_REOPEN;
-	}
-	if (unlikely(known == KNOWN_GONE)) {
-		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
-	} else if (unlikely(known == KNOWN_REOPEN)) {
-		decided = from_overlay_new(skb, &key, &packet, tunnel.tunnel_id);
-		flow = NULL;
-	}
-	return finish(skb, &key, &packet, flow, decided);
+	if (vni == VNI_REPLY)
+		return reply_from_node(skb, &packet, &visit.origin);
+	return from_node(skb, &packet, &visit, vni == VNI_SECOND);
 }
 
 char terms[] SEC("license") = "MIT";

@@ -1,6 +1,8 @@
 //! What nodes say of their mesh is what it does: predictions come true, what is counted was there, and counters outlive the daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::process::{Child, Stdio};
 
 use skep_e2e::Swarm;
 
@@ -113,6 +115,69 @@ fn what_is_counted_is_what_was_asked_and_outlives_the_daemon() {
         }
         assert_eq!(flows(&now) - flows(&after), 1.0 + f64::from(u8::from(kill)), "asked while no daemon ran");
     }
+
+    let (before, old) = (scrape(&swarm, 1), swarm.running("web"));
+    swarm.must(1, &["service", "update", "-d", "--force", "--update-parallelism", "0", "web"]);
+    let new = |tasks: &[String]| tasks.len() == 3 && tasks.iter().all(|task| !old.contains(task));
+    swarm.until("other tasks", || new(&swarm.running("web")));
+    swarm.until("all nodes to know them", || {
+        (1..=3).all(|node| sum(&scrape(&swarm, node), "skep_mesh_port_backends", "state=\"ready\"") == 3.0)
+    });
+    assert!(flows(&scrape(&swarm, 1)) >= flows(&before), "a port's counters are its own, not its tasks'");
+}
+
+/// A connection that the client holds, from a port of its own, until it is dropped.
+struct Held(Child);
+
+impl Held {
+    fn open(swarm: &Swarm, node: u8, port: u16) -> Self {
+        let program = "import socket, sys\n\
+             s = socket.create_connection((sys.argv[1], 8080), 3, ('', int(sys.argv[2])))\n\
+             print('open', flush=True)\n\
+             sys.stdin.read()\n";
+        let argv =
+            ["python3", "-c", program, &swarm.lab.address(node).to_string(), &port.to_string()].map(str::to_owned);
+        let mut command = swarm.lab.exec("client", &argv).expect("a place");
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 runs");
+        let mut word = [0; 4];
+        child.stdout.as_mut().expect("piped").read_exact(&mut word).expect("the connection opens");
+        Self(child)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_flow_is_listed_on_the_node_that_was_asked_and_on_the_one_that_serves() {
+    let swarm = three("flows");
+    let held = Held::open(&swarm, 1, 41200);
+    let client = format!("{}:41200", swarm.lab.client_address());
+    let flows = |node, more: &[&str]| {
+        let format = ["--format", "{{.Protocol}} {{.Asked}} {{.Service}} {{.Node}} {{.Role}} {{.State}}"];
+        skep(&swarm, node, &[&["mesh", "flows", "--client", &client], more, &format].concat())
+    };
+    let seen = flows(1, &[]);
+    let owner = seen.split(' ').nth(3).and_then(|n| n.strip_prefix("node")).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let asked = format!("tcp {}:8080 web node{owner}", swarm.lab.address(1));
+    assert_eq!(seen, format!("{asked} asked open"));
+    for node in 2..=3 {
+        let served = if node == owner { format!("{asked} served open") } else { String::new() };
+        assert_eq!(flows(node, &[]), served, "node{node}");
+    }
+    let trace = skep(&swarm, 1, &["mesh", "trace", "8080", "--from", &client]);
+    assert!(trace.contains("-> the flow goes on: task"), "{trace}");
+    swarm.until("the flow to be counted", || skep(&swarm, 1, &["mesh", "ls", "--format", "{{.Flows}}"]) == "1");
+    assert_eq!(sum(&scrape(&swarm, 1), "skep_mesh_port_open_flows", "8080"), 1.0);
+    assert!(sum(&scrape(&swarm, 1), "skep_mesh_map_entries", "map=\"flows\"") >= 1.0);
+
+    drop(held);
+    swarm.until("the flow to end", || flows(1, &["--state", "open"]).is_empty());
+    swarm.until("it to be counted", || skep(&swarm, 1, &["mesh", "ls", "--format", "{{.Flows}}"]) == "0");
 }
 
 #[test]

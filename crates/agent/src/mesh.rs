@@ -197,10 +197,13 @@ impl Inputs {
             overlay: own.overlay,
             addresses: underlay.addresses,
             taken: BTreeSet::new(),
+            reply_direct: false,
+            direct: BTreeSet::new(),
         };
         let devices = Devices {
             loopback: underlay.loopback,
             overlay: underlay.overlay?,
+            underlay: underlay.device,
             overlay_mtu: underlay.overlay_mtu,
             uplinks: underlay.uplinks,
         };

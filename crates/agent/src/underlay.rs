@@ -23,6 +23,8 @@ pub(crate) struct Underlay {
     pub(crate) addresses: BTreeMap<IpAddr, String>,
     /// Devices that clients may come through.
     pub(crate) uplinks: BTreeSet<u32>,
+    /// The device that has the address by which other nodes reach this one.
+    pub(crate) device: Option<u32>,
     /// Index of `lo`.
     pub(crate) loopback: u32,
     /// Index of the overlay device; `None` until there is one.
@@ -72,6 +74,7 @@ impl Driver {
         let address = address.and_then(|a| if let IpAddr::V4(a) = a { Some(a) } else { None });
         let mut underlay = describe(&facts);
         if let Some(address) = address {
+            underlay.device = facts.addresses.iter().find(|a| a.ip == address).map(|a| a.link);
             let overlay = Overlay { port: self.port, ..Overlay::over(facts.mtu_of(address)?) };
             let link = self.network.ensure_overlay(&overlay).await?;
             underlay.overlay = Some(link.ifindex);
@@ -99,6 +102,7 @@ fn describe(facts: &Facts) -> Underlay {
         addresses: foreign.map(|a| (IpAddr::V4(a.ip), device(a.link))).collect(),
         uplinks,
         loopback: facts.links.iter().find(|l| l.loopback).map_or(1, |l| l.index),
+        device: None,
         overlay: None,
         overlay_mtu: 0,
     }

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishedPort, ServiceEntry, TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishedPort, ServiceEntry,
+    TaskId,
 };
 
 /// Everything that a node's data plane follows from.
@@ -37,6 +38,10 @@ pub struct OwnNode {
     pub addresses: BTreeMap<IpAddr, String>,
     /// Ports that a process of the node listens on: it keeps them, and the mesh leaves them alone on this node.
     pub taken: BTreeSet<(Protocol, u16)>,
+    /// Whether the node answers clients of other nodes itself, and lets others answer its own, where that has been proved to work.
+    pub reply_direct: bool,
+    /// Underlay addresses of the members for whose clients it has.
+    pub direct: BTreeSet<IpAddr>,
 }
 
 /// Devices by their interface index in the node's network namespace.
@@ -48,6 +53,8 @@ pub struct Devices {
     pub overlay: u32,
     /// What fits into one overlay packet, in bytes (the underlay's MTU less 50).
     pub overlay_mtu: u16,
+    /// The device that has the node's underlay address.
+    pub underlay: Option<u32>,
     /// Every device that clients may come through.
     pub uplinks: BTreeSet<u32>,
 }

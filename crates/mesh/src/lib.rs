@@ -11,6 +11,8 @@
 //! of its own: what is in the kernel is read back, compared and repaired at each [`Datapath::apply`].
 
 mod bpf;
+mod choose;
+mod compile;
 mod datapath;
 mod desired;
 mod fake;
@@ -19,10 +21,13 @@ pub mod maglev;
 mod table;
 
 pub use bpf::{Bpf, FORWARD_VNI, MapSizes, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
+pub use choose::choose;
+pub use compile::compile;
 pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Event, FlowReader, Traffic};
 pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
 pub use fake::Fake;
 pub use flow::{Flow, FlowRole, FlowState, Usage};
 pub use table::{
-    AddressOwner, Backend, BackendKey, BackendState, Frontend, FrontendKey, Hook, NodeFacts, Place, Tables, compile,
+    AddressOwner, Answering, Backend, BackendState, Frontend, FrontendKey, Group, GroupKey, Hook, Idle, NodeFacts,
+    Place, Tables,
 };

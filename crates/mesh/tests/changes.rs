@@ -155,9 +155,9 @@ fn an_owner_gives_new_flows_a_second_chance() {
     lab.apply_on(1).unwrap();
     for _ in 0..16 {
         let answer = lab.client.run(|| ask_tcp(to, 8080)).unwrap();
-        assert_eq!((answer.server, answer.peer_ip()), (lab.tasks[1].addr, CLIENT), "draining");
+        assert_eq!((answer.server, answer.peer_ip()), (lab.tasks[1].addr, CLIENT.into()), "draining");
         let answer = lab.client.run(|| ask_udp(to, 8080, 3000)).unwrap();
-        assert_eq!((answer.server, answer.peer_ip()), (lab.tasks[1].addr, CLIENT), "draining");
+        assert_eq!((answer.server, answer.peer_ip()), (lab.tasks[1].addr, CLIENT.into()), "draining");
     }
     lab.tasks.remove(0);
     lab.apply_on(1).unwrap();

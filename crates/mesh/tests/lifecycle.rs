@@ -107,7 +107,7 @@ fn what_hands_have_broken_is_repaired() {
     let map = |name: &str| format!("map delete pinned {}/{name} key", pins.display());
     // The frontend of TCP port 8080: port, protocol, padding.
     bpftool(&format!("{} hex 1f 90 06 00", map("frontends")));
-    bpftool(&format!("{} 10 99 0 1", map("addresses")));
+    bpftool(&format!("{} 0 0 0 0 0 0 0 0 0 0 255 255 10 99 0 1", map("addresses")));
     let link = pins.join(format!("links/from_uplink-{}", lab.nodes[0].ns.ifindex("eth0")));
     fs::remove_file(link).unwrap();
     let repaired = lab.apply_on(0).unwrap();
@@ -159,10 +159,10 @@ fn maps_of_another_layout_are_refused_while_in_use_and_replaced_when_not() {
     let pins = lab.nodes[0].pins.clone();
     lab.nodes[0].bpf = None;
     let node = format!("pinned {}/node", pins.display());
-    bpftool(&format!("map update {node} key 0 0 0 0 value {}", "99 ".to_owned() + &"0 ".repeat(23)));
+    bpftool(&format!("map update {node} key 0 0 0 0 value {}", "99 ".to_owned() + &"0 ".repeat(43)));
     let again = lab.nodes[0].ns.run(|| skep_mesh::Bpf::open(&pins, skep_mesh::MapSizes::default()));
     let error = again.expect_err("refused").to_string();
-    assert!(error.contains("have layout 99, this skep knows layout 1"), "{error}");
+    assert!(error.contains("have layout 99, this skep knows layout 2"), "{error}");
     for link in fs::read_dir(pins.join("links")).unwrap() {
         fs::remove_file(link.unwrap().path()).unwrap();
     }

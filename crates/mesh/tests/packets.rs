@@ -1,5 +1,5 @@
 //! The programs on single packets: a frame in, a verdict and a frame out. The kernel lets such frames come through `lo`, so clients count as
-//! processes of the node, and tasks see its overlay address.
+//! processes of the node that ask its own address.
 
 mod lab;
 
@@ -113,7 +113,7 @@ fn assert_translated(lab: &Lab, out: &[u8]) {
     let l4 = usize::from(ip[0] & 15) * 4;
     assert_eq!(sum(&ip[..l4]), 0xffff, "IP checksum");
     assert_eq!(transport_sum(ip), 0xffff, "transport checksum");
-    assert_eq!(ip[12..16], lab.nodes[0].overlay.octets());
+    assert_eq!(ip[12..16], CLIENT);
     assert_eq!(ip[16..20], lab.tasks[0].addr.octets());
     assert_eq!(get(ip, l4 + 2), 80);
     assert_eq!(out[..6], lab.tasks[0].ns.mac("eth0"));
@@ -257,7 +257,7 @@ fn an_icmp_error_reaches_the_task_with_its_quotation_translated() {
         assert_eq!((sum(&ip[..20]), sum(&ip[20..])), (0xffff, 0xffff), "both checksums");
         let quoted = &ip[28..];
         assert_eq!(quoted[12..16], lab.tasks[0].addr.octets());
-        assert_eq!(quoted[16..20], lab.nodes[0].overlay.octets());
+        assert_eq!(quoted[16..20], CLIENT);
         assert_eq!((get(quoted, 20), get(quoted, 22)), (80, port));
         assert_eq!(sum(&quoted[..20]), 0xffff, "the quoted header's checksum");
         assert!(check_at.is_none_or(|at| get(quoted, 20 + at) != 0));

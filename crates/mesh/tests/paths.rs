@@ -3,10 +3,13 @@
 mod lab;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
-use lab::{Answer, CLIENT, Lab, Netns, ask_tcp, ask_udp, ingress, serve};
-use skep_model::Protocol;
+use lab::{Answer, CLIENT, CLIENT6, Lab, Netns, ask_tcp, ask_udp, ask_udp_on, ingress, is_refused, serve};
+use skep_mesh::{Datapath, Event};
+use skep_model::{Protocol, mesh_ipv6};
 
 const BOTH: [Protocol; 2] = [Protocol::Tcp, Protocol::Udp];
 
@@ -17,7 +20,7 @@ fn lab() -> Lab {
     lab
 }
 
-fn ask(protocol: Protocol, to: Ipv4Addr) -> Answer {
+fn ask(protocol: Protocol, to: IpAddr) -> Answer {
     match protocol {
         Protocol::Tcp => ask_tcp(to, 8080),
         _ => ask_udp(to, 8080, 10),
@@ -25,14 +28,38 @@ fn ask(protocol: Protocol, to: Ipv4Addr) -> Answer {
     .unwrap_or_else(|error| panic!("{protocol} {to}: {error}"))
 }
 
+/// One of two addresses: the one of the family that was asked by.
+fn alike(asked: IpAddr, v4: Ipv4Addr, v6: Ipv6Addr) -> IpAddr {
+    if asked.is_ipv4() { v4.into() } else { v6.into() }
+}
+
+/// An address inside the mesh.
+fn inside(asked: IpAddr, address: Ipv4Addr) -> IpAddr {
+    alike(asked, address, mesh_ipv6(address))
+}
+
 #[test]
 fn a_client_outside_asks_every_address_of_every_node() {
-    let lab = lab();
+    asks_every_address(&lab());
+}
+
+#[test]
+fn the_underlay_may_be_ipv6() {
+    let mut lab = lab();
+    for node in &mut lab.nodes {
+        node.tunnel6 = true;
+    }
+    lab.apply();
+    asks_every_address(&lab);
+}
+
+fn asks_every_address(lab: &Lab) {
     for protocol in BOTH {
         for node in &lab.nodes {
-            for address in [node.underlay, node.second] {
+            for address in node.addresses() {
                 let answers: Vec<_> = (0..20).map(|_| lab.client.run(|| ask(protocol, address))).collect();
-                assert!(answers.iter().all(|a| a.peer_ip() == CLIENT), "{protocol} {address}: {answers:?}");
+                let client = alike(address, CLIENT, CLIENT6);
+                assert!(answers.iter().all(|a| a.peer_ip() == client), "{protocol} {address}: {answers:?}");
                 let servers: BTreeSet<_> = answers.iter().map(|a| a.server).collect();
                 assert_eq!(servers.len(), 2, "{protocol} {address}: both tasks answer");
             }
@@ -41,14 +68,15 @@ fn a_client_outside_asks_every_address_of_every_node() {
 }
 
 #[test]
-fn a_process_of_the_node_asks_loopback_and_own_addresses() {
+fn a_process_of_the_node_asks_by_loopback() {
     let lab = lab();
+    let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv4Addr::new(127, 1, 2, 3).into(), Ipv6Addr::LOCALHOST.into()];
     for protocol in BOTH {
         for node in &lab.nodes {
-            for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 1, 2, 3), node.underlay, node.second] {
+            for address in loopback {
                 for _ in 0..6 {
                     let answer = node.ns.run(|| ask(protocol, address));
-                    assert_eq!(answer.peer_ip(), node.overlay, "{protocol} {address}");
+                    assert_eq!(answer.peer_ip(), inside(address, node.overlay), "{protocol} {address}");
                 }
             }
         }
@@ -56,11 +84,18 @@ fn a_process_of_the_node_asks_loopback_and_own_addresses() {
 }
 
 #[test]
-fn a_process_of_a_node_asks_another_node() {
+fn a_process_of_a_node_asks_any_node_by_any_address() {
     let lab = lab();
     for protocol in BOTH {
-        let answer = lab.nodes[0].ns.run(|| ask(protocol, lab.nodes[1].underlay));
-        assert_eq!(answer.peer_ip(), lab.nodes[0].underlay);
+        for asking in &lab.nodes {
+            for asked in &lab.nodes {
+                for address in asked.addresses() {
+                    let own = asking.addresses();
+                    let answer = asking.ns.run(|| ask(protocol, address));
+                    assert!(own.contains(&answer.peer_ip()), "{protocol} {address}: {answer:?}");
+                }
+            }
+        }
     }
 }
 
@@ -70,30 +105,126 @@ fn a_task_asks_any_node_and_may_be_answered_by_itself() {
     for protocol in BOTH {
         for task in &lab.tasks {
             for node in &lab.nodes {
-                let answers: Vec<_> = (0..16).map(|_| task.ns.run(|| ask(protocol, node.underlay))).collect();
-                for answer in &answers {
-                    let seen = if answer.server == task.addr { lab.nodes[task.node].overlay } else { task.addr };
-                    assert_eq!(answer.peer_ip(), seen, "{protocol} {answer:?}");
+                task_asks(&lab, protocol, task, node.underlay.into());
+                if task.node == lab.nodes.iter().position(|n| n.id == node.id).unwrap() {
+                    task_asks(&lab, protocol, task, node.underlay6.into());
                 }
-                assert!(answers.iter().any(|a| a.server == task.addr), "{protocol}: never itself");
-                assert!(answers.iter().any(|a| a.server != task.addr), "{protocol}: never the other");
             }
         }
     }
 }
 
+fn task_asks(lab: &Lab, protocol: Protocol, task: &lab::Task, address: IpAddr) {
+    let answers: Vec<_> = (0..16).map(|_| task.ns.run(|| ask(protocol, address))).collect();
+    for answer in &answers {
+        let seen = if answer.server == task.addr { lab.nodes[task.node].overlay } else { task.addr };
+        assert_eq!(answer.peer_ip(), inside(address, seen), "{protocol} {address} {answer:?}");
+    }
+    assert!(answers.iter().any(|a| a.server == task.addr), "{protocol} {address}: never itself");
+    assert!(answers.iter().any(|a| a.server != task.addr), "{protocol} {address}: never the other");
+}
+
+#[test]
+fn who_asks_by_ipv6_a_task_that_listens_on_ipv4_is_refused_at_once() {
+    let mut lab = lab();
+    for task in &lab.tasks {
+        serve(&task.ns, task.addr, 81);
+    }
+    lab.services[0].ports.extend(BOTH.map(|p| ingress(p, 9090, 81)));
+    lab.apply();
+    for node in &lab.nodes {
+        assert!(lab.client.run(|| ask_tcp(node.underlay, 9090)).is_ok());
+        assert!(is_refused(&lab.client.run(|| ask_tcp(node.underlay6, 9090))), "tcp");
+        assert!(is_refused(&lab.client.run(|| ask_udp(node.underlay6, 9090, 10))), "udp");
+    }
+}
+
+/// Datagrams that may be cut up pass at any size: by the client's kernel, by the overlay, by the task's.
 #[test]
 fn datagrams_of_any_size_pass() {
     let lab = lab();
     for size in [0, 1, 1400, 1472, 1473, 4000, 20_000] {
-        for node in &lab.nodes {
-            let answer = lab.client.run(|| ask_udp(node.underlay, 8080, size));
-            let answer = answer.unwrap_or_else(|error| panic!("{size} bytes to {}: {error}", node.underlay));
-            assert_eq!(answer.peer_ip(), CLIENT);
+        for to in lab.nodes.iter().flat_map(|node| [IpAddr::from(node.underlay), node.underlay6.into()]) {
+            let answer = lab.client.run(|| ask_udp_on(&may_be_cut(to), size));
+            let answer = answer.unwrap_or_else(|error| panic!("{size} bytes to {to}: {error}"));
+            assert_eq!(answer.peer_ip(), alike(to, CLIENT, CLIENT6));
         }
-        let answer = lab.nodes[0].ns.run(|| ask_udp(Ipv4Addr::LOCALHOST, 8080, size));
-        assert_eq!(answer.unwrap().peer_ip(), lab.nodes[0].overlay);
+        for to in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let node = &lab.nodes[0].ns;
+            let socket = node.run(|| may_be_cut(to));
+            // Over the loopback device, which carries anything, even IPv6 learns only by asking.
+            let told = |error: &std::io::Error| to.is_ipv6() && error.raw_os_error() == Some(libc::EMSGSIZE);
+            let answer = match node.run(|| ask_udp_on(&socket, size)) {
+                Err(error) if told(&error) => node.run(|| ask_udp_on(&socket, size)),
+                answer => answer,
+            };
+            let answer = answer.unwrap_or_else(|error| panic!("{size} bytes to {to}: {error}"));
+            assert_eq!(answer.peer_ip(), inside(to, lab.nodes[0].overlay));
+        }
     }
+}
+
+/// A socket whose datagrams do not say "do not fragment"; for IPv6, where only the sender cuts up, it does so at the smallest size.
+fn may_be_cut(to: IpAddr) -> UdpSocket {
+    use std::os::fd::AsRawFd;
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
+    let (level, option, value) = match to {
+        IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT),
+        IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU, 1280),
+    };
+    let size = libc::socklen_t::try_from(size_of_val(&value)).unwrap();
+    // SAFETY: the pointer is to an integer of ours of the size that is said.
+    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const value).cast(), size) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+    socket.connect((to, 8080)).unwrap();
+    socket
+}
+
+/// RFC 1191 and RFC 8201: who may not be cut up is told the size, and keeps to it.
+#[test]
+fn a_datagram_that_is_too_big_for_the_overlay_is_answered_with_the_size() {
+    let lab = lab();
+    let node = &lab.nodes[0];
+    for to in [IpAddr::from(node.underlay), node.underlay6.into()] {
+        let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = lab.client.run(|| UdpSocket::bind((any, 0))).unwrap();
+        socket.connect((to, 8080)).unwrap();
+        let size = if to.is_ipv4() { 1472 } else { 1452 };
+        let first = ask_udp_on(&socket, size).unwrap_err();
+        assert_eq!(first.raw_os_error(), Some(libc::EMSGSIZE), "{to}: {first}");
+        assert_eq!(
+            ask_udp_on(&socket, size).unwrap().peer_ip(),
+            alike(to, CLIENT, CLIENT6),
+            "{to}: cut up from now on"
+        );
+        let route = lab.client.ip(&format!("route get {to}"));
+        assert!(route.contains("mtu 1450"), "{to}: {route}");
+    }
+    assert_eq!(node.bpf().counters().unwrap().events[&Event::TooBig], 2);
+}
+
+/// A router on the way back to the client has a smaller MTU than anybody knows: the task's kernel learns of it through the mesh.
+#[test]
+fn a_smaller_mtu_on_the_way_to_the_client_is_learnt_by_the_task() {
+    let mut lab = Lab::new(2);
+    lab.service(&[ingress(Protocol::Tcp, 9090, 81)], &[1]);
+    let far = lab.behind_a_router(1300);
+    for node in &lab.nodes {
+        for to in [IpAddr::from(node.underlay), node.underlay6.into()] {
+            let any: IpAddr = if to.is_ipv4() { lab.tasks[0].addr.into() } else { mesh_ipv6(lab.tasks[0].addr).into() };
+            let server = lab.tasks[0].ns.run(|| TcpListener::bind((any, 81))).unwrap();
+            let sender = std::thread::spawn(move || server.accept().unwrap().0.write_all(&[7; 300_000]));
+            let mut stream = far.run(|| TcpStream::connect((to, 9090))).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).unwrap_or_else(|error| panic!("{to}, after {}: {error}", bytes.len()));
+            assert_eq!(bytes.len(), 300_000);
+            sender.join().unwrap().unwrap();
+        }
+    }
+    let learnt = lab.tasks[0].ns.ip("route show cache") + &lab.tasks[0].ns.ip("-6 route show cache");
+    assert_eq!(learnt.matches("mtu 1300").count(), 2, "{learnt}");
 }
 
 /// Traffic that the mesh has no part in passes as if it were not there.

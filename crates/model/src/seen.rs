@@ -103,14 +103,12 @@ fn as_texts<S: Serializer>(listen: &[ListenOn], serializer: S) -> Result<S::Ok, 
 pub enum PortState {
     /// It gives new flows to tasks.
     Serving,
-    /// It refuses new flows: no task is ready.
+    /// It refuses new flows: no task is ready, nor does one that is to stop still run.
     NobodyReady,
     /// A process of the node listens on it and keeps it; the other nodes answer.
     Held,
     /// The service's options say that other nodes answer, not this one.
     Elsewhere,
-    /// The data plane does not carry the protocol.
-    NotCarried,
 }
 
 impl PortState {
@@ -122,7 +120,6 @@ impl PortState {
             Self::NobodyReady => "nobody ready",
             Self::Held => "held by another process",
             Self::Elsewhere => "other nodes answer",
-            Self::NotCarried => "not carried",
         }
     }
 }

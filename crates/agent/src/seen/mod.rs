@@ -2,7 +2,6 @@
 //! collects that, and keeps looking from costing much: all flows are walked no more often than a twentieth of the time allows.
 
 mod census;
-mod choose;
 mod flows;
 mod report;
 mod trace;
@@ -94,7 +93,7 @@ impl Observer {
                 None => None,
             };
             let ports = this.reported(&desired, &assignments)?.ports;
-            Ok(trace::trace(&desired, &ports, &question, known.as_ref(), choose::choose))
+            Ok(trace::trace(&desired, &ports, &question, known.as_ref()))
         })
         .await
     }

@@ -9,8 +9,8 @@ use skep_model::seen::{
     SeenTraffic,
 };
 use skep_model::{
-    Balance, EndpointKey, EndpointState, Member, NodeId, PortOptions, Protocol, PublishMode, PublishOptions,
-    PublishedPort, ServiceId, TaskId, TaskState, Timestamp,
+    Balance, EndpointKey, EndpointState, Member, NodeId, PortOptions, PublishMode, PublishOptions, PublishedPort,
+    ServiceId, TaskId, TaskState, Timestamp,
 };
 use skep_netdb::Located;
 
@@ -131,22 +131,15 @@ fn bare(seen: &Seen<'_>, port: &PublishedPort, service: SeenService, option: Opt
 
 /// What the node does with a port.
 fn state(desired: &Desired, port: &PublishedPort, option: Option<&PortOptions>, backends: &[SeenBackend]) -> PortState {
-    if !is_carried(port.protocol) {
-        PortState::NotCarried
-    } else if option.is_some_and(|o| !o.answers) {
+    if option.is_some_and(|o| !o.answers) {
         PortState::Elsewhere
     } else if desired.node.taken.contains(&(port.protocol, port.published.get())) {
         PortState::Held
-    } else if backends.iter().any(|b| b.state == BackendState::Ready) {
+    } else if backends.iter().any(|b| b.share > 0.0) {
         PortState::Serving
     } else {
         PortState::NobodyReady
     }
-}
-
-/// Whether the data plane knows the protocol.
-fn is_carried(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Tcp | Protocol::Udp)
 }
 
 fn host_ports(seen: &Seen<'_>, nodes: &Nodes<'_>) -> Vec<SeenPort> {
@@ -217,20 +210,22 @@ fn backend(
     }
 }
 
-/// Gives each its share of new flows by the weights of those that take them.
-fn shared(weighed: Vec<(SeenBackend, u32)>, balance: Balance, own: &NodeId) -> Vec<SeenBackend> {
-    let ready = |b: &SeenBackend| b.state == BackendState::Ready;
-    let here_first =
-        balance == Balance::LocalFirst && weighed.iter().any(|(b, w)| ready(b) && *w > 0 && b.node.id == *own);
-    let takes = |b: &SeenBackend| ready(b) && (!here_first || b.node.id == *own);
-    let all: f64 = weighed.iter().filter(|(b, _)| takes(b)).map(|(_, w)| f64::from(*w)).sum();
-    let share = |(mut backend, weight): (SeenBackend, u32)| {
-        if all > 0.0 && takes(&backend) {
-            backend.share = f64::from(weight) / all;
+/// Gives each its share of new flows by the weights of those that take them: of the ready ones, where that is wanted of those of this
+/// node while there are any, and of those that are to stop while nobody is ready.
+fn shared(mut weighed: Vec<(SeenBackend, u32)>, balance: Balance, own: &NodeId) -> Vec<SeenBackend> {
+    let is = |b: &SeenBackend, state: BackendState| b.state == state;
+    let here = |b: &SeenBackend| balance == Balance::LocalFirst && b.node.id == *own && is(b, BackendState::Ready);
+    let ready = |b: &SeenBackend| is(b, BackendState::Ready);
+    let draining = |b: &SeenBackend| is(b, BackendState::Draining);
+    for takes in [&here as &dyn Fn(&SeenBackend) -> bool, &ready, &draining] {
+        let all: f64 = weighed.iter().filter(|(b, _)| takes(b)).map(|(_, w)| f64::from(*w)).sum();
+        if all > 0.0 {
+            let taking = weighed.iter_mut().filter(|(b, _)| takes(b));
+            taking.for_each(|(b, weight)| b.share = f64::from(*weight) / all);
+            break;
         }
-        backend
-    };
-    weighed.into_iter().map(share).collect()
+    }
+    weighed.into_iter().map(|(backend, _)| backend).collect()
 }
 
 fn traffic(traffic: Option<&Traffic>) -> SeenTraffic {

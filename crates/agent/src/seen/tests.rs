@@ -16,7 +16,7 @@ use skep_netdb::NetDb;
 
 use super::census::Census;
 use super::report::{Seen, report};
-use super::{Observer, choose, flows, trace};
+use super::{Observer, flows, trace};
 use crate::Assignments;
 use crate::mesh::Mesh;
 use crate::report::Reporter;
@@ -98,8 +98,11 @@ impl Rig {
             overlay: [10, 0, 0, 1].into(),
             addresses,
             taken: BTreeSet::new(),
+            reply_direct: false,
+            direct: BTreeSet::new(),
         };
-        let devices = Devices { loopback: 1, overlay: 2, overlay_mtu: 1450, uplinks: BTreeSet::from([3]) };
+        let devices =
+            Devices { loopback: 1, overlay: 2, underlay: Some(3), overlay_mtu: 1450, uplinks: BTreeSet::from([3]) };
         let endpoints = vec![endpoint(&tasks[0], 1, 1), endpoint(&tasks[1], 2, 2), endpoint(&tasks[2], 2, 3)];
         let members = vec![member(1), member(2)];
         let desired = Desired { node, devices, members, services: vec![web], endpoints, local_tasks: vec![local] };
@@ -124,7 +127,7 @@ impl Rig {
         let from = from.map(|text| text.parse().unwrap());
         let question = TraceQuestion { protocol: Protocol::Tcp, port, from, to: to.map(|text| text.parse().unwrap()) };
         let known = self.flows.iter().find(|flow| super::is_of(flow, &question));
-        trace::trace(&self.desired, &self.report().ports, &question, known, choose::choose)
+        trace::trace(&self.desired, &self.report().ports, &question, known)
     }
 
     fn option(&mut self, publish: PublishOptions, answers: bool) {
@@ -182,7 +185,6 @@ fn what_a_port_does_here_follows_from_who_else_wants_it() {
     assert_eq!(state(|r| r.option(PublishOptions::default(), false)), PortState::Elsewhere);
     assert_eq!(state(|r| assert!(r.desired.node.taken.insert((Protocol::Tcp, 8080)))), PortState::Held);
     assert_eq!(state(|r| assert!(r.desired.node.taken.insert((Protocol::Udp, 8080)))), PortState::Serving);
-    assert_eq!(state(|r| r.desired.services[0].ports[0].protocol = Protocol::Sctp), PortState::NotCarried);
     assert_eq!(
         state(|r| {
             r.desired.local_tasks.clear();
@@ -200,6 +202,39 @@ fn local_first_shares_among_tasks_of_this_node() {
     assert_eq!(shares(&rig), [1.0, 0.0, 0.0]);
     rig.desired.local_tasks[0].state = EndpointState::Starting;
     assert_eq!(shares(&rig), [0.0, 0.5, 0.5]);
+}
+
+/// What people are told is what the tables say, whatever the tasks are doing.
+#[test]
+fn those_who_get_new_flows_are_those_in_the_compiled_tables() {
+    let states = [EndpointState::Starting, EndpointState::Ready, EndpointState::Draining];
+    for number in 0..27 * 2 {
+        let balance = if number % 2 == 0 { Balance::Maglev } else { Balance::LocalFirst };
+        let [a, b, c] = [number / 2 % 3, number / 6 % 3, number / 18].map(|n| states[n]);
+        let mut rig = Rig::new();
+        rig.option(PublishOptions { balance, ..PublishOptions::default() }, true);
+        rig.desired.local_tasks[0].state = a;
+        (rig.desired.endpoints[1].record.state, rig.desired.endpoints[2].record.state) = (b, c);
+        let tables = skep_mesh::compile(&rig.desired);
+        let group: BTreeSet<_> = tables.groups.values().next().unwrap().ready.iter().cloned().collect();
+        let port = rig.report().ports.remove(0);
+        let told = port.backends.iter().filter(|b| b.share > 0.0).map(|b| b.task.clone()).collect();
+        assert_eq!(group, told, "{balance:?} {a:?} {b:?} {c:?}");
+        assert_eq!(port.state == PortState::Serving, !group.is_empty());
+        let trace = rig.trace(8080, Some(CLIENT), None);
+        assert_eq!(trace.backend.as_ref().is_some_and(|b| group.contains(&b.task)), !group.is_empty(), "{trace:#?}");
+    }
+}
+
+#[test]
+fn an_ipv6_client_gets_the_task_by_its_ipv6_address() {
+    let mut rig = Rig::new();
+    let address: IpAddr = "2001:db8::1".parse().unwrap();
+    rig.desired.node.addresses.insert(address, "eth0".to_owned());
+    let trace = rig.trace(8080, Some("[2001:db8::9]:40000"), Some("2001:db8::1"));
+    assert!(trace.verdict.contains("at [fd73:6b65:7000::"), "{trace:#?}");
+    let inside = rig.trace(8080, None, Some("fd73:6b65:7000::a00:1"));
+    assert!(inside.steps[0].says.contains("inside the mesh"), "{inside:#?}");
 }
 
 #[test]
@@ -238,7 +273,7 @@ fn a_trace_ends_where_a_packet_would() {
     type Case = (fn(&mut Rig), Option<&'static str>, Option<&'static str>, &'static str, &'static str);
     let cases: [Case; 9] = [
         (|_| {}, Some(CLIENT), None, "path", "a new flow: task"),
-        (|_| {}, None, None, "maglev", "one of 3 ready tasks"),
+        (|_| {}, None, None, "maglev", "one of 3 tasks"),
         (|_| {}, Some(CLIENT), Some("10.77.0.1"), "path", "a new flow"),
         (|_| {}, Some(CLIENT), Some("10.77.0.7"), "addresses", "not for this node"),
         (|r| assert!(r.desired.node.taken.insert((Protocol::Tcp, 8080))), None, None, "held ports", "end the process"),

@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use skep_mesh::{Desired, Flow, FlowState, Frontend, FrontendKey, compile};
+use skep_mesh::{Desired, Flow, FlowState, Frontend, FrontendKey, Group, choose, compile};
 use skep_model::seen::{BackendState, PortState, SeenBackend, SeenPort, TraceQuestion, TraceReport, TraceStep};
-use skep_model::{Balance, ListenOn, Protocol, PublishMode};
+use skep_model::{Balance, ListenOn, Protocol, PublishMode, mesh_ipv6};
 
-use super::choose::Choose;
 use super::report;
 
 /// No more ports than this are named to somebody who asked for one that is not published.
@@ -24,10 +23,9 @@ pub(super) fn trace(
     ports: &[SeenPort],
     question: &TraceQuestion,
     known: Option<&Flow>,
-    choose: Choose,
 ) -> TraceReport {
     let mut tracer = Tracer { desired, question, steps: Vec::new(), backend: None };
-    let verdict = match tracer.run(ports, known, choose) {
+    let verdict = match tracer.run(ports, known) {
         Ok(verdict) | Err(Ended(verdict)) => verdict,
     };
     TraceReport {
@@ -50,7 +48,7 @@ struct Tracer<'a> {
 }
 
 impl Tracer<'_> {
-    fn run(&mut self, ports: &[SeenPort], known: Option<&Flow>, choose: Choose) -> Result<String, Ended> {
+    fn run(&mut self, ports: &[SeenPort], known: Option<&Flow>) -> Result<String, Ended> {
         self.address()?;
         let port = self.port(ports)?;
         self.listen(port)?;
@@ -59,7 +57,7 @@ impl Tracer<'_> {
             return Ok(verdict);
         }
         self.backends(port)?;
-        self.choice(port, choose)
+        self.choice(port)
     }
 
     fn passes(&mut self, table: &'static str, says: impl Into<String>) {
@@ -78,12 +76,15 @@ impl Tracer<'_> {
 
     fn address(&mut self) -> Result<(), Ended> {
         let Some(to) = self.question.to else { return Ok(()) };
+        let node = &self.desired.node;
         if to.is_loopback() {
             self.passes("addresses", format!("{to} is a loopback address: a client on this node itself"));
-        } else if let Some(device) = self.desired.node.addresses.get(&to) {
+        } else if let Some(device) = node.addresses.get(&to) {
             self.passes("addresses", format!("{to} is this node's, on {device}"));
+        } else if to == IpAddr::V4(node.overlay) || to == IpAddr::V6(mesh_ipv6(node.overlay)) {
+            self.passes("addresses", format!("{to} is this node's inside the mesh"));
         } else {
-            let own: Vec<_> = self.desired.node.addresses.keys().map(ToString::to_string).collect();
+            let own: Vec<_> = node.addresses.keys().map(ToString::to_string).collect();
             let says = format!("{to} is none of this node's addresses: {}", own.join(", "));
             return self.ends("addresses", says, "nothing of the mesh: the packet is not for this node");
         }
@@ -101,9 +102,6 @@ impl Tracer<'_> {
         let says =
             format!("{name} is published by service {}{mode}; its tasks listen on {}", port.service.name, port.target);
         match port.state {
-            PortState::NotCarried => {
-                self.ends("ports", format!("{says}; this data plane does not carry {}", port.protocol), NOT_OURS)
-            }
             PortState::Elsewhere => {
                 let says = format!("{says}; by its option \"nodes\" this node does not answer");
                 self.ends("ports", says, "nothing of the mesh: ask a node that the option \"nodes\" names")
@@ -199,43 +197,35 @@ impl Tracer<'_> {
         self.ends("backends", says, verdict)
     }
 
-    fn choice(&mut self, port: &SeenPort, choose: Choose) -> Result<String, Ended> {
+    fn choice(&mut self, port: &SeenPort) -> Result<String, Ended> {
         let key = FrontendKey { protocol: port.protocol, port: port.published };
-        let Some(frontend) = frontend(self.desired, port, key) else {
+        let Some((frontend, group)) = frontend(self.desired, port, key) else {
             return self.ends("maglev", "the tables are being changed", "not known: ask again");
         };
         let Some(from) = self.question.from.filter(|_| port.balance != Balance::Datagram) else {
-            return Ok(self.candidates(port, &frontend));
+            return Ok(self.candidates(port, &group));
         };
-        let how = how(port);
-        let chosen = choose(&frontend, port, from);
-        let chosen = chosen.and_then(|slot| Some((slot, frontend.ready.get(*frontend.slots.get(slot)? as usize)?)));
-        let backend = chosen.and_then(|(slot, task)| Some((slot, port.backends.iter().find(|b| b.task == *task)?)));
-        let Some((slot, backend)) = backend else {
-            let says = format!("no backend for {from}: the data plane does not carry its address family");
-            return self.ends("maglev", says, NOT_OURS);
+        let chosen = choose(key, &frontend, &group, from);
+        let Some(backend) = chosen.and_then(|task| port.backends.iter().find(|b| b.task == *task)) else {
+            return self.ends("maglev", "the tables are being changed", "not known: ask again");
         };
-        let says = format!("{how}: slot {slot} of {} is task {}'s", frontend.slots.len(), backend.task);
-        self.passes("maglev", says);
+        let (own, all) = (slots(&group, backend), group.slots.len());
+        self.passes("maglev", format!("{}: task {}, which has {own} of {all} slots", how(port), backend.task));
         Ok(self.arrives(backend, port, "a new flow"))
     }
 
     /// Without a client it can only be said who is in question.
-    fn candidates(&mut self, port: &SeenPort, frontend: &Frontend) -> String {
-        let slots = frontend.slots.len();
-        for (index, task) in frontend.ready.iter().enumerate() {
-            let own = frontend.slots.iter().filter(|s| **s as usize == index).count();
-            let node = port.backends.iter().find(|b| b.task == *task).map_or("", |b| b.node.hostname.as_str());
-            self.passes("maglev", format!("{own} of {slots} slots are task {task}'s on {node}"));
+    fn candidates(&mut self, port: &SeenPort, group: &Group) -> String {
+        let all = group.slots.len();
+        for backend in port.backends.iter().filter(|b| group.ready.contains(&b.task)) {
+            let (task, node) = (&backend.task, &backend.node.hostname);
+            self.passes("maglev", format!("{} of {all} slots are task {task}'s on {node}", slots(group, backend)));
         }
+        let count = group.ready.len();
         if port.balance == Balance::Datagram {
-            return format!("each datagram goes to one of {} ready tasks", frontend.ready.len());
+            return format!("each datagram goes to one of {count} tasks");
         }
-        format!(
-            "one of {} ready tasks, {}: name a client with --from IP:PORT to learn which",
-            frontend.ready.len(),
-            how(port)
-        )
+        format!("one of {count} tasks, {}: name a client with --from IP:PORT to learn which", how(port))
     }
 
     fn arrives(&mut self, backend: &SeenBackend, port: &SeenPort, what: &str) -> String {
@@ -247,12 +237,13 @@ impl Tracer<'_> {
         };
         self.passes("path", path.clone());
         self.backend = Some(backend.clone());
-        format!(
-            "{what}: task {} of {} at {}, {path}",
-            backend.task,
-            port.service.name,
-            SocketAddr::new(backend.addr.into(), port.target)
-        )
+        // The same task by the address of the client's family.
+        let addr = match self.question.from.map(|from| from.ip().to_canonical()) {
+            Some(IpAddr::V6(_)) => mesh_ipv6(backend.addr).into(),
+            _ => backend.addr.into(),
+        };
+        let at = SocketAddr::new(addr, port.target);
+        format!("{what}: task {} of {} at {at}, {path}", backend.task, port.service.name)
     }
 }
 
@@ -264,12 +255,19 @@ fn how(port: &SeenPort) -> String {
     }
 }
 
-/// The frontend as the data plane has it. Compiled alone: a swarm may have thousands.
-fn frontend(desired: &Desired, port: &SeenPort, key: FrontendKey) -> Option<Frontend> {
+/// The frontend as the data plane has it, and the tasks behind it. Compiled alone: a swarm may have thousands.
+fn frontend(desired: &Desired, port: &SeenPort, key: FrontendKey) -> Option<(Frontend, Group)> {
     let services = desired.services.iter().filter(|s| s.id == port.service.id).cloned().collect();
     let endpoints = desired.endpoints.iter().filter(|e| e.record.service == port.service.id).cloned().collect();
-    let alone = Desired { services, endpoints, ..desired.clone() };
-    compile(&alone).frontends.remove(&key)
+    let mut alone = compile(&Desired { services, endpoints, ..desired.clone() });
+    let frontend = alone.frontends.remove(&key)?;
+    let group = alone.groups.remove(&frontend.group)?;
+    Some((frontend, group))
+}
+
+/// How many slots of the Maglev table are a task's.
+fn slots(group: &Group, backend: &SeenBackend) -> usize {
+    group.slots.iter().filter(|slot| group.ready.get(**slot as usize) == Some(&backend.task)).count()
 }
 
 fn published(ports: &[SeenPort]) -> String {

@@ -1,34 +1,47 @@
 //! Keys and values of the maps, byte for byte as in `bpf/layout.h`. Addresses and ports are in network byte order.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use aya::Pod;
 
 use crate::maglev::SLOTS;
 
 /// Version of everything in this file. Maps of another version are never read.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
+
+pub(super) const NODE_REPLY_DIRECT: u32 = 1;
 
 /// The only entry of `node`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Node {
     pub(super) layout: u32,
+    pub(super) flags: u32,
     pub(super) underlay: Addr,
-    pub(super) overlay: Addr,
+    pub(super) overlay: [u8; 4],
     pub(super) loopback: u32,
     pub(super) overlay_ifindex: u32,
-    pub(super) mss: u32,
+    pub(super) mtu: u32,
+    pub(super) uplink: u32,
 }
 
-/// An IPv4 address as it is in a packet.
-#[repr(transparent)]
+/// An address of either family as in an IPv6 packet; IPv4 ones are mapped (RFC 4291, 2.5.5.2).
+#[repr(C, align(4))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(super) struct Addr(pub(super) [u8; 4]);
+pub(super) struct Addr(pub(super) [u8; 16]);
 
-impl From<Ipv4Addr> for Addr {
-    fn from(addr: Ipv4Addr) -> Self {
-        Self(addr.octets())
+impl From<IpAddr> for Addr {
+    fn from(addr: IpAddr) -> Self {
+        match addr {
+            IpAddr::V4(addr) => Self(addr.to_ipv6_mapped().octets()),
+            IpAddr::V6(addr) => Self(addr.octets()),
+        }
+    }
+}
+
+impl From<Addr> for IpAddr {
+    fn from(addr: Addr) -> Self {
+        Self::from(addr.0).to_canonical()
     }
 }
 
@@ -36,10 +49,7 @@ impl From<Ipv4Addr> for Addr {
 pub(super) const ADDRESS_OWN: u32 = 1;
 pub(super) const ADDRESS_MEMBER: u32 = 2;
 pub(super) const ADDRESS_TRUSTED: u32 = 4;
-
-/// Entries of `ports`: one for TCP, one for UDP.
-pub(super) const PORTS_TCP: u32 = 0;
-pub(super) const PORTS_UDP: u32 = 1;
+pub(super) const ADDRESS_DIRECT: u32 = 8;
 
 /// One bit per port.
 #[repr(C)]
@@ -55,49 +65,74 @@ pub(super) struct FrontendKey {
     pub(super) pad: u8,
 }
 
-pub(super) const FRONTEND_HOST: u32 = 1;
+pub(super) const FRONTEND_HOST: u16 = 1;
+pub(super) const FRONTEND_SILENT: u16 = 2;
+pub(super) const FRONTEND_AFFINITY: u16 = 4;
 
-/// The only entry of each map in `frontends`.
+pub(super) const IDLE_AT_ONCE: u16 = 0xffff;
+
+/// Entry of `frontends`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frontend {
+    pub(super) table: u32,
+    pub(super) number: u32,
+    pub(super) sources: u32,
+    pub(super) listen: u32,
+    pub(super) target: [u8; 2],
+    pub(super) flags: u16,
+    pub(super) idle: u16,
+    pub(super) pad: u16,
+}
+
+/// Key of `networks` behind the number of bits.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Network {
+    pub(super) list: u32,
+    pub(super) addr: Addr,
+}
+
+/// The only entry of each map in `tables`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Frontend {
-    pub(super) flags: u32,
+pub(super) struct Table {
     pub(super) count: u32,
-    pub(super) slots: [u32; SLOTS],
+    pub(super) slots: [u16; SLOTS + 1],
 }
 
 pub(super) const BACKEND_GONE: u8 = 0;
 pub(super) const BACKEND_READY: u8 = 1;
 pub(super) const BACKEND_DRAINING: u8 = 2;
+pub(super) const BACKEND_STARTING: u8 = 3;
 
 /// Entry of `backends`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Backend {
     pub(super) task: u64,
-    pub(super) addr: Addr,
     pub(super) node: Addr,
+    pub(super) addr: [u8; 4],
     pub(super) ifindex: u32,
     pub(super) generation: u32,
-    pub(super) port: [u8; 2],
-    pub(super) published: [u8; 2],
+    pub(super) peer: u32,
     pub(super) state: u8,
-    pub(super) proto: u8,
     pub(super) mac: [u8; 6],
-    pub(super) pad: u32,
+    pub(super) pad: u8,
 }
 
-/// Key of `locals`.
+/// Key of `locals`: a task's address, or with none the port and protocol that some task of the node serves on.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LocalKey {
-    pub(super) addr: Addr,
+    pub(super) addr: [u8; 4],
     pub(super) port: [u8; 2],
     pub(super) proto: u8,
     pub(super) pad: u8,
 }
 
-pub(super) const PATH_TASK: u8 = 1;
+pub(super) const KIND_ASKED: u8 = 0;
+pub(super) const KIND_SERVED: u8 = 1;
 
 /// Key of `flows`.
 #[repr(C)]
@@ -107,39 +142,42 @@ pub(super) struct FlowKey {
     pub(super) daddr: Addr,
     pub(super) sport: [u8; 2],
     pub(super) dport: [u8; 2],
-    pub(super) origin: [u8; 4],
     pub(super) proto: u8,
-    pub(super) path: u8,
+    pub(super) kind: u8,
     pub(super) pad: u16,
 }
 
-pub(super) const OUT_TASK: u8 = 0;
-pub(super) const FLOW_REVERSE: u8 = 1;
-pub(super) const FLOW_RESET: u8 = 2;
+pub(super) const OUT_TUNNEL: u8 = 3;
+pub(super) const OUT_DIRECT: u8 = 4;
+
+pub(super) const FLOW_ANSWERED: u8 = 0x01;
+pub(super) const FLOW_CLIENT_FIN: u8 = 0x02;
+pub(super) const FLOW_TASK_FIN: u8 = 0x04;
+pub(super) const FLOW_RESET: u8 = 0x20;
+pub(super) const FLOW_CHANGED: u8 = 0x40;
 
 /// Entry of `flows`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Flow {
-    pub(super) saddr: Addr,
-    pub(super) daddr: Addr,
-    pub(super) sport: [u8; 2],
-    pub(super) dport: [u8; 2],
+    pub(super) far: Addr,
+    pub(super) node: Addr,
+    pub(super) far_port: [u8; 2],
+    pub(super) port: [u8; 2],
+    pub(super) ifindex: u32,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+    pub(super) frontend: u16,
+    pub(super) idle: u16,
+    pub(super) seen: u32,
+    pub(super) fin: u32,
     pub(super) out: u8,
     pub(super) flags: u8,
     pub(super) tries: u8,
     pub(super) pad: u8,
-    pub(super) ifindex: u32,
-    pub(super) node: Addr,
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-    pub(super) seen: u32,
-    pub(super) closing: u32,
-    pub(super) published: [u8; 2],
-    pub(super) mac: [u8; 6],
 }
 
-/// Entry of `counters`, per CPU.
+/// Entry of `counters` and `port_counters`, per CPU.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Traffic {
@@ -160,6 +198,6 @@ macro_rules! pod {
 }
 
 pod! {
-    Node = 24, Addr = 4, PortBits = 8192, FrontendKey = 4, Frontend = 8164, Backend = 40, LocalKey = 8, FlowKey = 20, Flow = 48,
-    Traffic = 40,
+    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 24, Network = 20, Table = 4084, Backend = 48, LocalKey = 8,
+    FlowKey = 40, Flow = 64, Traffic = 40,
 }

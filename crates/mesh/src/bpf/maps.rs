@@ -1,32 +1,35 @@
 //! The maps, and how each is brought from what it holds to what it should hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, HashOfMaps, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
-use skep_model::{Protocol, PublishMode};
 
 use super::layout::{
-    ADDRESS_MEMBER, ADDRESS_OWN, ADDRESS_TRUSTED, Addr, Backend, FRONTEND_HOST, Flow, FlowKey, Frontend, FrontendKey,
-    LocalKey, Node, PORTS_TCP, PORTS_UDP, PortBits, Traffic,
+    Addr, Backend, Flow, FlowKey, Frontend, FrontendKey, LocalKey, Network, Node, PortBits, Table, Traffic,
 };
 use super::links::say;
 use crate::datapath::{Applied, DatapathError};
-use crate::maglev::SLOTS;
-use crate::table::{self, AddressOwner, BackendKey, Place, Tables};
 
-type FrontendTable = Array<MapData, Frontend>;
+type OneTable = Array<MapData, Table>;
 
 pub(super) struct Maps {
     pub(super) node: Array<MapData, Node>,
     pub(super) ports: Array<MapData, PortBits>,
     pub(super) addresses: HashMap<MapData, Addr, u32>,
-    pub(super) frontends: HashOfMaps<MapData, FrontendKey, FrontendTable>,
+    pub(super) networks: LpmTrie<MapData, Network, u32>,
+    pub(super) frontends: HashMap<MapData, FrontendKey, Frontend>,
+    pub(super) tables: HashOfMaps<MapData, u32, OneTable>,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) locals: HashMap<MapData, LocalKey, u32>,
     pub(super) flows: HashMap<MapData, FlowKey, Flow>,
+    /// Entries that fit into it.
+    pub(super) flows_room: u32,
     pub(super) counters: PerCpuArray<MapData, Traffic>,
+    pub(super) port_counters: PerCpuArray<MapData, Traffic>,
     pub(super) drops: PerCpuArray<MapData, u64>,
+    pub(super) events: PerCpuArray<MapData, u64>,
 }
 
 /// Names the map in an error.
@@ -36,16 +39,25 @@ pub(super) fn in_map(map: &'static str) -> impl Fn(MapError) -> DatapathError {
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+        let flows_room = match ebpf.map("flows") {
+            Some(Map::LruHashMap(data)) => data.info().map_err(in_map("flows"))?.max_entries(),
+            _ => 0,
+        };
         Ok(Self {
+            flows_room,
             node: take(ebpf, "node")?,
             ports: take(ebpf, "ports")?,
             addresses: take(ebpf, "addresses")?,
+            networks: take(ebpf, "networks")?,
             frontends: take(ebpf, "frontends")?,
+            tables: take(ebpf, "tables")?,
             backends: take(ebpf, "backends")?,
             locals: take(ebpf, "locals")?,
             flows: take(ebpf, "flows")?,
             counters: take(ebpf, "counters")?,
+            port_counters: take(ebpf, "port_counters")?,
             drops: take(ebpf, "drops")?,
+            events: take(ebpf, "events")?,
         })
     }
 
@@ -69,22 +81,12 @@ impl Maps {
 
     pub(super) fn write_backends(
         &mut self,
-        entries: &[(u32, Backend)],
+        entries: &[(u16, Backend)],
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
         for (slot, entry) in entries {
-            self.backends.set(*slot, entry, 0).map_err(in_map("backends"))?;
+            self.backends.set(u32::from(*slot), entry, 0).map_err(in_map("backends"))?;
             applied.written += 1;
-        }
-        Ok(())
-    }
-
-    pub(super) fn reset_counters(&mut self, slots: &[u32]) -> Result<(), DatapathError> {
-        for &slot in slots {
-            let cpus = self.counters.get(&slot, 0).map_err(in_map("counters"))?.len();
-            let zero = PerCpuValues::try_from(vec![Traffic::default(); cpus]);
-            let zero = zero.map_err(|e| DatapathError::Map { map: "counters", reason: e.to_string() })?;
-            self.counters.set(slot, zero, 0).map_err(in_map("counters"))?;
         }
         Ok(())
     }
@@ -97,48 +99,44 @@ impl Maps {
         Ok(())
     }
 
-    pub(super) fn write_ports(&mut self, tables: &Tables, applied: &mut Applied) -> Result<(), DatapathError> {
-        for (index, protocol) in [(PORTS_TCP, Protocol::Tcp), (PORTS_UDP, Protocol::Udp)] {
-            let mut bits = PortBits([0; 1024]);
-            for key in tables.frontends.keys().filter(|key| key.protocol == protocol) {
-                bits.0[usize::from(key.port >> 6)] |= 1 << (key.port & 63);
-            }
-            if self.ports.get(&index, 0).map_err(in_map("ports"))? != bits {
-                self.ports.set(index, bits, 0).map_err(in_map("ports"))?;
+    pub(super) fn write_ports(&mut self, wanted: &[PortBits], applied: &mut Applied) -> Result<(), DatapathError> {
+        for (index, bits) in (0..).zip(wanted) {
+            if self.ports.get(&index, 0).map_err(in_map("ports"))? != *bits {
+                self.ports.set(index, *bits, 0).map_err(in_map("ports"))?;
                 applied.written += 1;
             }
         }
         Ok(())
     }
 
-    /// Inserts and replaces; [`Self::prune_frontends`] removes.
-    pub(super) fn write_frontends(
+    /// Puts new tables in the place of those that differ, each in one step; [`Self::prune_tables`] removes.
+    pub(super) fn write_tables(
         &mut self,
-        tables: &Tables,
-        slots: &BTreeMap<BackendKey, u32>,
+        wanted: &BTreeMap<u32, Table>,
         applied: &mut Applied,
     ) -> Result<(), DatapathError> {
-        let failed = in_map("frontends");
-        for (key, frontend) in &tables.frontends {
-            let wanted = encode_frontend(*key, frontend, slots);
-            let raw = encode_key(*key);
-            let found = self.frontends.get(&raw, 0).and_then(|inner| inner.get(&0, 0));
-            if found.is_ok_and(|found| found == wanted) {
+        let failed = in_map("tables");
+        for (key, table) in wanted {
+            let found = self.tables.get(key, 0).and_then(|inner| inner.get(&0, 0));
+            if found.is_ok_and(|found| found == *table) {
                 continue;
             }
-            let mut inner = FrontendTable::create(1, 0).map_err(&failed)?;
-            inner.set(0, wanted, 0).map_err(&failed)?;
-            self.frontends.insert(raw, &inner, 0).map_err(&failed)?;
+            let mut inner = OneTable::create(1, 0).map_err(&failed)?;
+            inner.set(0, table, 0).map_err(&failed)?;
+            self.tables.insert(key, &inner, 0).map_err(&failed)?;
             applied.written += 1;
         }
         Ok(())
     }
 
-    pub(super) fn prune_frontends(&mut self, tables: &Tables, applied: &mut Applied) -> Result<(), DatapathError> {
-        let wanted: BTreeSet<FrontendKey> = tables.frontends.keys().map(|key| encode_key(*key)).collect();
-        let found: Vec<FrontendKey> = self.frontends.keys().collect::<Result<_, _>>().map_err(in_map("frontends"))?;
-        for key in found.iter().filter(|key| !wanted.contains(key)) {
-            self.frontends.remove(key).map_err(in_map("frontends"))?;
+    pub(super) fn prune_tables(
+        &mut self,
+        wanted: &BTreeMap<u32, Table>,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        let found: Vec<u32> = self.tables.keys().collect::<Result<_, _>>().map_err(in_map("tables"))?;
+        for key in found.iter().filter(|key| !wanted.contains_key(key)) {
+            self.tables.remove(key).map_err(in_map("tables"))?;
             applied.removed += 1;
         }
         Ok(())
@@ -153,77 +151,95 @@ where
     T::try_from(map).map_err(in_map(name))
 }
 
-/// What a hash map should hold, so that it can be brought there in two steps: additions before anything refers to them, removals after.
-pub(super) struct Wanted<K, V> {
-    pub(super) name: &'static str,
-    pub(super) entries: BTreeMap<K, V>,
+/// Sets counters back to nothing.
+pub(super) fn reset(
+    map: &mut PerCpuArray<MapData, Traffic>,
+    name: &'static str,
+    indexes: impl Iterator<Item = u32>,
+) -> Result<(), DatapathError> {
+    for index in indexes {
+        let cpus = map.get(&index, 0).map_err(in_map(name))?.len();
+        let zero = PerCpuValues::try_from(vec![Traffic::default(); cpus]);
+        let zero = zero.map_err(|e| DatapathError::Map { map: name, reason: e.to_string() })?;
+        map.set(index, zero, 0).map_err(in_map(name))?;
+    }
+    Ok(())
 }
 
-impl<K: Pod + Ord, V: Pod + PartialEq> Wanted<K, V> {
-    pub(super) fn write(&self, map: &mut HashMap<MapData, K, V>, applied: &mut Applied) -> Result<(), DatapathError> {
-        for (key, value) in &self.entries {
-            if map.get(key, 0).is_ok_and(|found| found == *value) {
-                continue;
-            }
-            map.insert(key, value, 0).map_err(in_map(self.name))?;
+/// A map from keys to values that can be brought to what it should hold.
+pub(super) trait Keyed<K, V> {
+    fn entries(&self) -> Result<BTreeMap<K, V>, MapError>;
+    fn put(&mut self, key: &K, value: &V) -> Result<(), MapError>;
+    fn delete(&mut self, key: &K) -> Result<(), MapError>;
+}
+
+impl<K: Pod + Ord, V: Pod> Keyed<K, V> for HashMap<MapData, K, V> {
+    fn entries(&self) -> Result<BTreeMap<K, V>, MapError> {
+        self.iter().collect()
+    }
+
+    fn put(&mut self, key: &K, value: &V) -> Result<(), MapError> {
+        self.insert(key, value, 0)
+    }
+
+    fn delete(&mut self, key: &K) -> Result<(), MapError> {
+        self.remove(key)
+    }
+}
+
+/// A network of a list: how many bits of the rest count, those of the list's number among them.
+pub(super) type NetworkKey = (u32, Network);
+
+impl Keyed<NetworkKey, u32> for LpmTrie<MapData, Network, u32> {
+    fn entries(&self) -> Result<BTreeMap<NetworkKey, u32>, MapError> {
+        self.iter().map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))).collect()
+    }
+
+    fn put(&mut self, key: &NetworkKey, value: &u32) -> Result<(), MapError> {
+        self.insert(&Key::new(key.0, key.1), value, 0)
+    }
+
+    fn delete(&mut self, key: &NetworkKey) -> Result<(), MapError> {
+        self.remove(&Key::new(key.0, key.1))
+    }
+}
+
+/// The way from what a map holds to what it should hold, in two steps: additions before anything refers to them, removals after.
+pub(super) struct Changes<K, V> {
+    name: &'static str,
+    put: Vec<(K, V)>,
+    delete: Vec<K>,
+}
+
+impl<K: Copy + Ord, V: PartialEq> Changes<K, V> {
+    pub(super) fn between(name: &'static str, found: &BTreeMap<K, V>, wanted: BTreeMap<K, V>) -> Self {
+        let delete = found.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
+        let put = wanted.into_iter().filter(|(key, value)| found.get(key) != Some(value)).collect();
+        Self { name, put, delete }
+    }
+
+    /// Reads what the map holds.
+    pub(super) fn to(
+        map: &impl Keyed<K, V>,
+        name: &'static str,
+        wanted: BTreeMap<K, V>,
+    ) -> Result<Self, DatapathError> {
+        Ok(Self::between(name, &map.entries().map_err(in_map(name))?, wanted))
+    }
+
+    pub(super) fn put(&self, map: &mut impl Keyed<K, V>, applied: &mut Applied) -> Result<(), DatapathError> {
+        for (key, value) in &self.put {
+            map.put(key, value).map_err(in_map(self.name))?;
             applied.written += 1;
         }
         Ok(())
     }
 
-    pub(super) fn prune(&self, map: &mut HashMap<MapData, K, V>, applied: &mut Applied) -> Result<(), DatapathError> {
-        let found: Vec<K> = map.keys().collect::<Result<_, _>>().map_err(in_map(self.name))?;
-        for key in found.iter().filter(|key| !self.entries.contains_key(key)) {
-            map.remove(key).map_err(in_map(self.name))?;
+    pub(super) fn delete(&self, map: &mut impl Keyed<K, V>, applied: &mut Applied) -> Result<(), DatapathError> {
+        for key in &self.delete {
+            map.delete(key).map_err(in_map(self.name))?;
             applied.removed += 1;
         }
         Ok(())
     }
-}
-
-pub(super) fn addresses(tables: &Tables) -> Wanted<Addr, u32> {
-    let mut entries = BTreeMap::new();
-    for (&addr, owner) in &tables.addresses {
-        let flags = match owner {
-            AddressOwner::Own => ADDRESS_OWN,
-            AddressOwner::Member => ADDRESS_MEMBER,
-        };
-        *entries.entry(Addr::from(addr)).or_default() |= flags;
-    }
-    for &addr in &tables.members {
-        *entries.entry(Addr::from(addr)).or_default() |= ADDRESS_TRUSTED;
-    }
-    Wanted { name: "addresses", entries }
-}
-
-/// The node's own tasks, and where they serve.
-pub(super) fn locals(tables: &Tables, slots: &BTreeMap<BackendKey, u32>) -> Wanted<LocalKey, u32> {
-    let mut entries = BTreeMap::new();
-    for (key, backend) in tables.backends.iter().filter(|(_, b)| matches!(b.place, Place::Here { .. })) {
-        let Some(&slot) = slots.get(key) else { continue };
-        let proto = key.frontend.map_or(0, |f| f.protocol.number());
-        let local = LocalKey { addr: backend.addr.into(), port: backend.port.to_be_bytes(), proto, pad: 0 };
-        // Several published ports may lead to one port of the task: the first stands for all.
-        entries.entry(local).or_insert(slot);
-    }
-    Wanted { name: "locals", entries }
-}
-
-fn encode_key(key: table::FrontendKey) -> FrontendKey {
-    FrontendKey { port: key.port.to_be_bytes(), proto: key.protocol.number(), pad: 0 }
-}
-
-fn encode_frontend(key: table::FrontendKey, frontend: &table::Frontend, slots: &BTreeMap<BackendKey, u32>) -> Frontend {
-    let slot_of =
-        |task: &skep_model::TaskId| slots.get(&BackendKey { frontend: Some(key), task: task.clone() }).copied();
-    let ready: Vec<Option<u32>> = frontend.ready.iter().map(slot_of).collect();
-    let mut encoded = Frontend { flags: 0, count: 0, slots: [0; SLOTS] };
-    if frontend.mode == PublishMode::Host {
-        encoded.flags |= FRONTEND_HOST;
-    }
-    for (place, index) in encoded.slots.iter_mut().zip(&frontend.slots) {
-        *place = ready[*index as usize].unwrap_or_default();
-        encoded.count += 1;
-    }
-    encoded
 }

@@ -1,10 +1,11 @@
 //! The data plane in the kernel.
 //!
 //! Division of labour: `pins` (what outlives the daemon), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
-//! backends, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in
+//! backends, pure), `encode` (from tables to bytes, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in
 //! the kernel). This file puts them in the order in which nothing ever refers to what is not there yet, or not there any more.
 
 mod check;
+mod encode;
 mod layout;
 mod links;
 mod maps;
@@ -20,12 +21,15 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use skep_model::TaskId;
 
+use self::encode::{Frontends, Lists};
 use self::layout::{LAYOUT, Node};
 use self::links::{Attachment, Links, PROGRAMS, say};
-use self::maps::{Maps, in_map};
+use self::maps::{Changes, Keyed, Maps, in_map};
 use self::pins::Pins;
+use self::read::Owners;
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
-use crate::table::{NodeFacts, Tables};
+use crate::flow::{Flow, Usage};
+use crate::table::Tables;
 
 pub use check::check_kernel;
 
@@ -39,25 +43,31 @@ pub const SECOND_CHANCE_VNI: u32 = 0x73_6b03;
 /// The programs, built from `bpf/` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("skep.bpf.o");
 
-/// Headers of IPv4 and TCP: what a segment is smaller than its packet.
-const TCP_HEADERS: u16 = 40;
-
-/// How much fits, and thereby how much memory the kernel sets aside for one node: with the defaults about 19 MB, and 0.7 MB more for
+/// How much fits, and thereby how much memory the kernel sets aside for one node: with the defaults about 190 MB, and 11 MB more for
 /// each CPU. Maps that an earlier daemon left keep the sizes that it gave them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapSizes {
-    /// Directions of flows (two per flow on each node that it passes), about 136 bytes each, set aside at once. When full, the
-    /// longest unused ones make room.
+    /// Flows: one for each connection that this node was asked for, and one for each that its tasks have; about 176 bytes each, set aside
+    /// at once. When full, the longest unused ones make room.
     pub flows: u32,
-    /// Published ports, 8 KiB each while in use.
+    /// Published ports, about 100 bytes each while in use; and the services behind them, 4 KiB each.
     pub frontends: u32,
-    /// Backends of all frontends together plus the node's own tasks, 40 bytes each and 40 more per CPU.
-    pub backends: u32,
+    /// Tasks behind published ports, 52 bytes each and 80 more per CPU. At most 65,535.
+    pub backends: u16,
 }
 
 impl Default for MapSizes {
     fn default() -> Self {
-        Self { flows: 131_072, frontends: 16_384, backends: 16_384 }
+        Self { flows: 1 << 20, frontends: 16_384, backends: u16::MAX }
+    }
+}
+
+impl MapSizes {
+    /// The default, or less on a machine with less memory (in bytes): flows take a sixty-fourth of it at most.
+    #[must_use]
+    pub fn for_memory(bytes: u64) -> Self {
+        let flows = u32::try_from(bytes / 64 / 176).unwrap_or(u32::MAX);
+        Self { flows: flows.clamp(1 << 14, 1 << 20), ..Self::default() }
     }
 }
 
@@ -67,7 +77,7 @@ pub struct Bpf {
     maps: Maps,
     pins: Pins,
     attachment: Attachment,
-    owners: read::Owners,
+    owners: Owners,
 }
 
 impl fmt::Debug for Bpf {
@@ -105,7 +115,7 @@ impl Bpf {
         let node = maps.node.get(&0, 0).map_err(in_map("node"))?;
         maps.write_node(&Node { layout: LAYOUT, ..node }, &mut Applied::default())?;
         Links { ebpf: &mut ebpf, pins: &pins, attachment }.adopt()?;
-        Ok(Self { ebpf, maps, pins, attachment, owners: read::Owners::new() })
+        Ok(Self { ebpf, maps, pins, attachment, owners: Owners::default() })
     }
 
     /// Runs a program on one packet (an Ethernet frame) without a device, and returns its verdict and what became of the packet.
@@ -133,9 +143,13 @@ impl Bpf {
 fn load(pins: &Pins, sizes: MapSizes) -> Result<Ebpf, DatapathError> {
     let mut loader = EbpfLoader::new();
     loader.default_map_pin_directory(pins.dir());
-    loader.map_max_entries("flows", sizes.flows).map_max_entries("frontends", sizes.frontends);
-    for map in ["backends", "counters", "locals"] {
-        loader.map_max_entries(map, sizes.backends);
+    let backends = u32::from(sizes.backends);
+    loader.map_max_entries("flows", sizes.flows).map_max_entries("counters", backends * 2);
+    for map in ["frontends", "tables", "port_counters"] {
+        loader.map_max_entries(map, sizes.frontends);
+    }
+    for map in ["backends", "suspects"] {
+        loader.map_max_entries(map, backends);
     }
     let mut ebpf = loader.load(OBJECT).map_err(|e| DatapathError::Map { map: "(all)", reason: say(&e) })?;
     for (_, program) in PROGRAMS {
@@ -147,41 +161,41 @@ fn load(pins: &Pins, sizes: MapSizes) -> Result<Ebpf, DatapathError> {
     Ok(ebpf)
 }
 
-fn encode_node(facts: &NodeFacts) -> Node {
-    Node {
-        layout: LAYOUT,
-        underlay: facts.underlay.into(),
-        overlay: facts.overlay.into(),
-        loopback: facts.loopback,
-        overlay_ifindex: facts.overlay_ifindex,
-        mss: u32::from(facts.overlay_mtu.saturating_sub(TCP_HEADERS)),
-    }
-}
-
 impl Datapath for Bpf {
     fn apply(&mut self, tables: &Tables) -> Result<Applied, DatapathError> {
         let mut applied = Applied::default();
         let maps = &mut self.maps;
-        let room = maps.backends.len();
-        let full = DatapathError::Full { what: "backends", count: tables.backends.len(), room: room as usize };
-        let plan = slots::plan(&maps.backends()?, &tables.backends, room).ok_or(full)?;
-        let addresses = maps::addresses(tables);
-        let locals = maps::locals(tables, &plan.slots);
+        let room = u16::try_from(maps.backends.len()).unwrap_or(u16::MAX);
+        let full = DatapathError::Full { what: "tasks", count: tables.backends.len(), room: usize::from(room) };
+        let plan = slots::plan(&maps.backends()?, &tables.backends, &tables.members, room).ok_or(full)?;
+        let lists = Lists::of(tables);
+        let found = maps.frontends.entries().map_err(in_map("frontends"))?;
+        let wanted = Frontends::plan(tables, &lists, &found, maps.port_counters.len())?;
+        self.owners = Owners::new(&plan.slots, &wanted.entries, tables);
+        let groups = encode::tables(tables, &plan.slots);
+        let addresses = Changes::to(&maps.addresses, "addresses", encode::addresses(tables))?;
+        let locals = Changes::to(&maps.locals, "locals", encode::locals(tables, &plan.slots))?;
+        let networks = Changes::to(&maps.networks, "networks", lists.networks())?;
+        let frontends = Changes::between("frontends", &found, wanted.entries);
         // What others refer to comes first.
-        maps.write_node(&encode_node(&tables.node), &mut applied)?;
-        maps.reset_counters(&plan.fresh)?;
+        maps.write_node(&encode::node(&tables.node), &mut applied)?;
+        let counters = plan.fresh.iter().flat_map(|&slot| [u32::from(slot) * 2, u32::from(slot) * 2 + 1]);
+        maps::reset(&mut maps.counters, "counters", counters)?;
+        maps::reset(&mut maps.port_counters, "port_counters", wanted.fresh.into_iter())?;
         maps.write_backends(&plan.write, &mut applied)?;
-        locals.write(&mut maps.locals, &mut applied)?;
-        addresses.write(&mut maps.addresses, &mut applied)?;
-        maps.write_frontends(tables, &plan.slots, &mut applied)?;
-        maps.write_ports(tables, &mut applied)?;
+        locals.put(&mut maps.locals, &mut applied)?;
+        addresses.put(&mut maps.addresses, &mut applied)?;
+        networks.put(&mut maps.networks, &mut applied)?;
+        maps.write_tables(&groups, &mut applied)?;
+        frontends.put(&mut maps.frontends, &mut applied)?;
+        maps.write_ports(&encode::ports(tables), &mut applied)?;
         // And goes last.
-        maps.prune_frontends(tables, &mut applied)?;
-        locals.prune(&mut maps.locals, &mut applied)?;
-        addresses.prune(&mut maps.addresses, &mut applied)?;
+        frontends.delete(&mut maps.frontends, &mut applied)?;
+        maps.prune_tables(&groups, &mut applied)?;
+        networks.delete(&mut maps.networks, &mut applied)?;
+        locals.delete(&mut maps.locals, &mut applied)?;
+        addresses.delete(&mut maps.addresses, &mut applied)?;
         maps.write_backends(&plan.retire, &mut applied)?;
-        let owner = |(key, slot)| tables.backends.get(&key).map(|backend| (slot, (key, backend.place)));
-        self.owners = plan.slots.into_iter().filter_map(owner).collect();
         self.links().apply(&tables.hooks, &mut applied)?;
         Ok(applied)
     }
@@ -192,6 +206,14 @@ impl Datapath for Bpf {
 
     fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError> {
         read::open_flows(&self.maps, task)
+    }
+
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        read::flows(&self.maps, &self.owners)
+    }
+
+    fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
+        read::usage(&self.maps)
     }
 
     fn close_and_remove(mut self: Box<Self>) -> Result<(), DatapathError> {

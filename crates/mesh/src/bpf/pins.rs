@@ -12,8 +12,24 @@ use super::layout::{self, LAYOUT};
 use crate::datapath::DatapathError;
 
 /// Every map by its name in the object.
-pub(super) const MAPS: [&str; 10] =
-    ["node", "ports", "addresses", "frontends", "backends", "locals", "flows", "fragments", "counters", "drops"];
+pub(super) const MAPS: [&str; 16] = [
+    "node",
+    "ports",
+    "addresses",
+    "networks",
+    "frontends",
+    "tables",
+    "backends",
+    "suspects",
+    "peers",
+    "locals",
+    "flows",
+    "fragments",
+    "counters",
+    "port_counters",
+    "drops",
+    "events",
+];
 
 #[derive(Debug)]
 pub(super) struct Pins {

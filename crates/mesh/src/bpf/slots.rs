@@ -2,103 +2,109 @@
 //! the backend is the same one, over any number of daemons; the daemon knows its entries again by what is in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use super::layout::{self, Addr, BACKEND_DRAINING, BACKEND_GONE, BACKEND_READY};
+use skep_model::TaskId;
+
+use super::layout::{self, Addr, BACKEND_DRAINING, BACKEND_GONE, BACKEND_READY, BACKEND_STARTING};
 use crate::maglev;
-use crate::table::{Backend, BackendKey, BackendState, Place};
+use crate::table::{Backend, BackendState, Place};
 
 /// What has to be done to the entries.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// The number of each backend.
-    pub(super) slots: BTreeMap<BackendKey, u32>,
+    pub(super) slots: BTreeMap<TaskId, u16>,
     /// Entries to write before anything refers to them.
-    pub(super) write: Vec<(u32, layout::Backend)>,
+    pub(super) write: Vec<(u16, layout::Backend)>,
     /// Entries that belonged to somebody else: their counters start anew.
-    pub(super) fresh: Vec<u32>,
+    pub(super) fresh: Vec<u16>,
     /// Entries to write when nothing new refers to them any more: nobody's now.
-    pub(super) retire: Vec<(u32, layout::Backend)>,
+    pub(super) retire: Vec<(u16, layout::Backend)>,
 }
 
-/// Who an entry belongs to: task, published port and protocol.
-type Owner = (u64, [u8; 2], u8);
-
-fn owner(entry: &layout::Backend) -> Owner {
-    (entry.task, entry.published, entry.proto)
-}
-
-/// Compares entries with what should be there. `None` when `room` entries are not enough.
-pub(super) fn plan(entries: &[layout::Backend], wanted: &BTreeMap<BackendKey, Backend>, room: u32) -> Option<Plan> {
-    let known: BTreeMap<Owner, usize> =
-        entries.iter().enumerate().filter(|(_, e)| e.generation > 0).map(|(slot, e)| (owner(e), slot)).collect();
+/// Compares entries with what should be there. `None` when `room` entries are not enough. `members` are the other nodes.
+pub(super) fn plan(
+    entries: &[layout::Backend],
+    wanted: &BTreeMap<TaskId, Backend>,
+    members: &BTreeSet<IpAddr>,
+    room: u16,
+) -> Option<Plan> {
+    let known: BTreeMap<u64, u16> =
+        (0..).zip(entries).filter(|(_, e)| e.generation > 0).map(|(n, e)| (e.task, n)).collect();
+    let peers: BTreeMap<IpAddr, u32> = members.iter().copied().zip(1..).collect();
     let mut plan = Plan::default();
     let mut newcomers = Vec::new();
     let mut used = BTreeSet::new();
-    for (key, backend) in wanted {
-        let entry = encode(key, backend);
-        match known.get(&owner(&entry)) {
+    for (task, backend) in wanted {
+        let entry = encode(task, backend, &peers);
+        match known.get(&entry.task) {
             Some(&slot) => {
                 used.insert(slot);
-                plan.keep(key, slot, &entries[slot], entry);
+                plan.keep(task, slot, &entries[usize::from(slot)], entry);
             }
-            None => newcomers.push((key, entry)),
+            None => newcomers.push((task, entry)),
         }
     }
-    let taken = |slot: usize| used.contains(&slot) || entries.get(slot).is_some_and(|e| e.state != BACKEND_GONE);
+    let taken =
+        |slot: u16| used.contains(&slot) || entries.get(usize::from(slot)).is_some_and(|e| e.state != BACKEND_GONE);
     // An entry whose owner left just now is free from the next time on: packets may still be on their way to it.
-    let mut free = (0..room as usize).filter(|&slot| !taken(slot));
-    for (key, entry) in newcomers {
+    let mut free = (0..room).filter(|&slot| !taken(slot));
+    for (task, entry) in newcomers {
         let slot = free.next()?;
-        let before = entries.get(slot).map_or(0, |e| e.generation);
-        plan.start(key, slot, layout::Backend { generation: before.wrapping_add(1).max(1), ..entry });
+        let before = entries.get(usize::from(slot)).map_or(0, |e| e.generation);
+        plan.start(task, slot, layout::Backend { generation: next(before), ..entry });
     }
-    let left = entries.iter().enumerate().filter(|(slot, e)| e.state != BACKEND_GONE && !used.contains(slot));
-    plan.retire = left.map(|(slot, e)| (number(slot), layout::Backend { state: BACKEND_GONE, ..*e })).collect();
+    let left = (0..).zip(entries).filter(|(slot, e)| e.state != BACKEND_GONE && !used.contains(slot));
+    plan.retire = left.map(|(slot, e)| (slot, layout::Backend { state: BACKEND_GONE, ..*e })).collect();
     Some(plan)
 }
 
+/// Generations begin with 1: an entry with 0 was never used.
+fn next(generation: u32) -> u32 {
+    generation.wrapping_add(1).max(1)
+}
+
 impl Plan {
-    fn keep(&mut self, key: &BackendKey, slot: usize, before: &layout::Backend, entry: layout::Backend) {
-        let moved = (before.addr, before.node, before.ifindex, before.port)
-            != (entry.addr, entry.node, entry.ifindex, entry.port);
-        let generation = if moved { before.generation.wrapping_add(1).max(1) } else { before.generation };
+    fn keep(&mut self, task: &TaskId, slot: u16, before: &layout::Backend, entry: layout::Backend) {
+        let moved = (before.addr, before.node, before.ifindex) != (entry.addr, entry.node, entry.ifindex);
+        let generation = if moved { next(before.generation) } else { before.generation };
         let entry = layout::Backend { generation, ..entry };
         if entry != *before {
-            self.write.push((number(slot), entry));
+            self.write.push((slot, entry));
         }
-        self.slots.insert(key.clone(), number(slot));
+        self.slots.insert(task.clone(), slot);
     }
 
-    fn start(&mut self, key: &BackendKey, slot: usize, entry: layout::Backend) {
-        self.fresh.push(number(slot));
-        self.write.push((number(slot), entry));
-        self.slots.insert(key.clone(), number(slot));
+    fn start(&mut self, task: &TaskId, slot: u16, entry: layout::Backend) {
+        self.fresh.push(slot);
+        self.write.push((slot, entry));
+        self.slots.insert(task.clone(), slot);
     }
 }
 
-/// Positions come from a map whose indexes are 32 bits wide.
-fn number(slot: usize) -> u32 {
-    u32::try_from(slot).unwrap_or(u32::MAX)
+/// How an entry names its task.
+pub(super) fn name(task: &TaskId) -> u64 {
+    maglev::hash(task.as_str(), 0)
 }
 
-fn encode(key: &BackendKey, backend: &Backend) -> layout::Backend {
-    let (node, ifindex, mac) = match backend.place {
-        Place::Here { ifindex, mac } => (Addr::default(), ifindex, mac),
-        Place::There(node) => (node.into(), 0, [0; 6]),
+fn encode(task: &TaskId, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -> layout::Backend {
+    let (node, ifindex, mac, peer) = match backend.place {
+        Place::Here { ifindex, mac } => (Addr::default(), ifindex, mac, 0),
+        Place::There(node) => (node.into(), 0, [0; 6], peers.get(&node).copied().unwrap_or(0)),
     };
     layout::Backend {
-        task: maglev::hash(key.task.as_str(), 0),
-        addr: backend.addr.into(),
+        task: name(task),
         node,
+        addr: backend.addr.octets(),
         ifindex,
         generation: 0,
-        port: backend.port.to_be_bytes(),
-        published: key.frontend.map_or(0, |f| f.port).to_be_bytes(),
+        peer,
         state: match backend.state {
+            BackendState::Starting => BACKEND_STARTING,
             BackendState::Ready => BACKEND_READY,
             BackendState::Draining => BACKEND_DRAINING,
         },
-        proto: key.frontend.map_or(0, |f| f.protocol.number()),
         mac,
         pad: 0,
     }
@@ -106,27 +112,24 @@ fn encode(key: &BackendKey, backend: &Backend) -> layout::Backend {
 
 #[cfg(test)]
 mod tests {
-    use skep_model::TaskId;
-
     use super::*;
 
-    fn key(digit: char) -> BackendKey {
-        let task: TaskId = digit.to_string().repeat(25).parse().unwrap();
-        BackendKey { frontend: None, task }
+    fn key(digit: char) -> TaskId {
+        digit.to_string().repeat(25).parse().unwrap()
     }
 
     fn backend(ifindex: u32, state: BackendState) -> Backend {
-        Backend { addr: [10, 0, 0, 9].into(), port: 0, place: Place::Here { ifindex, mac: [2; 6] }, state }
+        Backend { addr: [10, 0, 0, 9].into(), place: Place::Here { ifindex, mac: [2; 6] }, state }
     }
 
-    fn wanted(list: &[(char, u32, BackendState)]) -> BTreeMap<BackendKey, Backend> {
+    fn wanted(list: &[(char, u32, BackendState)]) -> BTreeMap<TaskId, Backend> {
         list.iter().map(|&(digit, ifindex, state)| (key(digit), backend(ifindex, state))).collect()
     }
 
-    fn apply(entries: &mut Vec<layout::Backend>, wanted: &BTreeMap<BackendKey, Backend>, room: u32) {
-        let plan = plan(entries, wanted, room).unwrap();
+    fn apply(entries: &mut Vec<layout::Backend>, wanted: &BTreeMap<TaskId, Backend>, room: u16) {
+        let plan = plan(entries, wanted, &BTreeSet::new(), room).unwrap();
         for (slot, entry) in plan.write.iter().chain(&plan.retire) {
-            let slot = *slot as usize;
+            let slot = usize::from(*slot);
             entries.resize(entries.len().max(slot + 1), layout::Backend::default());
             entries[slot] = *entry;
         }
@@ -137,7 +140,7 @@ mod tests {
         let wanted = wanted(&[('a', 1, BackendState::Ready), ('b', 2, BackendState::Draining)]);
         let mut entries = Vec::new();
         apply(&mut entries, &wanted, 8);
-        let again = plan(&entries, &wanted, 8).unwrap();
+        let again = plan(&entries, &wanted, &BTreeSet::new(), 8).unwrap();
         assert!(again.write.is_empty() && again.retire.is_empty() && again.fresh.is_empty());
         assert_eq!(again.slots.len(), 2);
     }
@@ -168,7 +171,7 @@ mod tests {
         let mut entries = Vec::new();
         apply(&mut entries, &wanted(&[('a', 1, BackendState::Ready)]), 1);
         apply(&mut entries, &BTreeMap::new(), 1);
-        let next = plan(&entries, &wanted(&[('b', 2, BackendState::Ready)]), 1).unwrap();
+        let next = plan(&entries, &wanted(&[('b', 2, BackendState::Ready)]), &BTreeSet::new(), 1).unwrap();
         assert_eq!((next.write[0].1.generation, next.fresh.as_slice()), (2, [0].as_slice()));
     }
 
@@ -183,6 +186,6 @@ mod tests {
     #[test]
     fn too_many_are_refused() {
         let all = wanted(&[('a', 1, BackendState::Ready), ('b', 2, BackendState::Ready)]);
-        assert!(plan(&[], &all, 1).is_none());
+        assert!(plan(&[], &all, &BTreeSet::new(), 1).is_none());
     }
 }

@@ -8,7 +8,7 @@ mod netns;
 mod talk;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use skep_mesh::{
@@ -16,11 +16,11 @@ use skep_mesh::{
 };
 use skep_model::{
     EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, Protocol, PublishMode, PublishedPort,
-    ServiceEntry, ServiceId, TaskId, Version,
+    ServiceEntry, ServiceId, TaskId, Version, mesh_ipv6,
 };
 
 pub use netns::Netns;
-pub use talk::{Answer, ask_on, ask_tcp, ask_udp, ask_udp_on, connect_from, is_refused, serve};
+pub use talk::{Answer, ask_on, ask_tcp, ask_udp, ask_udp_on, connect_from, is_refused, serve, serve_at};
 
 /// What a node's devices can carry on the overlay of an underlay of 1500 bytes.
 const OVERLAY_MTU: u16 = 1450;
@@ -42,6 +42,11 @@ pub struct Node {
     pub underlay: Ipv4Addr,
     pub second: Ipv4Addr,
     pub overlay: Ipv4Addr,
+    /// Outside of the mesh too.
+    pub underlay6: Ipv6Addr,
+    /// Whether other nodes send overlay packets to the IPv6 address.
+    pub tunnel6: bool,
+    pub reply_direct: bool,
     sizes: MapSizes,
 }
 
@@ -65,11 +70,18 @@ pub struct Lab {
     pub tasks: Vec<Task>,
     pub services: Vec<ServiceEntry>,
     pub network: NetworkId,
+    kept: std::sync::Mutex<Vec<Netns>>,
     dir: tempfile::TempDir,
 }
 
-/// The client's address.
+/// The client's addresses.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 100);
+pub const CLIENT6: Ipv6Addr = underlay6(100);
+
+/// An address outside of the mesh.
+pub const fn underlay6(n: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, n)
+}
 
 /// Waits until something holds that the kernel brings about by itself.
 pub fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -104,11 +116,13 @@ impl Lab {
         let client = Netns::new("cl");
         plug(&bridge, &client, "cl");
         client.ip(&format!("addr add {CLIENT}/24 dev eth0"));
+        client.ip(&format!("addr add {CLIENT6}/64 dev eth0 nodad"));
         let dir = tempfile::tempdir().unwrap();
         let nodes =
             (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach, sizes)).collect();
         let network = NetworkId::random();
-        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, dir };
+        let kept = std::sync::Mutex::default();
+        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, kept, dir };
         lab.apply();
         lab
     }
@@ -141,6 +155,32 @@ impl Lab {
         id
     }
 
+    /// A client behind a router whose cable to it carries only so many bytes; nobody but the router knows.
+    pub fn behind_a_router(&self, mtu: u16) -> Netns {
+        let (router, far) = (Netns::new("rt"), Netns::new("far"));
+        plug(&self.bridge, &router, "rt");
+        router.ip("addr add 10.99.0.90/24 dev eth0");
+        router.ip(&format!("addr add {}/64 dev eth0 nodad", underlay6(90)));
+        router.ip(&format!("link add dn0 type veth peer name eth0 netns {}", far.name()));
+        router.ip(&format!("link set dev dn0 mtu {mtu} up"));
+        router.ip("addr add 10.98.0.1/24 dev dn0");
+        router.ip("addr add fd98::1/64 dev dn0 nodad");
+        router.sysctl("net/ipv4/ip_forward", "1");
+        router.sysctl("net/ipv6/conf/all/forwarding", "1");
+        far.ip("addr add 10.98.0.2/24 dev eth0");
+        far.ip("addr add fd98::2/64 dev eth0 nodad");
+        far.ip("link set eth0 up");
+        far.ip("route add default via 10.98.0.1");
+        far.ip("-6 route add default via fd98::1");
+        for node in &self.nodes {
+            node.ns.ip("route add 10.98.0.0/24 via 10.99.0.90");
+            node.ns.ip(&format!("-6 route add fd98::/64 via {}", underlay6(90)));
+        }
+        // It lives as long as the far client's namespace has its cable.
+        self.kept.lock().unwrap().push(router);
+        far
+    }
+
     /// One more task; not applied yet. Returns its index.
     pub fn task(&mut self, service: &ServiceId, node: usize) -> usize {
         let n = self.tasks.len();
@@ -157,7 +197,13 @@ impl Lab {
         ns.ip("link set eth0 up");
         ns.ip("route add 169.254.1.1 dev eth0 scope link");
         ns.ip("route add default via 169.254.1.1");
+        let addr6 = mesh_ipv6(addr);
+        host.ip(&format!("addr add fe80::1/64 dev {veth} nodad"));
+        host.ip(&format!("-6 route add {addr6}/128 dev {veth}"));
+        ns.ip(&format!("addr add {addr6}/128 dev eth0 nodad"));
+        ns.ip("-6 route add default via fe80::1 dev eth0");
         serve(&ns, addr, 80);
+        serve_at(&ns, addr, addr6.into(), 80);
         let task = TaskId::random();
         let (service, state) = (service.clone(), EndpointState::Ready);
         self.tasks.push(Task { id: task, service, node, addr, ns, veth, state, host_ports: vec![] });
@@ -185,7 +231,7 @@ impl Lab {
         let members = self.nodes.iter().map(|n| Member {
             node: n.id.clone(),
             hostname: n.ns.name().to_owned(),
-            underlay: n.underlay.into(),
+            underlay: n.tunnel(),
             overlay: n.overlay,
             alive: n.alive,
         });
@@ -212,14 +258,17 @@ impl Lab {
         Desired {
             node: OwnNode {
                 id: own.id.clone(),
-                underlay: own.underlay.into(),
+                underlay: own.tunnel(),
                 overlay: own.overlay,
-                addresses: [own.underlay, own.second].map(|a| (a.into(), "eth0".to_owned())).into(),
+                addresses: own.addresses().map(|a| (a, "eth0".to_owned())).into(),
+                reply_direct: own.reply_direct,
+                direct: self.nodes.iter().map(Node::tunnel).collect(),
                 taken: BTreeSet::new(),
             },
             devices: Devices {
                 loopback: index("lo"),
                 overlay: index("skep-vx"),
+                underlay: Some(index("eth0")),
                 overlay_mtu: OVERLAY_MTU,
                 uplinks: BTreeSet::from([index("eth0")]),
             },
@@ -242,12 +291,27 @@ impl Node {
         ns.ip("link add skep-vx type vxlan external dstport 4789 nolearning");
         ns.ip(&format!("link set skep-vx mtu {OVERLAY_MTU} up"));
         ns.ip(&format!("addr add {overlay}/32 dev skep-vx"));
+        ns.ip(&format!("addr add {}/128 dev skep-vx nodad", mesh_ipv6(overlay)));
+        let underlay6 = underlay6(n.into());
+        ns.ip(&format!("addr add {underlay6}/64 dev eth0 nodad"));
         ns.sysctl("net/ipv4/conf/lo/route_localnet", "1");
         ns.sysctl("net/ipv4/conf/lo/accept_local", "1");
+        let id = NodeId::random();
+        let (bpf, alive, tunnel6, reply_direct) = (None, true, false, false);
         let mut node =
-            Self { id: NodeId::random(), ns, bpf: None, pins, alive: true, underlay, second, overlay, sizes };
+            Self { id, ns, bpf, pins, alive, underlay, second, overlay, underlay6, tunnel6, reply_direct, sizes };
         node.start(attach);
         node
+    }
+
+    /// Where other nodes send overlay packets for it.
+    fn tunnel(&self) -> IpAddr {
+        if self.tunnel6 { self.underlay6.into() } else { self.underlay.into() }
+    }
+
+    /// By which clients may ask it.
+    pub fn addresses(&self) -> [IpAddr; 3] {
+        [self.underlay.into(), self.second.into(), self.underlay6.into()]
     }
 
     /// Starts its "daemon".

@@ -1,7 +1,7 @@
 //! Servers that say who asked, and clients that ask.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -10,11 +10,16 @@ use super::Netns;
 /// Long enough for a busy machine; nothing that works takes a hundredth of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves on `port` of the address, TCP and UDP: each request is answered with "<own address> <peer's address>". TCP requests are
-/// HTTP-like (up to an empty line), any number per connection; UDP answers repeat the length of the request.
+/// Serves on `port` of the address, TCP and UDP.
 pub fn serve(ns: &Netns, own: Ipv4Addr, port: u16) {
-    let tcp = ns.run(|| TcpListener::bind((own, port))).unwrap();
-    let udp = ns.run(|| UdpSocket::bind((own, port))).unwrap();
+    serve_at(ns, own, own.into(), port);
+}
+
+/// Serves on `port` of address `at`, TCP and UDP, in the name of `own`: each request is answered with "<own address> <peer's address>". TCP requests are
+/// HTTP-like (up to an empty line), any number per connection; UDP answers repeat the length of the request.
+pub fn serve_at(ns: &Netns, own: Ipv4Addr, at: IpAddr, port: u16) {
+    let tcp = ns.run(|| TcpListener::bind((at, port))).unwrap();
+    let udp = ns.run(|| UdpSocket::bind((at, port))).unwrap();
     thread::spawn(move || {
         for stream in tcp.incoming().flatten() {
             thread::spawn(move || answer(stream, own));
@@ -77,14 +82,16 @@ pub fn ask_on(stream: &mut TcpStream) -> io::Result<String> {
 }
 
 /// Asks once over a new connection.
-pub fn ask_tcp(to: Ipv4Addr, port: u16) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to, port)), PATIENCE)?;
+pub fn ask_tcp(to: impl Into<IpAddr>, port: u16) -> io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((to.into(), port)), PATIENCE)?;
     Ok(Answer::parse(&ask_on(&mut stream)?))
 }
 
 /// Sends a datagram of `length` bytes from a new socket; the answer must be as long.
-pub fn ask_udp(to: Ipv4Addr, port: u16, length: usize) -> io::Result<Answer> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+pub fn ask_udp(to: impl Into<IpAddr>, port: u16, length: usize) -> io::Result<Answer> {
+    let to = to.into();
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.connect((to, port))?;
     ask_udp_on(&socket, length)
 }
@@ -111,11 +118,8 @@ impl Answer {
         Self { server: words.next().unwrap().parse().unwrap(), peer: words.next().unwrap().parse().unwrap() }
     }
 
-    pub fn peer_ip(&self) -> Ipv4Addr {
-        match self.peer.ip() {
-            IpAddr::V4(addr) => addr,
-            IpAddr::V6(addr) => panic!("{addr}"),
-        }
+    pub fn peer_ip(&self) -> IpAddr {
+        self.peer.ip()
     }
 }
 

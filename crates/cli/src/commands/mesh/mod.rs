@@ -106,7 +106,6 @@ fn port_state(port: &Value) -> &str {
         "nobody-ready" => "nobody ready",
         "held" => "held by another process",
         "elsewhere" => "other nodes answer",
-        "not-carried" => "not carried",
         other => other,
     }
 }

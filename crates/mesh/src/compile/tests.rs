@@ -1,4 +1,4 @@
-use skep_model::{EndpointKey, EndpointRecord, Member, NetworkId, ServiceEntry, ServiceId, Version};
+use skep_model::{EndpointKey, EndpointRecord, Member, NetworkId, Protocol, ServiceEntry, ServiceId, Version};
 
 use super::*;
 use crate::desired::{Devices, OwnNode};
@@ -7,13 +7,19 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
     digit.to_string().repeat(25).parse().unwrap()
 }
 
-fn address(text: &str) -> Ipv4Addr {
+fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 fn member(digit: char, n: u8) -> Member {
     let hostname = format!("n{n}");
-    Member { node: id(digit), hostname, underlay: IpAddr::from([192, 0, 2, n]), overlay: [10, 0, 0, n].into(), alive: true }
+    Member {
+        node: id(digit),
+        hostname,
+        underlay: IpAddr::from([192, 0, 2, n]),
+        overlay: [10, 0, 0, n].into(),
+        alive: true,
+    }
 }
 
 fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
@@ -23,7 +29,14 @@ fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
 
 fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
     let name = format!("s{digit}");
-    ServiceEntry { id: id(digit), name, version: Version::default(), ports: ports.to_vec(), options: vec![], virtual_ips: vec![] }
+    ServiceEntry {
+        id: id(digit),
+        name,
+        version: Version::default(),
+        ports: ports.to_vec(),
+        options: vec![],
+        virtual_ips: vec![],
+    }
 }
 
 fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
@@ -50,12 +63,14 @@ fn desired() -> Desired {
     Desired {
         node: OwnNode {
             id: id('a'),
-            underlay: address("192.0.2.1").into(),
-            overlay: address("10.0.0.1"),
-            addresses: [(address("198.51.100.1").into(), "eth1".to_owned())].into(),
+            underlay: address("192.0.2.1"),
+            overlay: [10, 0, 0, 1].into(),
+            addresses: [(address("198.51.100.1"), "eth1".to_owned())].into(),
             taken: [].into(),
+            reply_direct: false,
+            direct: [].into(),
         },
-        devices: Devices { loopback: 1, overlay: 5, overlay_mtu: 1450, uplinks: [2].into() },
+        devices: Devices { loopback: 1, overlay: 5, overlay_mtu: 1450, underlay: Some(2), uplinks: [2].into() },
         members: vec![member('a', 1), member('b', 2)],
         services: vec![service('s', &[port(8080, 80, PublishMode::Ingress)])],
         endpoints: vec![endpoint('1', 's', 'a', 1), endpoint('2', 's', 'b', 2)],
@@ -67,18 +82,24 @@ fn key(port: u16) -> FrontendKey {
     FrontendKey { protocol: Protocol::Tcp, port }
 }
 
-fn backend_of(tables: &Tables, port: u16, task: char) -> Option<&Backend> {
-    tables.backends.get(&BackendKey { frontend: Some(key(port)), task: id(task) })
+fn backend_of(tables: &Tables, task: char) -> Option<&Backend> {
+    tables.backends.get(&id::<TaskId>(task))
+}
+
+/// Who takes new flows of a port.
+fn ready(tables: &Tables, port: u16) -> Vec<TaskId> {
+    tables.groups[&tables.frontends[&key(port)].group].ready.clone()
 }
 
 #[test]
 fn a_service_has_backends_here_and_there() {
     let tables = compile(&desired());
-    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('1'), id('2')]);
-    assert_eq!(tables.frontends[&key(8080)].slots.len(), maglev::SLOTS);
-    let here = backend_of(&tables, 8080, '1').unwrap();
-    assert_eq!((here.port, here.place), (80, Place::Here { ifindex: 101, mac: [2; 6] }));
-    assert_eq!(backend_of(&tables, 8080, '2').unwrap().place, Place::There(address("192.0.2.2")));
+    assert_eq!(ready(&tables, 8080), vec![id::<TaskId>('1'), id('2')]);
+    assert_eq!(tables.groups[&tables.frontends[&key(8080)].group].slots.len(), maglev::SLOTS);
+    assert_eq!(tables.frontends[&key(8080)].target, 80);
+    let here = backend_of(&tables, '1').unwrap();
+    assert_eq!(here.place, Place::Here { ifindex: 101, mac: [2; 6] });
+    assert_eq!(backend_of(&tables, '2').unwrap().place, Place::There(address("192.0.2.2")));
 }
 
 #[test]
@@ -87,7 +108,7 @@ fn every_node_computes_the_same_table() {
     other.node.id = id('b');
     other.endpoints.reverse();
     other.local_tasks = vec![local('2', 2)];
-    assert_eq!(compile(&desired()).frontends[&key(8080)], compile(&other).frontends[&key(8080)]);
+    assert_eq!(compile(&desired()).groups, compile(&other).groups);
 }
 
 #[test]
@@ -106,8 +127,8 @@ fn a_dead_members_endpoints_are_gone_and_its_address_stays_trusted() {
     let mut desired = desired();
     desired.members[1].alive = false;
     let tables = compile(&desired);
-    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('1')]);
-    assert_eq!(backend_of(&tables, 8080, '2'), None);
+    assert_eq!(ready(&tables, 8080), vec![id::<TaskId>('1')]);
+    assert_eq!(backend_of(&tables, '2'), None);
     assert!(tables.members.contains(&address("192.0.2.2")));
 }
 
@@ -116,8 +137,8 @@ fn a_draining_endpoint_keeps_its_flows_and_gets_no_slot() {
     let mut desired = desired();
     desired.endpoints[1].record.state = EndpointState::Draining;
     let tables = compile(&desired);
-    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('1')]);
-    assert_eq!(backend_of(&tables, 8080, '2').unwrap().state, BackendState::Draining);
+    assert_eq!(ready(&tables, 8080), vec![id::<TaskId>('1')]);
+    assert_eq!(backend_of(&tables, '2').unwrap().state, BackendState::Draining);
 }
 
 #[test]
@@ -125,24 +146,24 @@ fn the_nodes_own_word_comes_before_its_record() {
     let mut desired = desired();
     desired.local_tasks[0].state = EndpointState::Draining;
     let tables = compile(&desired);
-    assert_eq!(tables.frontends[&key(8080)].ready, vec![id::<TaskId>('2')]);
-    assert_eq!(backend_of(&tables, 8080, '1').unwrap().state, BackendState::Draining);
+    assert_eq!(ready(&tables, 8080), vec![id::<TaskId>('2')]);
+    assert_eq!(backend_of(&tables, '1').unwrap().state, BackendState::Draining);
     desired.local_tasks.clear();
-    assert_eq!(backend_of(&compile(&desired), 8080, '1'), None);
+    assert_eq!(backend_of(&compile(&desired), '1'), None);
 }
 
 #[test]
 fn a_starting_endpoint_is_not_known_elsewhere() {
     let mut desired = desired();
     desired.endpoints[1].record.state = EndpointState::Starting;
-    assert_eq!(backend_of(&compile(&desired), 8080, '2'), None);
+    assert_eq!(backend_of(&compile(&desired), '2'), None);
 }
 
 #[test]
 fn a_port_without_anybody_ready_stays_a_frontend() {
     let mut desired = desired();
     desired.endpoints.clear();
-    assert_eq!(compile(&desired).frontends[&key(8080)].slots, Vec::<u32>::new());
+    assert_eq!(ready(&compile(&desired), 8080), []);
 }
 
 #[test]
@@ -151,9 +172,7 @@ fn host_mode_comes_before_the_mesh() {
     desired.local_tasks.push(LocalTask { host_ports: vec![port(8080, 81, PublishMode::Host)], ..local('3', 3) });
     let tables = compile(&desired);
     let frontend = &tables.frontends[&key(8080)];
-    assert_eq!((frontend.mode, frontend.ready.as_slice()), (PublishMode::Host, [id('3')].as_slice()));
-    assert_eq!(backend_of(&tables, 8080, '3').unwrap().port, 81);
-    assert_eq!(backend_of(&tables, 8080, '2'), None);
+    assert_eq!((frontend.mode, frontend.target, ready(&tables, 8080)), (PublishMode::Host, 81, vec![id('3')]));
 }
 
 #[test]
@@ -168,7 +187,7 @@ fn of_two_services_on_one_port_the_smaller_id_has_it() {
     let mut desired = desired();
     desired.services.insert(0, service('t', &[port(8080, 90, PublishMode::Ingress)]));
     desired.endpoints.push(endpoint('4', 't', 'b', 4));
-    assert_eq!(compile(&desired).frontends[&key(8080)].ready, vec![id::<TaskId>('1'), id('2')]);
+    assert_eq!(ready(&compile(&desired), 8080), vec![id::<TaskId>('1'), id('2')]);
     assert_eq!(id::<ServiceId>('s').as_str().len(), 25);
 }
 
@@ -176,7 +195,7 @@ fn of_two_services_on_one_port_the_smaller_id_has_it() {
 fn weight_zero_takes_no_new_flows() {
     let mut desired = desired();
     desired.endpoints[0].record.weight = 0;
-    assert_eq!(compile(&desired).frontends[&key(8080)].ready, vec![id::<TaskId>('2')]);
+    assert_eq!(ready(&compile(&desired), 8080), vec![id::<TaskId>('2')]);
 }
 
 #[test]

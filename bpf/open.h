@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 OR MIT */
+/* New flows. */
+#pragma once
+
+#include "follow.h"
+
+/*
+ * Decisions that are carried out at the end of a program, in one place for all, besides the verdicts: the verifier walks every way
+ * through every call anew, and with several such places a program takes it seconds.
+ */
+enum {
+	DECIDED_ASKED = 0x100,		/* follow the entry of the node that was asked */
+	DECIDED_SERVED = 0x200,		/* follow the entry of the task's node */
+	DECIDED_ENDS = 0x10,		/* and end what lingers in the task */
+	DECIDED_REFUSE = 0x400,		/* and the reason */
+	DECIDED_OPEN = 0x10000,		/* a flow to the backend entry with the number that is added */
+};
+
+/* How a flow to a backend begins: what both of its entries have in common. */
+static __always_inline void start(struct __sk_buff *skb, const struct visit *visit, const struct backend *backend, __u32 slot,
+				  struct flow *flow)
+{
+	way_back(skb, visit, flow);
+	flow->slot = slot;
+	flow->generation = backend->generation;
+	flow->seen = ticks();
+	flow->tries = visit->tries;
+}
+
+/*
+ * The device by which this node answers a client of another node itself; 0 if it may not. Both nodes must be set to it, the probe
+ * between them must have come through, and the client must be one that the other node reaches by the underlay.
+ */
+static __always_inline __u32 direct_device(const struct visit *visit)
+{
+	struct node *own = own_node();
+
+	if (!own || !(own->flags & NODE_REPLY_DIRECT) || !(visit->parcel.flags & PARCEL_DIRECT) ||
+	    !(address_flags(&visit->origin) & ADDRESS_DIRECT))
+		return 0;
+	return own->uplink;
+}
+
+/* The task's entry for a client's packet, with the client's own port. */
+static __always_inline void expected_key(struct flow_key *key, const struct addr *client, __be16 port, __u8 proto, __be32 task,
+					 __be16 target, __u8 version)
+{
+	struct node *own = own_node();
+
+	mesh_addr(&key->saddr, task, version);
+	key->daddr = *client;
+	/* A task cannot answer a loopback address, nor itself. */
+	if (own && unlikely(is_loopback(client) || same_addr(client, &key->saddr)))
+		mesh_addr(&key->daddr, own->overlay, version);
+	key->sport = target;
+	key->dport = port;
+	key->proto = proto;
+	key->kind = KIND_SERVED;
+	key->pad = 0;
+}
+
+/* Makes a flow that has been started the task's, whose entry will be `key`. */
+static __always_inline void as_served(const struct packet *packet, const struct visit *visit, const struct flow_key *key,
+				      struct flow *flow)
+{
+	__u32 device = visit->path == PATH_FORWARD ? direct_device(visit) : 0;
+
+	flow->far = packet->key.daddr;
+	flow->far_port = packet->key.dport;
+	flow->port = packet->key.sport;
+	if (!same_addr(&key->daddr, &packet->key.saddr)) {
+		flow->flags |= FLOW_CHANGED;
+		if (!is_tunneled(flow))
+			flow->node = packet->key.saddr;
+	}
+	if (device) {
+		flow->out = OUT_DIRECT;
+		flow->ifindex = device;
+	}
+}
+
+/* Makes it the asked node's. */
+static __always_inline void as_asked(const struct packet *packet, const struct visit *visit, __be16 target, __be16 port,
+				     struct flow *flow)
+{
+	__builtin_memset(&flow->far, 0, sizeof(flow->far));
+	if (is_tunneled(flow)) {
+		flow->out = OUT_TUNNEL;
+		flow->node = visit->origin;
+	}
+	flow->far_port = target;
+	flow->port = port;
+	if (port != packet->key.sport)
+		count_event(EVENT_PORT_CHANGED);
+}
+
+/* Opens a flow to a backend, by a packet of a client that asked this node, or that this node passes on. */
+__verified_once int open_asked(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 slot)
+{
+	struct backend *backend = backend_at(slot);
+	struct node *own = own_node();
+	struct frontend *frontend;
+	struct flow flow = {};
+	struct flow_key key;
+	bool looped;
+	int use;
+
+	if (!packet || !visit || !backend || !own || backend->state == BACKEND_GONE)
+		return VERDICT_DROP;
+	frontend = frontend_of(packet->key.proto, packet->key.dport);
+	if (!frontend)
+		return VERDICT_DROP;
+	start(skb, visit, backend, slot, &flow);
+	flow.frontend = frontend->number;
+	flow.idle = frontend->idle;
+	looped = is_loopback(&packet->key.saddr) || is_loopback(&packet->key.daddr);
+	key.dport = packet->key.sport;
+	use = TUPLE_FREE;
+	if (is_zero(&backend->node)) {
+		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, backend->addr, frontend->target,
+			     packet->version);
+		as_served(packet, visit, &key, &flow);
+		use = claim(&key, &flow);
+	} else if (looped) {
+		flow.flags |= FLOW_CHANGED;
+		looped_key(&key, packet, own, packet->key.sport);
+		looped_flow(&flow, packet, &flow);
+		use = claim(&key, &flow);
+	}
+	if (use == TUPLE_BUSY)
+		return VERDICT_DROP;
+	as_asked(packet, visit, frontend->target, key.dport, &flow);
+	count_flow(slot, is_tunneled(&flow), flow.frontend);
+	if (bpf_map_update_elem(&flows, &packet->key, &flow, UPDATE_ANY))
+		return VERDICT_DROP;
+	return use == TUPLE_LINGERS ? DECIDED_ASKED + DECIDED_ENDS : DECIDED_ASKED;
+}
+
+/* Whether a frontend answers this client by the address that it used. */
+static __always_inline bool answers(const struct frontend *frontend, const struct packet *packet, const struct visit *visit)
+{
+	if (frontend->flags & FRONTEND_SILENT)
+		return false;
+	if (frontend->flags & FRONTEND_HOST && !(visit->asked & ADDRESS_OWN))
+		return false;
+	if (frontend->listen && !is_listed(frontend->listen, &packet->key.daddr))
+		return false;
+	return !frontend->sources || is_listed(frontend->sources, &packet->key.saddr);
+}
+
+/* A client asks a frontend by an address of this node, or a task by one of any node. */
+__verified_once int ask(const struct packet *packet, const struct visit *visit)
+{
+	struct frontend *frontend;
+	int slot;
+
+	if (!packet || !visit)
+		return VERDICT_NEXT;
+	frontend = frontend_of(packet->key.proto, packet->key.dport);
+	if (!frontend || !answers(frontend, packet, visit))
+		return VERDICT_NEXT;
+	/* A reset of something unknown needs neither a flow nor an answer. */
+	if (packet->signals & TCP_RST)
+		return VERDICT_DROP;
+	slot = pick(&packet->key, frontend, visit->tries);
+	if (slot < 0)
+		return DECIDED_REFUSE + DROP_NO_BACKEND;
+	return DECIDED_OPEN + slot;
+}
+
+/* Second chance: whoever sent this packet had not heard yet that the task takes no new flows. */
+__verified_once int pass_on(const struct packet *packet, const struct visit *visit, __u32 not)
+{
+	struct frontend *frontend;
+	struct backend *backend;
+
+	if (!packet || !visit)
+		return VERDICT_DROP;
+	frontend = frontend_of(packet->key.proto, packet->key.dport);
+	if (!frontend)
+		return VERDICT_NEXT;
+	for (int i = 0; i < 3; i++) {
+		int slot = pick(&packet->key, frontend, visit->tries + i);
+
+		if (slot < 0)
+			return VERDICT_NEXT;
+		backend = backend_at(slot);
+		if ((__u32)slot == not || !backend || backend->state != BACKEND_READY)
+			continue;
+		count_event(EVENT_SECOND_CHANCE);
+		return DECIDED_OPEN + slot;
+	}
+	return VERDICT_NEXT;
+}
+
+/*
+ * Opens a flow to a task of this node, by a packet that another node sent. One entry is enough, unless the client's port is taken:
+ * its packets do not say the new one, so they need an entry of their own.
+ */
+__verified_once int open_here(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 slot,
+			      struct flow_key *key)
+{
+	struct backend *backend = backend_at(slot);
+	int decided = DECIDED_SERVED, use;
+	struct flow flow = {};
+
+	if (!packet || !visit || !key || !backend)
+		return VERDICT_DROP;
+	start(skb, visit, backend, slot, &flow);
+	as_served(packet, visit, key, &flow);
+	use = claim(key, &flow);
+	if (use == TUPLE_BUSY)
+		return VERDICT_DROP;
+	count_flow(slot, true, 0);
+	if (key->dport != packet->key.sport) {
+		as_asked(packet, visit, visit->parcel.target, key->dport, &flow);
+		decided = DECIDED_ASKED;
+		if (bpf_map_update_elem(&flows, &packet->key, &flow, UPDATE_ANY))
+			return VERDICT_DROP;
+	}
+	return use == TUPLE_LINGERS ? decided + DECIDED_ENDS : decided;
+}
+
+/* A packet of a client of another node for a task of this one, by a flow that is not known here, or has to be opened again. */
+__verified_once int accept(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 second,
+			   struct flow_key *key)
+{
+	struct backend *backend;
+	__u32 slot = ~0;
+	bool fresh;
+	int decided;
+
+	if (!packet || !visit || !key)
+		return VERDICT_DROP;
+	fresh = opens(packet);
+	if (!(address_flags(&visit->origin) & ADDRESS_TRUSTED))
+		return drop(DROP_NOT_A_MEMBER);
+	backend = local_task(visit->parcel.task, &slot);
+	if (fresh && !second && (!backend || backend->state != BACKEND_READY)) {
+		decided = pass_on(packet, visit, slot);
+		if (decided != VERDICT_NEXT)
+			return decided;
+	}
+	if (!backend || backend->state == BACKEND_GONE)
+		return packet->signals & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE + DROP_UNKNOWN_TASK;
+	return open_here(skb, packet, visit, slot, key);
+}
