@@ -1,5 +1,5 @@
 //! What people and metrics see of the mesh. `report`, `trace` and `flows` are pure functions of what the node knows; the driver here
-//! collects that, and keeps looking from costing much: all flows are walked no more often than a twentieth of the time allows.
+//! collects that, and keeps looking from costing much: maps are counted no more often than a twentieth of the time allows.
 
 mod census;
 mod flows;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use skep_mesh::{Datapath, DatapathError, Desired, Flow};
+use skep_mesh::{Datapath, DatapathError, Desired, Flow, Usage};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{TaskId, TaskState, Timestamp};
 use skep_netdb::NetDb;
@@ -32,18 +32,24 @@ pub(crate) struct Observer {
     mesh: Mesh,
     netdb: NetDb,
     reporter: Reporter,
-    census: Arc<Mutex<Option<Counted>>>,
+    counted: Arc<Mutex<Option<Kept>>>,
 }
 
-/// How many flows there were, and until when that is good enough.
-struct Counted {
-    census: Arc<Census>,
+/// What was counted, and until when that is good enough.
+struct Kept {
+    counted: Arc<Counted>,
     until: Instant,
+}
+
+/// What takes as long as there are entries in the maps.
+struct Counted {
+    census: Census,
+    usage: Vec<Usage>,
 }
 
 impl Observer {
     pub(crate) fn new(mesh: Mesh, netdb: NetDb, reporter: Reporter) -> Self {
-        Self { mesh, netdb, reporter, census: Arc::default() }
+        Self { mesh, netdb, reporter, counted: Arc::default() }
     }
 
     /// Everything but the flows one by one.
@@ -53,8 +59,8 @@ impl Observer {
     }
 
     fn reported(&self, desired: &Desired, assignments: &Assignments) -> Result<MeshReport, AgentError> {
-        let (counters, usage) = self.read(|datapath| Ok((datapath.counters()?, datapath.usage()?)))?;
-        let census = self.census()?;
+        let counters = self.read(|datapath| datapath.counters())?;
+        let counted = self.counted()?;
         let view = self.netdb.view().borrow().clone();
         Ok(report::report(&Seen {
             now: Timestamp::now(),
@@ -64,8 +70,8 @@ impl Observer {
             endpoints: &view.endpoints,
             versions: &self.netdb.versions(),
             counters: &counters,
-            usage: &usage,
-            census: &census,
+            usage: &counted.usage,
+            census: &counted.census,
         }))
     }
 
@@ -111,17 +117,18 @@ impl Observer {
         Ok(self.read(|datapath| Ok(datapath.flow_reader()))?()?)
     }
 
-    /// How many flows there are: counted anew, or as counted a moment ago.
-    fn census(&self) -> Result<Arc<Census>, AgentError> {
-        let mut counted = self.census.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Counted anew, or as counted a moment ago.
+    fn counted(&self) -> Result<Arc<Counted>, AgentError> {
+        let mut kept = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         let begun = Instant::now();
-        if let Some(counted) = counted.as_ref().filter(|c| c.until > begun) {
-            return Ok(counted.census.clone());
+        if let Some(kept) = kept.as_ref().filter(|k| k.until > begun) {
+            return Ok(kept.counted.clone());
         }
-        let census = Arc::new(Census::of(&self.all_flows()?));
+        let census = Census::of(&self.all_flows()?);
+        let counted = Arc::new(Counted { census, usage: self.read(|datapath| datapath.usage())? });
         let rest = (begun.elapsed() * REST).max(FRESH);
-        *counted = Some(Counted { census: census.clone(), until: Instant::now() + rest });
-        Ok(census)
+        *kept = Some(Kept { counted: counted.clone(), until: Instant::now() + rest });
+        Ok(counted)
     }
 
     fn statuses(&self) -> BTreeMap<TaskId, TaskState> {
