@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_mesh::Datapath;
+use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{NodeDescription, TaskState};
 use skep_netdb::NetDb;
 use skep_network::{NodeNetwork, NodePorts};
@@ -23,6 +24,7 @@ use crate::endpoints::EndpointsFile;
 use crate::logs::LogPusher;
 use crate::mesh::{Inputs, Mesh};
 use crate::report::Reporter;
+use crate::seen::Observer;
 use crate::session::Session;
 use crate::tasks::Tasks;
 use crate::underlay::{Driver, Underlay};
@@ -77,6 +79,7 @@ pub struct AgentState {
 pub struct Agent {
     config: AgentConfig,
     context: Arc<Context>,
+    observer: Observer,
     assignments: watch::Receiver<Arc<Assignments>>,
     managers: watch::Receiver<Vec<String>>,
     connected: watch::Receiver<Result<(), String>>,
@@ -173,9 +176,11 @@ impl Agent {
         ];
         let tasks = tokio::spawn(Tasks::new(context.clone()).run(assigned.clone(), leaving_seen));
         let session = tokio::spawn(session.run()).abort_handle();
+        let observer = Observer::new(context.mesh.clone(), context.netdb.clone(), context.reporter.clone());
         Self {
             config,
             context,
+            observer,
             assignments: assigned,
             managers: managers_seen,
             connected: connected_seen,
@@ -212,6 +217,30 @@ impl Agent {
         let _ = connected.wait_for(Result::is_ok).await;
         let own = &self.config.identity.node;
         let _ = assignments.wait_for(|a| a.members.contains_key(own)).await;
+    }
+
+    /// What this node's mesh is and has counted.
+    ///
+    /// # Errors
+    /// [`AgentError::NoMesh`] before it is up; when the data plane cannot be read.
+    pub async fn mesh(&self) -> Result<MeshReport, AgentError> {
+        self.observer.report(self.assignments()).await
+    }
+
+    /// Flows that this node remembers.
+    ///
+    /// # Errors
+    /// As [`Self::mesh`].
+    pub async fn flows(&self, filter: FlowFilter) -> Result<FlowList, AgentError> {
+        self.observer.flows(filter).await
+    }
+
+    /// What would become of a connection to this node, and why.
+    ///
+    /// # Errors
+    /// As [`Self::mesh`].
+    pub async fn trace(&self, question: TraceQuestion) -> Result<TraceReport, AgentError> {
+        self.observer.trace(self.assignments(), question).await
     }
 
     /// The images that containers of this node are made of.

@@ -36,6 +36,9 @@ pub enum AgentError {
     /// The data plane.
     #[error(transparent)]
     Datapath(#[from] skep_mesh::DatapathError),
+    /// Nothing has been told to the data plane yet, or it has been taken away.
+    #[error("the mesh of this node is not up yet: no manager has told it what is published; see the daemon's log")]
+    NoMesh,
     /// Containers.
     #[error(transparent)]
     Runtime(#[from] skep_runtime::RuntimeError),

@@ -19,6 +19,7 @@ mod logs;
 mod mesh;
 mod report;
 mod reservations;
+mod seen;
 mod session;
 pub mod task;
 mod tasks;

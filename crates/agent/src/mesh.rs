@@ -33,6 +33,8 @@ pub(crate) struct Mesh {
     reservations: Arc<Mutex<Reservations>>,
     /// The locals that the data plane has: a task is out of the mesh when it is not among them any more.
     applied: watch::Sender<BTreeMap<TaskId, LocalTask>>,
+    /// What the data plane was told to be; `None` until it has been told something.
+    desired: watch::Sender<Option<Arc<Desired>>>,
     /// Tasks that an earlier daemon had in the mesh and that are not in it again yet.
     expected: watch::Sender<BTreeSet<TaskId>>,
 }
@@ -52,6 +54,7 @@ impl Mesh {
             datapath: Arc::new(Mutex::new(Some(datapath))),
             reservations: Arc::new(Mutex::new(Reservations::new(ports))),
             applied: watch::Sender::default(),
+            desired: watch::Sender::default(),
             expected: watch::Sender::default(),
         }
     }
@@ -132,6 +135,21 @@ impl Mesh {
         self.reservations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the data plane was told to be; `None` until it has been told something.
+    pub(crate) fn desired(&self) -> Option<Arc<Desired>> {
+        self.desired.borrow().clone()
+    }
+
+    /// Reads from the data plane, unless it has been taken away. Nothing else happens to it meanwhile: read what is quickly read, and never
+    /// from an async task.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl FnOnce(&dyn Datapath) -> Result<T, DatapathError>,
+    ) -> Option<Result<T, DatapathError>> {
+        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
+        datapath.as_deref().map(read)
+    }
+
     /// Brings the data plane to what `inputs` say, whenever they change. Ends only by being dropped.
     pub(crate) async fn run(self, mut inputs: Inputs) {
         let mut expected = self.expected.subscribe();
@@ -160,11 +178,12 @@ impl Mesh {
         }
     }
 
-    async fn bring_to(&self, mut desired: Desired) {
+    pub(crate) async fn bring_to(&self, mut desired: Desired) {
         let (datapath, mesh) = (self.datapath.clone(), self.clone());
         let apply = move || -> Result<Applied, DatapathError> {
             desired.node.taken = mesh.reservations().look(&wanted(&desired));
             let tables = compile(&desired);
+            mesh.desired.send_replace(Some(Arc::new(desired)));
             let mut datapath = datapath.lock().unwrap_or_else(PoisonError::into_inner);
             datapath.as_mut().map_or(Ok(Applied::default()), |d| d.apply(&tables))
         };

@@ -29,7 +29,13 @@ struct Line {
 type Answers = Arc<Mutex<BTreeMap<String, VecDeque<(u16, Value)>>>>;
 
 #[derive(Clone, Default)]
-struct Buffer(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl Buffer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl std::io::Write for Buffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -74,7 +80,7 @@ async fn run(words: &[&str], exchanges: &[(&str, u16, Value)]) -> Outcome {
         Err(e) => Err(e),
     };
     server.abort();
-    let stdout = String::from_utf8(out.0.lock().unwrap().clone()).unwrap();
+    let stdout = out.text();
     let posted = posted.lock().unwrap().clone();
     Outcome { stdout, result, posted }
 }

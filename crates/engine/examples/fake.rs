@@ -10,7 +10,7 @@ use skep_engine::{Listeners, Server};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("expected the path of the socket to make")?;
-    let listeners = Listeners { unix: vec![PathBuf::from(path)], tcp: Vec::new() };
+    let listeners = Listeners { unix: vec![PathBuf::from(path)], tcp: Vec::new(), ..Listeners::default() };
     let server = Server::bind(&listeners).await?;
     let interrupted = async {
         if let Err(error) = tokio::signal::ctrl_c().await {

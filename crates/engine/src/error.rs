@@ -146,6 +146,15 @@ impl Error {
         Self::new(ErrorKind::Unavailable, "This node is not part of a swarm")
     }
 
+    /// The node is in no swarm, so there is no mesh to look at.
+    #[must_use]
+    pub fn no_mesh() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "This node is not part of a swarm, so it has no mesh. Use \"skep swarm init\" or \"skep swarm join\" to make it part of one.",
+        )
+    }
+
     /// The version that a write named is not the current one. The wording is one that clients look for.
     #[must_use]
     pub fn out_of_sequence() -> Self {

@@ -5,6 +5,8 @@
 //! `skep-model` or refuses it with a sentence; and a [`Backend`] does it. The answer takes the same way back. Whatever a wire
 //! field asks for that skep cannot do is refused by name: nothing is dropped silently.
 //!
+//! Beside Docker's API it has skep's own, `/skep/v1/…`, and what Prometheus scrapes ([`metrics`]).
+//!
 //! The main types: [`Backend`] is all that the daemon has to offer, [`ClusterView`] is what it shows of the swarm,
 //! [`Error`] is how it says no. The crate holds no state besides the last few events, does no scheduling, and never decides
 //! anything that a manager decides.
@@ -16,6 +18,7 @@ pub mod error;
 mod events;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod metrics;
 mod routes;
 mod server;
 mod stream;

@@ -24,6 +24,8 @@ pub struct Listeners {
     pub unix: Vec<PathBuf>,
     /// TCP addresses; port 0 takes any. Whoever reaches one is root on the machine.
     pub tcp: Vec<SocketAddr>,
+    /// TCP addresses for metrics alone, without the API; port 0 takes any.
+    pub metrics: Vec<SocketAddr>,
 }
 
 /// Why the API cannot be served.
@@ -58,6 +60,7 @@ pub enum ServeError {
 pub struct Server {
     unix: Vec<(SocketFile, UnixListener)>,
     tcp: Vec<TcpListener>,
+    metrics: Vec<TcpListener>,
 }
 
 /// A socket's path, removed when the server goes.
@@ -89,19 +92,19 @@ impl Server {
         for path in &listeners.unix {
             unix.push(bind_unix(path).await?);
         }
-        let mut tcp = Vec::new();
-        for addr in &listeners.tcp {
-            let listener =
-                TcpListener::bind(addr).await.map_err(|source| ServeError::Listen { at: addr.to_string(), source })?;
-            tcp.push(listener);
-        }
-        Ok(Self { unix, tcp })
+        Ok(Self { unix, tcp: bind_tcp(&listeners.tcp).await?, metrics: bind_tcp(&listeners.metrics).await? })
     }
 
     /// The TCP addresses that it listens on, with the ports that were chosen.
     #[must_use]
     pub fn tcp_addrs(&self) -> Vec<SocketAddr> {
         self.tcp.iter().filter_map(|l| l.local_addr().ok()).collect()
+    }
+
+    /// The addresses that metrics are served at, with the ports that were chosen.
+    #[must_use]
+    pub fn metrics_addrs(&self) -> Vec<SocketAddr> {
+        self.metrics.iter().filter_map(|l| l.local_addr().ok()).collect()
     }
 
     /// Answers until `shutdown` completes: then no new connection is taken, endless streams (events, followed logs) end, and
@@ -117,6 +120,7 @@ impl Server {
         let (close, closing) = watch::channel(false);
         let events = EventLog::default();
         let pump = tokio::spawn(events.clone().pump(backend.changes()));
+        let metrics = crate::metrics::router(backend.clone());
         let app = App::new(backend, events, closing.clone());
         let router = routes::entry(app);
         let mut serving = JoinSet::new();
@@ -126,7 +130,8 @@ impl Server {
             files.push(file);
             serving.spawn(answer(listener, router.clone(), closing.clone(), at));
         }
-        for listener in self.tcp {
+        let tcp = self.tcp.into_iter().map(|listener| (listener, &router));
+        for (listener, router) in tcp.chain(self.metrics.into_iter().map(|listener| (listener, &metrics))) {
             let at = listener.local_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string());
             serving.spawn(answer(listener, router.clone(), closing.clone(), at));
         }
@@ -171,6 +176,15 @@ where
         .with_graceful_shutdown(closed)
         .await
         .map_err(|source| ServeError::Serve { at, source })
+}
+
+async fn bind_tcp(addrs: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
+    let mut listeners = Vec::new();
+    for addr in addrs {
+        let listener = TcpListener::bind(addr).await;
+        listeners.push(listener.map_err(|source| ServeError::Listen { at: addr.to_string(), source })?);
+    }
+    Ok(listeners)
 }
 
 async fn bind_unix(path: &Path) -> Result<(SocketFile, UnixListener), ServeError> {

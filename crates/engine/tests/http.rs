@@ -322,13 +322,13 @@ async fn images_are_loaded_and_a_corrupt_archive_is_not() {
 #[tokio::test]
 async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
     let node = Node::start().await;
-    let listeners = Listeners { unix: vec![node.socket()], tcp: Vec::new() };
+    let listeners = Listeners { unix: vec![node.socket()], tcp: Vec::new(), ..Listeners::default() };
     assert!(matches!(Server::bind(&listeners).await, Err(ServeError::Taken(_))));
 
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-    let listeners = Listeners { unix: vec![path.clone()], tcp: Vec::new() };
+    let listeners = Listeners { unix: vec![path.clone()], tcp: Vec::new(), ..Listeners::default() };
     let server = Server::bind(&listeners).await.unwrap();
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o660);

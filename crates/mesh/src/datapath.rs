@@ -41,6 +41,13 @@ pub trait Datapath: Send {
         Ok(Vec::new())
     }
 
+    /// What reads all flows without holding up the data plane: it may be called while tables are applied, which must never wait for
+    /// somebody who looks.
+    fn flow_reader(&self) -> FlowReader {
+        let flows = self.flows();
+        Box::new(move || flows)
+    }
+
     /// How full the tables are.
     ///
     /// # Errors
@@ -63,6 +70,9 @@ pub trait Datapath: Send {
     /// The first thing that could not be removed, after everything else has been.
     fn close_and_remove(self: Box<Self>) -> Result<(), DatapathError>;
 }
+
+/// Reads all flows; takes as long as there are flows.
+pub type FlowReader = Box<dyn FnOnce() -> Result<Vec<Flow>, DatapathError> + Send>;
 
 /// What one [`Datapath::apply`] changed. All zero when everything already was as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

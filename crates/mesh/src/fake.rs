@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use skep_model::TaskId;
 
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
+use crate::flow::{Flow, Usage};
 use crate::table::Tables;
 
 /// Remembers what was applied. Clones share their memory, so that a test can keep one and hand the other away.
@@ -17,6 +18,9 @@ pub struct Fake {
 struct State {
     tables: Option<Tables>,
     open_flows: u64,
+    counters: Counters,
+    flows: Vec<Flow>,
+    usage: Vec<Usage>,
     removed: bool,
 }
 
@@ -36,6 +40,12 @@ impl Fake {
     /// What [`Datapath::open_flows`] will say of any task.
     pub fn set_open_flows(&self, count: u64) {
         self.state().open_flows = count;
+    }
+
+    /// What is to be seen from now on.
+    pub fn show(&self, counters: Counters, flows: Vec<Flow>, usage: Vec<Usage>) {
+        let mut state = self.state();
+        (state.counters, state.flows, state.usage) = (counters, flows, usage);
     }
 
     /// Whether it was closed and removed.
@@ -58,7 +68,15 @@ impl Datapath for Fake {
     }
 
     fn counters(&self) -> Result<Counters, DatapathError> {
-        Ok(Counters::default())
+        Ok(self.state().counters.clone())
+    }
+
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        Ok(self.state().flows.clone())
+    }
+
+    fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
+        Ok(self.state().usage.clone())
     }
 
     fn open_flows(&self, _task: &TaskId) -> Result<u64, DatapathError> {

@@ -23,6 +23,7 @@ mod network;
 mod node;
 mod port;
 mod publish;
+pub mod seen;
 mod service;
 mod task;
 

@@ -1,6 +1,7 @@
 //! How a published port behaves, beyond what a port in a service's spec can say: the options that service labels set.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -16,6 +17,27 @@ pub enum ListenOn {
     Net(IpNet),
     /// Those of the device with this name.
     Interface(String),
+}
+
+impl ListenOn {
+    /// Whether an address that the device `device` has is among those that are meant.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr, device: Option<&str>) -> bool {
+        match self {
+            Self::Net(net) => net.contains(&address),
+            Self::Interface(name) => device == Some(name.as_str()),
+        }
+    }
+}
+
+impl fmt::Display for ListenOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Net(net) if net.prefix_len() == net.max_prefix_len() => net.addr().fmt(f),
+            Self::Net(net) => net.fmt(f),
+            Self::Interface(name) => f.write_str(name),
+        }
+    }
 }
 
 /// How new flows are given to ready tasks.

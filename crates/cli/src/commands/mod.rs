@@ -2,6 +2,7 @@
 
 mod container;
 mod image;
+mod mesh;
 mod network;
 mod node;
 mod service;
@@ -33,6 +34,9 @@ pub enum Command {
     /// The swarm's networks
     #[command(subcommand)]
     Network(network::Command),
+    /// The routing mesh of this node
+    #[command(subcommand)]
+    Mesh(mesh::Command),
     /// This node's images
     #[command(subcommand)]
     Image(image::Command),
@@ -59,6 +63,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Node(command) => node::run(session, command).await,
         Command::Service(command) => Box::pin(service::run(session, *command)).await,
         Command::Network(command) => network::run(session, command).await,
+        Command::Mesh(command) => mesh::run(session, command).await,
         Command::Image(command) => image::run(session, command).await,
         Command::Images(flags) => image::list(session, flags).await,
         Command::Load(flags) => image::load(session, flags).await,

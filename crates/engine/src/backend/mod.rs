@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Version};
 
 use crate::error::Error;
@@ -20,7 +21,7 @@ use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
 use image::{ImageInfo, LoadEvent, Removed};
 use log::{LogLine, LogOptions, LogSource};
-use node::{NodeInfo, SwarmState};
+use node::{NodeInfo, ProcessInfo, SwarmState};
 use swarm::{InitOptions, JoinOptions};
 
 /// Everything that the API can be asked. Node-level calls work on every node; cluster-level calls answer
@@ -37,6 +38,20 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What the node is and has.
     async fn info(&self) -> Result<NodeInfo, Error>;
+
+    /// What the daemon's process uses.
+    fn process(&self) -> ProcessInfo;
+
+    /// What the mesh of this node is and has counted. In no swarm, or before the mesh is up: [`ErrorKind::Unavailable`].
+    ///
+    /// [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
+    async fn mesh(&self) -> Result<MeshReport, Error>;
+
+    /// Flows that the mesh of this node remembers.
+    async fn mesh_flows(&self, filter: FlowFilter) -> Result<FlowList, Error>;
+
+    /// What would become of a connection to this node.
+    async fn mesh_trace(&self, question: TraceQuestion) -> Result<TraceReport, Error>;
 
     /// Starts a swarm with this node as its manager; returns once the manager answers.
     async fn swarm_init(&self, options: InitOptions) -> Result<NodeId, Error>;

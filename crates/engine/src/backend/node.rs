@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use skep_model::{NodeId, Timestamp};
 
@@ -63,6 +64,19 @@ pub struct NodeInfo {
     pub warnings: Vec<String>,
     /// What it is to a swarm.
     pub swarm: SwarmInfo,
+}
+
+/// What the daemon's process uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Bytes of memory that are resident.
+    pub resident_bytes: u64,
+    /// Processor time since it started.
+    pub cpu: Duration,
+    /// Open file descriptors.
+    pub open_files: u32,
+    /// When it started.
+    pub started: Timestamp,
 }
 
 /// What the node knows of its swarm without asking anybody.

@@ -1,5 +1,6 @@
 //! A backend in memory, for tests of the API and of its clients: one node, whose tasks "run" as soon as they are asked for.
 
+pub mod mesh;
 mod node;
 mod state;
 
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, PortConflict, ServiceId, ServiceSpec, Timestamp, Version};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -19,7 +21,7 @@ use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
 use crate::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
-use crate::backend::node::{NodeInfo, SwarmState};
+use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
 use crate::backend::swarm::{InitOptions, JoinOptions, Leave};
 use crate::error::{Error, ErrorKind};
 use state::State;
@@ -67,6 +69,10 @@ impl FakeBackend {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn in_a_swarm(&self) -> Result<(), Error> {
+        if self.state().swarm_state() == SwarmState::Inactive { Err(Error::no_mesh()) } else { Ok(()) }
+    }
+
     /// Changes the swarm and tells who listens.
     fn change<T>(&self, f: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
         let mut state = self.state();
@@ -89,6 +95,23 @@ impl Backend for FakeBackend {
 
     async fn info(&self) -> Result<NodeInfo, Error> {
         Ok(node::info(&self.state()))
+    }
+
+    fn process(&self) -> ProcessInfo {
+        let cpu = std::time::Duration::from_millis(2500);
+        ProcessInfo { resident_bytes: 20 << 20, cpu, open_files: 10, started: Timestamp::UNIX_EPOCH }
+    }
+
+    async fn mesh(&self) -> Result<MeshReport, Error> {
+        self.in_a_swarm().map(|()| mesh::report())
+    }
+
+    async fn mesh_flows(&self, filter: FlowFilter) -> Result<FlowList, Error> {
+        self.in_a_swarm().map(|()| mesh::flows(&filter))
+    }
+
+    async fn mesh_trace(&self, question: TraceQuestion) -> Result<TraceReport, Error> {
+        self.in_a_swarm().map(|()| mesh::trace(&question))
     }
 
     async fn swarm_init(&self, options: InitOptions) -> Result<NodeId, Error> {

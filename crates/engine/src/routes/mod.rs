@@ -8,6 +8,7 @@ mod containers;
 mod elsewhere;
 pub(crate) mod filters;
 mod images;
+mod mesh;
 mod networks;
 mod nodes;
 mod params;
@@ -116,6 +117,7 @@ fn endpoints() -> Router<Arc<App>> {
     Router::new()
         .merge(of_the_swarm())
         .merge(of_the_node())
+        .merge(of_skep())
         .merge(elsewhere::routes())
         .fallback(async || Refusal::page_not_found())
         .method_not_allowed_fallback(async || Refusal::page_not_found())
@@ -160,4 +162,12 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/containers/json", get(containers::list))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(containers::logs))
+}
+
+/// What Docker does not have. The number is skep's own, whatever version of Docker's API is in front of it.
+fn of_skep() -> Router<Arc<App>> {
+    Router::new()
+        .route("/skep/v1/mesh", get(mesh::report))
+        .route("/skep/v1/mesh/flows", get(mesh::flows))
+        .route("/skep/v1/mesh/trace", get(mesh::trace))
 }

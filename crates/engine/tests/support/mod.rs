@@ -1,6 +1,8 @@
 //! A served API over the backend in memory, and two ways to talk to it: the docker CLI and plain HTTP.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+pub(crate) mod exposition;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -44,7 +46,7 @@ impl Node {
     pub(crate) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let backend = FakeBackend::new();
-        let listeners = Listeners { unix: vec![dir.path().join("api.sock")], tcp: Vec::new() };
+        let listeners = Listeners { unix: vec![dir.path().join("api.sock")], tcp: Vec::new(), ..Listeners::default() };
         let server = Server::bind(&listeners).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let served: Arc<FakeBackend> = backend.clone();

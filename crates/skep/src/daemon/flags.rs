@@ -1,6 +1,7 @@
 //! What `skep daemon` can be told. Names and meanings are dockerd's where dockerd has the same.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -24,9 +25,20 @@ pub(crate) struct Flags {
     /// debug, info, warn or error
     #[arg(short, long, default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
+    /// Where metrics for Prometheus are served, at /metrics; nowhere without it
+    #[arg(long, value_name = "ADDR:PORT", value_parser = metrics_addr)]
+    pub(crate) metrics_addr: Option<SocketAddr>,
     /// Labels of this daemon, for constraints on engine.labels
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+}
+
+/// Without an address in front of the colon it is any, as in dockerd.
+fn metrics_addr(text: &str) -> Result<SocketAddr, String> {
+    let whole = if text.starts_with(':') { format!("[::]{text}") } else { text.to_owned() };
+    whole
+        .parse()
+        .map_err(|_| "use ADDR:PORT, as in 127.0.0.1:9323 or [::1]:9323, or :9323 for all addresses".to_owned())
 }
 
 impl Flags {
@@ -40,5 +52,19 @@ impl Flags {
             };
         }
         Ok(labels)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_an_address() {
+        assert_eq!(metrics_addr(":9323").unwrap().to_string(), "[::]:9323");
+        assert_eq!(metrics_addr("127.0.0.1:9323").unwrap().to_string(), "127.0.0.1:9323");
+        for bad in ["9323", "localhost:9323", "127.0.0.1"] {
+            assert!(metrics_addr(bad).unwrap_err().contains("ADDR:PORT"), "{bad}");
+        }
     }
 }

@@ -2,9 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::utsname::uname;
+use skep_engine::backend::node::ProcessInfo;
+use skep_model::Timestamp;
 
 /// Facts about the machine. Read anew each time: a host name may change.
 #[derive(Debug, Clone)]
@@ -52,8 +57,7 @@ fn os_field(text: &str, name: &str) -> Option<String> {
 
 /// All memory, in bytes, from `/proc/meminfo`.
 fn memory(meminfo: &str) -> u64 {
-    let kilobytes = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"));
-    kilobytes.and_then(|k| k.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+    kilobytes(meminfo, "MemTotal:") * 1024
 }
 
 fn cgroup_version(root: &Path) -> u8 {
@@ -67,6 +71,24 @@ pub(crate) fn open_files() -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// What this process uses. What cannot be read is 0.
+pub(crate) fn process(started: Timestamp) -> ProcessInfo {
+    let spent = |time: TimeVal| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap_or(0));
+    let cpu = getrusage(UsageWho::RUSAGE_SELF).map(|used| spent(used.user_time()) + spent(used.system_time()));
+    ProcessInfo {
+        resident_bytes: kilobytes(&fs::read_to_string("/proc/self/status").unwrap_or_default(), "VmRSS:") * 1024,
+        cpu: cpu.unwrap_or_default(),
+        open_files: open_files(),
+        started,
+    }
+}
+
+/// A line of `/proc` that counts kB.
+fn kilobytes(text: &str, name: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+    count.and_then(|k| k.trim().parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +100,14 @@ mod tests {
         assert_eq!(os_field(text, "PRETTY_NAME").as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
         assert_eq!(os_field(text, "VERSION"), None);
         assert_eq!(memory("MemTotal:       24683656 kB\nMemFree: 1 kB\n"), 24_683_656 * 1024);
+    }
+
+    #[test]
+    fn a_process_knows_what_it_uses() {
+        let used = process(Timestamp::UNIX_EPOCH);
+        assert!(used.resident_bytes > 1 << 20, "{used:?}");
+        assert!(used.open_files >= 3, "{used:?}");
+        // Work until it shows: processor time is counted in ticks on some kernels.
+        while process(Timestamp::UNIX_EPOCH).cpu <= used.cpu {}
     }
 }

@@ -51,6 +51,8 @@ const FILES: u64 = 1 << 18;
 
 async fn run(flags: Flags, host: Option<String>) -> Result<()> {
     let address = host.unwrap_or_else(|| format!("unix://{}", flags.exec_root.join("skep.sock").display()));
+    let metrics = flags.metrics_addr.into_iter().collect();
+    let listeners = Listeners { metrics, ..listeners(&address)? };
     let node = Arc::new(LocalNode::open(flags)?);
     node.resume().await?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -62,7 +64,10 @@ async fn run(flags: Flags, host: Option<String>) -> Result<()> {
         }
         info!("told to end: tasks and traffic go on");
     };
-    let server = Server::bind(&listeners(&address)?).await?;
+    let server = Server::bind(&listeners).await?;
+    for at in server.metrics_addrs() {
+        info!(%at, "metrics at /metrics");
+    }
     info!(%address, "listening");
     server.serve(Arc::new(NodeBackend::new(node.clone())), ended).await?;
     node.suspend().await;
@@ -72,7 +77,7 @@ async fn run(flags: Flags, host: Option<String>) -> Result<()> {
 /// Where `-H` says that the API answers.
 fn listeners(address: &str) -> Result<Listeners> {
     if let Some(path) = address.strip_prefix("unix://") {
-        return Ok(Listeners { unix: vec![path.into()], tcp: Vec::new() });
+        return Ok(Listeners { unix: vec![path.into()], tcp: Vec::new(), ..Listeners::default() });
     }
     if address.starts_with("tcp://") {
         bail!(

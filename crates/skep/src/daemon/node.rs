@@ -12,7 +12,7 @@ use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::InitCluster;
 use skep_mesh::Bpf;
-use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform};
+use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, proto};
 use skep_runtime::images::Images;
@@ -35,6 +35,8 @@ pub(crate) struct LocalNode {
     /// The daemon's own identity, kept over restarts, apart from any swarm.
     pub(crate) id: String,
     pub(crate) flags: Flags,
+    /// When the daemon started.
+    pub(crate) started: Timestamp,
     pub(crate) images: Arc<Images>,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) network: Arc<dyn NodeNetwork>,
@@ -67,6 +69,7 @@ impl LocalNode {
         })?;
         Ok(Self {
             id: engine_id(&data.join("engine-id"))?,
+            started: Timestamp::now(),
             images,
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),

@@ -2,6 +2,7 @@
 
 mod containers;
 mod images;
+mod mesh;
 mod swarm;
 
 use std::io;
@@ -16,10 +17,11 @@ use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChang
 use skep_engine::backend::container::ContainerInfo;
 use skep_engine::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
-use skep_engine::backend::node::{NodeInfo, SwarmInfo, SwarmState};
+use skep_engine::backend::node::{NodeInfo, ProcessInfo, SwarmInfo, SwarmState};
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
+use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
 
 pub(crate) use self::swarm::refusal;
@@ -89,6 +91,22 @@ impl Backend for NodeBackend {
             warnings: Vec::new(),
             swarm: self.swarm_info().await,
         })
+    }
+
+    fn process(&self) -> ProcessInfo {
+        host::process(self.0.started)
+    }
+
+    async fn mesh(&self) -> Result<MeshReport, Error> {
+        mesh::report(&self.0).await
+    }
+
+    async fn mesh_flows(&self, filter: FlowFilter) -> Result<FlowList, Error> {
+        mesh::flows(&self.0, filter).await
+    }
+
+    async fn mesh_trace(&self, question: TraceQuestion) -> Result<TraceReport, Error> {
+        mesh::trace(&self.0, question).await
     }
 
     async fn swarm_init(&self, options: InitOptions) -> Result<NodeId, Error> {
