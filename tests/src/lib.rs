@@ -6,8 +6,11 @@
 
 #![forbid(unsafe_code)]
 
+mod checked;
 mod images;
+mod load;
 mod probe;
+pub mod wire;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -16,7 +19,9 @@ use std::time::{Duration, Instant};
 
 use skep_lab::{Lab, LabConfig, LabGuard};
 
-pub use images::{nginx, udp_echo};
+pub use checked::PORT;
+pub use images::{checker, nginx, udp_echo};
+pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
 pub use probe::{Probe, Tally};
 
 /// How long anything may take on a loaded machine.

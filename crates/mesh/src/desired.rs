@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishedPort, ServiceEntry, TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishedPort, ServiceEntry,
+    TaskId,
 };
 
 /// Everything that a node's data plane follows from.

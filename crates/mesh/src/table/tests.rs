@@ -13,7 +13,13 @@ fn address(text: &str) -> Ipv4Addr {
 
 fn member(digit: char, n: u8) -> Member {
     let hostname = format!("n{n}");
-    Member { node: id(digit), hostname, underlay: IpAddr::from([192, 0, 2, n]), overlay: [10, 0, 0, n].into(), alive: true }
+    Member {
+        node: id(digit),
+        hostname,
+        underlay: IpAddr::from([192, 0, 2, n]),
+        overlay: [10, 0, 0, n].into(),
+        alive: true,
+    }
 }
 
 fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
@@ -23,7 +29,14 @@ fn port(published: u16, target: u16, mode: PublishMode) -> PublishedPort {
 
 fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
     let name = format!("s{digit}");
-    ServiceEntry { id: id(digit), name, version: Version::default(), ports: ports.to_vec(), options: vec![], virtual_ips: vec![] }
+    ServiceEntry {
+        id: id(digit),
+        name,
+        version: Version::default(),
+        ports: ports.to_vec(),
+        options: vec![],
+        virtual_ips: vec![],
+    }
 }
 
 fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
