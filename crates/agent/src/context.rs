@@ -13,13 +13,15 @@ use skep_network::{Attachment, NetworkError, NodeNetwork};
 use skep_runtime::images::{ImageError, Images};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::mesh::Mesh;
 use crate::report::Reporter;
 use crate::underlay::Underlay;
 use crate::{Assignments, task};
 
+/// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
+const DRAIN: Duration = Duration::from_secs(2);
 /// How often the data plane is asked whether a draining task still has flows.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// `SIGTERM`, for a task whose image is gone.
@@ -132,7 +134,7 @@ impl Context {
     async fn overlay_mtu(&self) -> Result<u16, StepError> {
         let mut underlay = self.underlay.clone();
         let waiting = underlay.wait_for(|u| u.overlay.is_some());
-        match tokio::time::timeout(Duration::from_secs(5), waiting).await {
+        match timeout(Duration::from_secs(5), waiting).await {
             Ok(Ok(underlay)) => Ok(underlay.overlay_mtu),
             _ => Err(StepError::NoOverlay),
         }
@@ -199,8 +201,17 @@ impl Context {
         }
     }
 
+    /// Takes the task out of the mesh for new flows, and returns once it has none left or they have had their time. Returns at once for
+    /// a task that nobody is sent to.
+    pub(crate) async fn retire(&self, task: &Task) {
+        if self.is_ready(task) && self.is_published(task) {
+            // It is ended in time even when flows go on.
+            let _ = timeout(DRAIN, self.drain(task)).await;
+        }
+    }
+
     /// Takes the task out of the mesh for new flows and returns once it has none left.
-    pub(crate) async fn drain(&self, task: &Task) {
+    async fn drain(&self, task: &Task) {
         self.announce(task, EndpointState::Draining);
         self.mesh.settled(&task.id).await;
         let mut polls = interval(DRAIN_POLL);
@@ -214,7 +225,7 @@ impl Context {
     }
 
     /// Whether anybody can have a flow to the task.
-    pub(crate) fn is_published(&self, task: &Task) -> bool {
+    fn is_published(&self, task: &Task) -> bool {
         !self.target_ports(task).is_empty()
     }
 

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use skep_model::{ContainerStatus, EndpointState, Task, TaskState, TaskStatus, Timestamp};
 use skep_runtime::{ContainerId, ContainerState, RuntimeError};
@@ -14,9 +13,6 @@ use super::machine::{Action, Container, Ending, next};
 use super::readiness;
 use crate::context::Context;
 use crate::{AgentError, containers, disk};
-
-/// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// What no process can refuse (signal(7)).
 const SIGKILL: i32 = 9;
@@ -208,12 +204,9 @@ impl Controller {
     async fn stop(&mut self) {
         let runtime = self.context.runtime.clone();
         let mut ended = std::pin::pin!(runtime.wait(&self.container));
-        if self.context.is_ready(&self.task) && self.context.is_published(&self.task) {
-            tokio::select! {
-                _ = &mut ended => return,
-                // It is told in time even when flows go on.
-                _ = timeout(DRAIN, self.context.drain(&self.task)) => {}
-            }
+        tokio::select! {
+            _ = &mut ended => return,
+            () = self.context.retire(&self.task) => {}
         }
         let signal = self.context.stop_signal(&self.task).await;
         self.signal(signal).await;
