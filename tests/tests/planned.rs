@@ -25,8 +25,8 @@ fn under_load(swarm: &Swarm, server: Server, story: &str, change: impl FnOnce())
 fn nothing_lost(swarm: &Swarm, report: &Report, gone: &BTreeSet<String>) {
     let bad: Vec<_> = report.asked.iter().filter(|attempt| attempt.outcome != Outcome::Ok).take(20).collect();
     assert!(bad.is_empty(), "{bad:#?}\n{}", swarm.words());
-    let broken: Vec<_> = report.broken(gone).take(20).collect();
-    assert!(broken.is_empty(), "their tasks live on: {broken:#?}\n{}", swarm.words());
+    let broken: Vec<_> = report.broken(gone).chain(report.shut_out(report.began)).take(20).collect();
+    assert!(broken.is_empty(), "not by their tasks: {broken:#?}\n{}", swarm.words());
     for kept in report.severed(gone) {
         let in_order = match kept.usage {
             Usage::Long => matches!(kept.end, End::Dismissed | End::Closed),

@@ -1,5 +1,6 @@
 //! Connections that stay.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -41,7 +42,7 @@ pub enum End {
 }
 
 /// A connection that was to stay.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Kept {
     /// What it was kept for.
     pub usage: Usage,
@@ -89,6 +90,13 @@ pub(super) async fn keep(
             first = None;
             sleep(PAUSE).await;
         }
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { usage, target, task, opened, ended, end, waited } = self;
+        write!(f, "{usage:?} to {task:?} through {target}: {end:?} after {:?}, waited {waited:?}", *ended - *opened)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Attempt, End, Kept, Outcome, Usage};
 
 /// What became of every connection.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Report {
     /// When the first was opened.
     pub began: Instant,
@@ -28,9 +28,15 @@ impl Report {
         self.asked.iter().filter(move |attempt| attempt.opened >= from && attempt.outcome == Outcome::Slow)
     }
 
-    /// Kept connections whose task is none of `lost` and that ended nevertheless, or whose task was never known.
+    /// Kept connections that ended although they had a task, and none of `lost`.
     pub fn broken<'a>(&'a self, lost: &'a BTreeSet<String>) -> impl Iterator<Item = &'a Kept> {
-        self.kept.iter().filter(|kept| kept.end != End::Alive && !lost.contains(&kept.task))
+        let had_another = |kept: &Kept| !kept.task.is_empty() && !lost.contains(&kept.task);
+        self.kept.iter().filter(move |kept| kept.end != End::Alive && had_another(kept))
+    }
+
+    /// Connections that were to be kept, were opened at `from` or later and had no answer at all.
+    pub fn shut_out(&self, from: Instant) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().filter(move |kept| kept.task.is_empty() && kept.opened >= from)
     }
 
     /// Kept connections to one of the tasks `lost`.
@@ -60,7 +66,7 @@ impl Report {
         let mut ends: BTreeMap<(Usage, End), usize> = BTreeMap::new();
         self.kept.iter().for_each(|kept| *ends.entry((kept.usage, kept.end)).or_default() += 1);
         let ends: Vec<_> = ends.iter().map(|((usage, end), count)| format!("{count} {usage:?} {end:?}")).collect();
-        let lost = || self.kept.iter().filter(|kept| matches!(kept.end, End::Lost(_) | End::Closed));
+        let lost = || self.kept.iter().filter(|kept| matches!(kept.end, End::Lost(_)));
         let mut text = format!("kept: {}", ends.join(", "));
         if let Some(last) = lost().map(|kept| kept.ended).max() {
             let waited = lost().map(|kept| kept.waited).max().unwrap_or_default();
@@ -75,8 +81,7 @@ impl Report {
         let last = self.failed(event).last().map_or("none".to_owned(), |attempt| since(event, attempt.opened));
         let (asked, failed, slow) = (after.count(), self.failed(event).count(), self.slow(event).count());
         let alive = |usage| self.survivors(usage, event);
-        let cut = self.kept.iter().filter(|kept| matches!(kept.end, End::Lost(_) | End::Closed));
-        let waited = cut.map(|kept| kept.waited).max().unwrap_or_default();
+        let waited = self.kept.iter().map(|kept| kept.waited).max().unwrap_or_default();
         format!(
             "| {story} | {asked} | {failed} | {slow} | {last} | {} ms | {} + {} | {:.2} s |",
             slowest(self.asked.iter().filter(|attempt| attempt.opened >= event)).as_millis(),
