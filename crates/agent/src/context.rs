@@ -22,6 +22,8 @@ use crate::{Assignments, task};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long the data plane may take to learn that a task is gone before its device is removed all the same.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often the data plane is asked whether a draining task still has flows.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 /// `SIGTERM`, for a task whose image is gone.
@@ -258,6 +260,8 @@ impl Context {
             self.netdb.withdraw(&key);
         }
         self.mesh.remove(&task.id);
+        // What is sent into a device that is gone is lost without a word.
+        let _ = timeout(SETTLE, self.mesh.settled(&task.id)).await;
         self.host_ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id);
         let detached = self.network.detach(&task.id).await;
         let removed = self.network.remove_namespace(&self.netns(&task.id)).await;
