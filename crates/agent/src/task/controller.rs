@@ -176,8 +176,15 @@ impl Controller {
     async fn watch(&mut self) {
         if let Readiness::Ready = self.become_ready().await {
             let runtime = self.context.runtime.clone();
+            let ended = async {
+                // Nobody is to be sent to a dead process while its end is written down.
+                if runtime.dead(&self.container).await.is_ok() {
+                    self.context.announce(&self.task, EndpointState::Draining);
+                }
+                runtime.wait(&self.container).await
+            };
             tokio::select! {
-                _ = runtime.wait(&self.container) => {}
+                _ = ended => {}
                 _ = self.wanted.changed() => {}
             }
         }
