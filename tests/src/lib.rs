@@ -1,15 +1,15 @@
-//! What the end-to-end stories stand on: a lab of real nodes, the unmodified docker CLI, a real nginx.
+//! What the end-to-end stories stand on: a lab of real nodes, the unmodified docker CLI, a real nginx, a demanding client.
 //!
 //! [`Swarm::start`] brings up three nodes in network namespaces, makes them a swarm with node 1 as its manager, and loads the images on
 //! each. [`Swarm::docker`] runs the docker CLI against a node where one is installed, and skep's own otherwise; [`Swarm::get`] asks by HTTP
-//! from a node or from the client outside. Everything goes with the [`Swarm`], also when a story fails.
+//! from a node or from the client outside, and [`Load`] does so without pause while something happens. Everything goes with the [`Swarm`],
+//! also when a story fails.
 
 #![forbid(unsafe_code)]
 
 mod checked;
 mod images;
 mod load;
-mod probe;
 pub mod wire;
 
 use std::path::PathBuf;
@@ -22,7 +22,6 @@ use skep_lab::{Lab, LabConfig, LabGuard};
 pub use checked::PORT;
 pub use images::{checker, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
-pub use probe::{Probe, Tally};
 
 /// How long anything may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -49,6 +49,21 @@ fn a_rolling_update_loses_nothing_in_either_order() {
 }
 
 #[test]
+fn the_only_task_is_replaced_again_and_again_and_somebody_is_always_there() {
+    let swarm = Swarm::start_checked("single");
+    swarm.serve_web(1, &["--update-order", "start-first"], &["checker"]);
+    let mut gone = swarm.all_containers();
+    let (report, _) = under_load(&swarm, Server::Checker, "three updates of a single task, start-first", || {
+        for _ in 0..3 {
+            swarm.roll(&[]);
+            gone.extend(swarm.all_containers());
+        }
+    });
+    let last = swarm.all_containers();
+    nothing_lost(&swarm, &report, &gone.difference(&last).cloned().collect());
+}
+
+#[test]
 fn a_rolling_update_of_a_real_nginx_loses_nothing_in_either_order() {
     let swarm = Swarm::start("nginx");
     swarm.serve_web(2, &[], &["nginx"]);

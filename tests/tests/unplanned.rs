@@ -28,9 +28,10 @@ fn victim(swarm: &Swarm) -> (u8, BTreeSet<String>) {
     (node, tasks)
 }
 
-/// Nothing failed before `event`, and nothing that was opened `noticed` or later after it.
+/// Nothing failed that was over before `event`, and nothing that was opened `noticed` or later after it. What was under way in between shares
+/// the fate of its task.
 fn nothing_failed_from(swarm: &Swarm, report: &Report, event: Instant, noticed: Duration) {
-    let before = report.failed(report.began).filter(|attempt| attempt.opened < event);
+    let before = report.failed(report.began).filter(|attempt| attempt.opened + attempt.took < event);
     let bad: Vec<_> = before.chain(report.failed(event + noticed)).collect();
     let last = bad.last().map(|attempt| (attempt.outcome, attempt.opened.saturating_duration_since(event)));
     assert!(bad.is_empty(), "{} failed, the last {last:?}\n{}", bad.len(), swarm.words());
@@ -56,7 +57,11 @@ fn severed_within(swarm: &Swarm, report: &Report, lost: &BTreeSet<String>, event
 }
 
 /// Lets `end` end a task; it returns when that was.
-fn a_task_ends(story: &str, title: &str, end: impl FnOnce(&Swarm, u8, &str) -> Instant) -> (Swarm, Report, Instant) {
+fn a_task_ends(
+    story: &str,
+    title: &str,
+    end: impl FnOnce(&Swarm, u8, &str) -> Instant,
+) -> (Swarm, Report, Instant, String) {
     let swarm = Swarm::start_checked(story);
     swarm.serve_web(3, &["--restart-delay", "2s"], &["checker"]);
     let (node, tasks) = victim(&swarm);
@@ -68,13 +73,12 @@ fn a_task_ends(story: &str, title: &str, end: impl FnOnce(&Swarm, u8, &str) -> I
     let report = load.end();
     report.print(title, event);
     nobody_waited_from(&report, event);
-    severed_within(&swarm, &report, &BTreeSet::from([task]), event, AT_ONCE);
-    (swarm, report, event)
+    (swarm, report, event, task)
 }
 
 #[test]
 fn a_killed_task_refuses_nobody_after_50_ms() {
-    let (swarm, report, event) = a_task_ends("killed", "task killed (kill -9)", |swarm, node, task| {
+    let (swarm, report, event, _) = a_task_ends("killed", "task killed (kill -9)", |swarm, node, task| {
         let pid = swarm.must(node, &["inspect", "--format", "{{.State.Pid}}", task]);
         let event = Instant::now();
         assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
@@ -85,11 +89,34 @@ fn a_killed_task_refuses_nobody_after_50_ms() {
 
 #[test]
 fn a_container_removed_by_hand_refuses_nobody() {
-    let (swarm, report, event) = a_task_ends("removed", "container removed (docker rm -f)", |swarm, node, task| {
-        let event = Instant::now();
-        swarm.must(node, &["rm", "-f", task]);
-        event
-    });
+    let (swarm, report, event, task) =
+        a_task_ends("removed", "container removed (docker rm -f)", |swarm, node, task| {
+            let event = Instant::now();
+            swarm.must(node, &["rm", "-f", task]);
+            event
+        });
     // The node does it itself, so nobody needs to find out.
     nothing_failed_from(&swarm, &report, event, Duration::ZERO);
+    severed_within(&swarm, &report, &BTreeSet::from([task]), event, AT_ONCE);
+}
+
+#[test]
+fn a_node_whose_processes_are_killed_is_avoided() {
+    let swarm = Swarm::start_checked("nodekill");
+    swarm.serve_web(4, &[], &["checker"]);
+    let (node, lost) = victim(&swarm);
+    let others: Vec<u8> = (1..=3).filter(|n| *n != node).collect();
+    let load = begin(&swarm, &others);
+    let event = Instant::now();
+    swarm.lab.kill_node(node).expect("killed");
+    let dead = Instant::now();
+    let everywhere = || swarm.running("web").len() == 4 && swarm.must(1, &["node", "ls"]).contains("Down");
+    swarm.until("its tasks to run elsewhere", everywhere);
+    thread::sleep(CALM);
+    let report = load.end();
+    report.print("node killed (all its processes)", event);
+    // They do not all die at once.
+    nothing_failed_from(&swarm, &report, event, dead + NOTICED - event);
+    nobody_waited_from(&report, event);
+    severed_within(&swarm, &report, &lost, event, AT_ONCE);
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::socket::{Shutdown, shutdown};
+use nix::sys::socket::{Backlog, Shutdown, listen, shutdown};
 use skep_e2e::wire::{ANSWER, ASK, Answer, Ask, Then, body};
 
 /// How often a connection that is silent looks whether the server stops.
@@ -63,12 +63,10 @@ impl Server {
         let name = nix::unistd::gethostname()?;
         task.iter_mut().zip(name.to_string_lossy().bytes()).for_each(|(to, from)| *to = from);
         let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
-        Ok(Self {
-            listener: TcpListener::bind(&any[..])?,
-            task,
-            stopping: AtomicBool::new(false),
-            open: Mutex::default(),
-        })
+        let listener = TcpListener::bind(&any[..])?;
+        // A server that is held up for a second on a busy machine must not have connections dropped for that.
+        listen(&listener, Backlog::MAXCONN)?;
+        Ok(Self { listener, task, stopping: AtomicBool::new(false), open: Mutex::default() })
     }
 
     fn accept(self: Arc<Self>) {

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Server;
+use super::pace::Pace;
 use crate::wire::{ANSWER, Answer, Ask, Then, body};
 
 /// How long a connection may take in all; Docker was measured with the same.
@@ -69,12 +70,12 @@ pub struct Attempt {
     pub outcome: Outcome,
 }
 
-pub(super) async fn attempt(server: Server, target: SocketAddr, seed: u64) -> Attempt {
+pub(super) async fn attempt(server: Server, target: SocketAddr, seed: u64, pace: Pace) -> Attempt {
     let opened = Instant::now();
-    let mut connected = Duration::ZERO;
+    let (mut connected, held_up) = (Duration::ZERO, pace.held_up());
     let asking = async {
         let mut stream = TcpStream::connect(target).await?;
-        connected = opened.elapsed();
+        connected = opened.elapsed().saturating_sub(pace.held_up() - held_up);
         match server {
             Server::Checker => once(&mut stream, seed).await,
             Server::Nginx => http(&mut stream).await,

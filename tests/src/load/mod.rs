@@ -3,6 +3,7 @@
 
 mod attempt;
 mod kept;
+mod pace;
 mod report;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::interval;
 
 use crate::Swarm;
+use pace::Pace;
 
 pub use attempt::{Attempt, Outcome};
 pub use kept::{End, Kept, Usage};
@@ -106,11 +108,13 @@ impl Client {
         let mut asked = JoinSet::new();
         // Those that come late come all at once: the schedule does not wait for anybody.
         let mut ticks = interval(EVERY);
+        let mut pace = Pace::new(EVERY);
         for (seed, target) in (0..).zip(self.targets.iter().cycle()) {
             tokio::select! {
                 _ = self.stopped.wait_for(|stopped| *stopped) => break,
-                _ = ticks.tick() => asked.spawn(attempt::attempt(self.server, *target, seed)),
-            };
+                _ = ticks.tick() => pace.keep(),
+            }
+            asked.spawn(attempt::attempt(self.server, *target, seed, pace.clone()));
         }
         let mut asked = asked.join_all().await;
         asked.sort_by_key(|attempt| attempt.opened);
