@@ -1,5 +1,6 @@
 //! One connection.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -58,7 +59,7 @@ impl Outcome {
 }
 
 /// A new connection with one question.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Attempt {
     /// When it was begun.
     pub opened: Instant,
@@ -68,6 +69,12 @@ pub struct Attempt {
     pub target: SocketAddr,
     /// What became of it.
     pub outcome: Outcome,
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} through {} after {:?}", self.outcome, self.target, self.took)
+    }
 }
 
 pub(super) async fn attempt(server: Server, target: SocketAddr, seed: u64, pace: Pace) -> Attempt {
