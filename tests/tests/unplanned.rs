@@ -1,6 +1,7 @@
 //! What breaks under a demanding client: new connections find a task that works, established ones end at once or not at all.
 
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,10 @@ use skep_e2e::{End, Kept, Load, PORT, Report, Server, Swarm, Usage};
 const CALM: Duration = Duration::from_millis(1500);
 /// After so long nobody is sent to a task any more that has died.
 const NOTICED: Duration = Duration::from_millis(50);
+/// After so long nobody waits for a node any more that is gone.
+const AVOIDED: Duration = Duration::from_secs(2);
+/// One SYN that is sent again (RFC 6298: after a second), and the handshake.
+const ONE_RETRY: Duration = Duration::from_millis(1300);
 /// What "at once" means for a connection that asks every 100 ms, on a machine with little time.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
@@ -76,6 +81,18 @@ fn a_task_ends(
 }
 
 #[test]
+fn a_killed_task_refuses_nobody_after_50_ms() {
+    let (swarm, report, event, task) = a_task_ends("killed", "task killed (kill -9)", |swarm, node, task| {
+        let pid = swarm.must(node, &["inspect", "--format", "{{.State.Pid}}", task]);
+        let event = Instant::now();
+        assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
+        event
+    });
+    nothing_failed_from(&swarm, &report, event, NOTICED);
+    severed_within(&swarm, &report, &BTreeSet::from([task]), event, AT_ONCE);
+}
+
+#[test]
 fn a_container_removed_by_hand_refuses_nobody() {
     let (swarm, report, event, task) =
         a_task_ends("removed", "container removed (docker rm -f)", |swarm, node, task| {
@@ -86,6 +103,28 @@ fn a_container_removed_by_hand_refuses_nobody() {
     // The node does it itself, so nobody needs to find out.
     nothing_failed_from(&swarm, &report, event, Duration::ZERO);
     severed_within(&swarm, &report, &BTreeSet::from([task]), event, AT_ONCE);
+}
+
+#[test]
+fn a_node_without_power_is_avoided() {
+    let swarm = Swarm::start_checked("cut");
+    swarm.serve_web(4, &[], &["checker"]);
+    let (node, lost) = victim(&swarm);
+    let others: Vec<u8> = (1..=3).filter(|n| *n != node).collect();
+    let load = begin(&swarm, &others);
+    swarm.lab.cut_link(node).expect("cut");
+    let event = Instant::now();
+    let everywhere = || swarm.running("web").len() == 4 && swarm.must(1, &["node", "ls"]).contains("Down");
+    swarm.until("its tasks to run elsewhere", everywhere);
+    thread::sleep(Duration::from_secs(4));
+    let report = load.end();
+    report.print("node without power", event);
+    nothing_failed_from(&swarm, &report, event, Duration::ZERO);
+    nobody_waited_from(&report, event + AVOIDED);
+    let slowest = report.slow(event).map(|a| a.took).max().unwrap_or_default();
+    assert!(slowest < ONE_RETRY, "one waited {slowest:?}");
+    // A node counts as lost after five seconds; what was sent before is sent again at intervals that double.
+    severed_within(&swarm, &report, &lost, event, Duration::from_secs(9));
 }
 
 #[test]
