@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use skep_model::Protocol;
@@ -65,14 +65,35 @@ pub fn udp_echo() -> PathBuf {
             .file("usr/bin/perl", 0o755, read("/usr/bin/perl"))
             .cmd(["/usr/bin/perl", "-e", ECHO])
             .expose(53, Protocol::Udp);
-        let listed = Command::new("ldd").arg("/usr/bin/perl").output().expect("ldd runs");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
-            image = image.file(library.trim_start_matches('/'), 0o755, read(library));
+        for library in libraries(Path::new("/usr/bin/perl")) {
+            image = image.file(library.trim_start_matches('/'), 0o755, read(&library));
         }
         let aside = cache().join(format!("echo.{}", std::process::id()));
         image.write(&mut File::create(&aside).expect("a file")).expect("the image is written");
         fs::rename(&aside, &path).expect("rename");
     }
     path
+}
+
+/// The files that a program is loaded with.
+fn libraries(program: &Path) -> Vec<String> {
+    let listed = Command::new("ldd").arg(program).output().expect("ldd runs");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    listed.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
+}
+
+/// Writes the image of the server that checks every byte, called `checker`, to `path`. It is as new as the test that asks for it, so it is not
+/// kept.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn checker(path: &Path) {
+    let beside = std::env::current_exe().expect("this test's path");
+    let program = beside.ancestors().nth(2).expect("target").join("skep-e2e-checker");
+    let read = |file: &Path| fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let mut image = ImageBuilder::new("checker").file("checker", 0o755, read(&program)).entrypoint(["/checker"]);
+    for library in libraries(&program) {
+        image = image.file(library.trim_start_matches('/'), 0o755, read(Path::new(&library)));
+    }
+    image.write(&mut File::create(path).expect("a file")).expect("the image is written");
 }

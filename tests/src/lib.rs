@@ -1,13 +1,16 @@
-//! What the end-to-end stories stand on: a lab of real nodes, the unmodified docker CLI, a real nginx.
+//! What the end-to-end stories stand on: a lab of real nodes, the unmodified docker CLI, a real nginx, a demanding client.
 //!
 //! [`Swarm::start`] brings up three nodes in network namespaces, makes them a swarm with node 1 as its manager, and loads the images on
 //! each. [`Swarm::docker`] runs the docker CLI against a node where one is installed, and skep's own otherwise; [`Swarm::get`] asks by HTTP
-//! from a node or from the client outside. Everything goes with the [`Swarm`], also when a story fails.
+//! from a node or from the client outside, and [`Load`] does so without pause while something happens. Everything goes with the [`Swarm`],
+//! also when a story fails.
 
 #![forbid(unsafe_code)]
 
+mod checked;
 mod images;
-mod probe;
+mod load;
+pub mod wire;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use skep_lab::{Families, Lab, LabConfig, LabGuard};
 
-pub use images::{nginx, udp_echo};
-pub use probe::{Probe, Tally};
+pub use checked::PORT;
+pub use images::{checker, nginx, udp_echo};
+pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
 
 /// How long anything may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);

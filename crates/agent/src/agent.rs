@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{NodeDescription, TaskState};
+use skep_model::{NodeDescription, TaskId, TaskState};
 use skep_netdb::NetDb;
 use skep_network::{NodeNetwork, NodePorts};
 use skep_rpc::{NodeIdentity, proto};
@@ -249,6 +249,22 @@ impl Agent {
     /// When the runtime cannot say.
     pub async fn images_in_use(&self) -> Result<BTreeSet<skep_runtime::images::ImageId>, AgentError> {
         Ok(self.context.runtime.list().await?.into_iter().map(|c| c.image).collect())
+    }
+
+    /// Removes the container of a task because a person says so: new flows go elsewhere first, those that it has get the usual time, then it
+    /// is killed. To the managers the task has failed, and they replace it. Nothing happens when there is no such container.
+    ///
+    /// # Errors
+    /// When the runtime cannot remove it.
+    pub fn remove_container(&self, task: &TaskId) -> impl Future<Output = Result<(), AgentError>> + Send + use<> {
+        let (context, task) = (self.context.clone(), self.assignments().tasks.get(task).cloned());
+        async move {
+            if let Some(task) = task {
+                context.retire(&task).await;
+                context.runtime.remove(&containers::container_id(&task.id)).await?;
+            }
+            Ok(())
+        }
     }
 
     /// Leaves the swarm: says so, ends all tasks, takes the mesh away and forgets everything. Goes on after errors and returns them.

@@ -16,17 +16,19 @@ use skep_network::{Attachment, NetworkError, NodeNetwork};
 use skep_runtime::images::{ImageError, Images};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::mesh::Mesh;
 use crate::report::Reporter;
 use crate::underlay::Underlay;
 use crate::{Assignments, task};
 
+/// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
+const DRAIN: Duration = Duration::from_secs(2);
+/// How long the data plane may take to learn that a task is gone before its device is removed all the same.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often the data plane is asked whether a draining task still has flows.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
-/// How long flows of a task that is asked to stop may go on, unless its service says otherwise.
-const DRAIN: Duration = Duration::from_secs(2);
 /// `SIGTERM`, for a task whose image is gone.
 const SIGTERM: i32 = 15;
 
@@ -140,7 +142,7 @@ impl Context {
     async fn overlay_mtu(&self) -> Result<u16, StepError> {
         let mut underlay = self.underlay.clone();
         let waiting = underlay.wait_for(|u| u.overlay.is_some());
-        match tokio::time::timeout(Duration::from_secs(5), waiting).await {
+        match timeout(Duration::from_secs(5), waiting).await {
             Ok(Ok(underlay)) => Ok(underlay.overlay_mtu),
             _ => Err(StepError::NoOverlay),
         }
@@ -231,8 +233,17 @@ impl Context {
         }
     }
 
+    /// Takes the task out of the mesh for new flows, and returns once it has none left or they have had their time. Returns at once for
+    /// a task that nobody is sent to.
+    pub(crate) async fn retire(&self, task: &Task) {
+        if self.is_ready(task) && self.is_published(task) {
+            // It is ended in time even when flows go on.
+            let _ = timeout(self.drain_limit(task), self.drain(task)).await;
+        }
+    }
+
     /// Takes the task out of the mesh for new flows and returns once it has none left.
-    pub(crate) async fn drain(&self, task: &Task) {
+    async fn drain(&self, task: &Task) {
         self.announce(task, EndpointState::Draining);
         self.mesh.settled(&task.id).await;
         let mut polls = interval(DRAIN_POLL);
@@ -246,7 +257,7 @@ impl Context {
     }
 
     /// How long flows of the task may go on once it is asked to stop: as long as the most patient of its ports says.
-    pub(crate) fn drain_limit(&self, task: &Task) -> Duration {
+    fn drain_limit(&self, task: &Task) -> Duration {
         let host: Vec<_> = self.mesh.local(&task.id).map(|local| local.host_ports).unwrap_or_default();
         let assignments = self.assignments.borrow();
         let service = assignments.services.get(&task.service);
@@ -254,7 +265,7 @@ impl Context {
     }
 
     /// Whether anybody can have a flow to the task.
-    pub(crate) fn is_published(&self, task: &Task) -> bool {
+    fn is_published(&self, task: &Task) -> bool {
         !self.target_ports(task).is_empty()
     }
 
@@ -287,6 +298,8 @@ impl Context {
             self.netdb.withdraw(&key);
         }
         self.mesh.remove(&task.id);
+        // What is sent into a device that is gone is lost without a word.
+        let _ = timeout(SETTLE, self.mesh.settled(&task.id)).await;
         self.host_ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id);
         let detached = self.network.detach(&task.id).await;
         let removed = self.network.remove_namespace(&self.netns(&task.id)).await;

@@ -1,5 +1,6 @@
 //! The life line between this node and a manager.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ impl Session {
                     failures = 0;
                 }
                 debug!(%addr, "no session: {why}");
+                // Whoever was silent may be back, and nobody would say so.
+                self.netdb.set_silent(BTreeSet::new());
                 if self.connected.send_replace(Err(why.clone())).is_ok() {
                     warn!(%addr, "lost the session with the manager: {why}");
                 }
@@ -100,7 +103,11 @@ impl Session {
                     let message = message.ok_or_else(|| AgentError::SessionEnded("it closed the stream".to_owned()))?;
                     live.take(addr, message)?;
                 }
-                Ok(()) = live.reports.changed() => live.send_statuses().await?,
+                Ok(()) = live.reports.changed() => {
+                    // A task that is said to run lets another one stop: everybody must hear first that this one takes connections.
+                    live.send_endpoints_if_changed().await?;
+                    live.send_statuses().await?;
+                }
                 Ok(()) = live.own.changed() => live.send_endpoints().await?,
                 Ok(()) = live.port_conflicts.changed() => live.send_port_conflicts().await?,
                 _ = live.heartbeat.tick() => live.send(ToManager::Heartbeat(proto::Heartbeat {})).await?,
@@ -151,6 +158,11 @@ impl Live<'_> {
         self.send(ToManager::Statuses(proto::TaskStatuses { statuses })).await
     }
 
+    async fn send_endpoints_if_changed(&mut self) -> Result<(), AgentError> {
+        // An error means that nobody is left to change them.
+        if self.own.has_changed().unwrap_or(false) { self.send_endpoints().await } else { Ok(()) }
+    }
+
     async fn send_endpoints(&mut self) -> Result<(), AgentError> {
         let table = skep_rpc::encode(&*self.own.borrow_and_update());
         let node_id = self.session.identity.node.to_string();
@@ -170,6 +182,10 @@ impl Live<'_> {
             Some(FromManager::Welcome(welcome)) => self.welcomed(addr, welcome),
             Some(FromManager::Assignments(assignments)) => self.assigned(&assignments)?,
             Some(FromManager::Endpoints(endpoints)) => self.heard(&endpoints)?,
+            Some(FromManager::Silent(silent)) => {
+                let silent = silent.node_ids.iter().filter_map(|id| id.parse().ok()).collect();
+                self.session.netdb.set_silent(silent);
+            }
             Some(FromManager::Logs(request)) => self.session.logs.push(self.client.clone(), request),
             Some(FromManager::LogCancel(cancel)) => self.session.logs.cancel(cancel.subscription),
             // A kind of message that this version does not know.

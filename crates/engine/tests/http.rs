@@ -245,6 +245,21 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
 }
 
 #[tokio::test]
+async fn containers_are_removed_and_running_ones_only_by_force() {
+    let node = Node::manager().await;
+    assert_eq!(node.request("POST", "/services/create", &web("web", 8080)).await.status, 201);
+    let listed = node.get("/containers/json").await.json();
+    let id = listed[0]["Id"].as_str().expect("a container");
+    let refused = node.request("DELETE", &format!("/containers/{id}"), "").await;
+    assert_eq!((refused.status, refused.message().contains("container is running")), (409, true), "{refused:?}");
+    assert_eq!(node.request("DELETE", &format!("/containers/{}?force=1", &id[..12]), "").await.status, 204);
+    let left = node.get("/containers/json").await.json();
+    assert!(left.as_array().is_some_and(|all| all.iter().all(|c| c["Id"] != listed[0]["Id"])), "{left}");
+    assert_eq!(node.request("DELETE", &format!("/containers/{id}?force=1"), "").await.status, 404);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn filters_choose_and_unknown_ones_are_refused() {
     let node = Node::manager().await;
     for (name, port) in [("web", 8080), ("web2", 8081), ("db", 8082)] {

@@ -163,7 +163,12 @@ mod tests {
                 availability: Availability::Active,
             },
             description: None,
-            status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: Some(addr.parse().unwrap()) },
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                addr: Some(addr.parse().unwrap()),
+                port_conflicts: vec![],
+            },
             manager: None,
             overlay_addr: None,
             credential: String::new(),

@@ -1,6 +1,6 @@
 //! The tables, shared within a daemon.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -89,6 +89,11 @@ impl NetDb {
     /// Replaces the list of members.
     pub fn set_members(&self, members: Vec<Member>) {
         self.change(|tables| ((), Changed::when(tables.set_members(members))));
+    }
+
+    /// Replaces the set of members that are not heard of at present: others get their new flows, where there are others.
+    pub fn set_silent(&self, silent: BTreeSet<NodeId>) {
+        self.change(|tables| ((), Changed::when(tables.set_silent(silent))));
     }
 
     /// Members and endpoints, and their changes. A change of what is hidden is none.

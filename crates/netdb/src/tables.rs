@@ -1,9 +1,9 @@
 //! The rule by which tables are kept: the newest of each owner.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use skep_model::{EndpointKey, EndpointRecord, Member, NodeId, OwnerTable};
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable, ServiceId};
 
 use crate::{Located, View};
 
@@ -27,6 +27,7 @@ pub struct Tables {
     owners: BTreeMap<NodeId, Arc<OwnerTable>>,
     members: BTreeMap<NodeId, Member>,
     departed: VecDeque<NodeId>,
+    silent: BTreeSet<NodeId>,
 }
 
 impl Tables {
@@ -40,6 +41,7 @@ impl Tables {
             own,
             members: BTreeMap::new(),
             departed: VecDeque::new(),
+            silent: BTreeSet::new(),
         }
     }
 
@@ -133,7 +135,16 @@ impl Tables {
         true
     }
 
-    /// What the mesh should see: the endpoints of this node, and of every member that is alive.
+    /// Replaces the set of members that are not heard of at present. Whether it differs from before.
+    pub fn set_silent(&mut self, silent: BTreeSet<NodeId>) -> bool {
+        let changed = silent != self.silent;
+        self.silent = silent;
+        changed
+    }
+
+    /// What the mesh should see: the endpoints of this node, and of every member that is alive. Those on members that are not heard of
+    /// weigh nothing, so that they keep their flows and get no new ones, as long as their service has another that takes some: such a
+    /// member may be dead, or its daemon may just be starting again.
     #[must_use]
     pub fn view(&self) -> View {
         let mut shown: Vec<_> = self.owners.iter().filter(|(owner, _)| self.is_shown(owner)).collect();
@@ -143,7 +154,24 @@ impl Tables {
             let locate = |record: &EndpointRecord| Located { owner: owner.clone(), record: record.clone() };
             table.records.iter().map(move |(key, record)| (key.clone(), locate(record)))
         });
-        View { members: self.members.clone(), endpoints: endpoints.collect() }
+        let mut endpoints: BTreeMap<EndpointKey, Located> = endpoints.collect();
+        let takes_flows = |record: &EndpointRecord| record.state == EndpointState::Ready && record.weight > 0;
+        let spared: BTreeSet<ServiceId> = endpoints
+            .values()
+            .filter(|located| !self.is_silent(&located.owner) && takes_flows(&located.record))
+            .map(|located| located.record.service.clone())
+            .collect();
+        for located in endpoints.values_mut().filter(|located| self.is_silent(&located.owner)) {
+            if spared.contains(&located.record.service) {
+                located.record.weight = 0;
+            }
+        }
+        View { members: self.members.clone(), endpoints }
+    }
+
+    /// What others think of this node, it knows better itself.
+    fn is_silent(&self, owner: &NodeId) -> bool {
+        *owner != self.own && self.silent.contains(owner)
     }
 
     fn is_shown(&self, owner: &NodeId) -> bool {

@@ -9,7 +9,7 @@ use skep_model::{EndpointKey, EndpointRecord, Member, NodeId};
 pub struct Located {
     /// The node.
     pub owner: NodeId,
-    /// What the node says of the endpoint.
+    /// What the node says of the endpoint; with a weight of 0 when the node is not heard of and others can take its new flows.
     pub record: EndpointRecord,
 }
 

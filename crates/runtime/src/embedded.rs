@@ -188,6 +188,13 @@ impl Runtime for Embedded {
         }
     }
 
+    async fn dead(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        match self.find(id).await? {
+            Some(Found::Running { init, .. }) => ended(id, init).await,
+            _ => self.wait(id).await.map(|_| ()),
+        }
+    }
+
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError> {
         if !(1..=crate::signal::MAX).contains(&signal) {
             return Err(RuntimeError::BadSignal(signal.to_string()));

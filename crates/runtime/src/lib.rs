@@ -83,6 +83,14 @@ pub trait Runtime: Send + Sync {
     /// [`RuntimeError::NotFound`], also when it is removed without ever having been started.
     async fn wait(&self, id: &ContainerId) -> Result<Exit, RuntimeError>;
 
+    /// Waits until its first process is dead. [`Runtime::wait`] takes a little longer: until it is written down how that came.
+    ///
+    /// # Errors
+    /// As for [`Runtime::wait`].
+    async fn dead(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.wait(id).await.map(|_| ())
+    }
+
     /// Sends `signal` (its number) to the first process. No error when the container has ended or was never started.
     ///
     /// # Errors

@@ -176,8 +176,15 @@ impl Controller {
     async fn watch(&mut self) {
         if let Readiness::Ready = self.become_ready().await {
             let runtime = self.context.runtime.clone();
+            let ended = async {
+                // Nobody is to be sent to a dead process while its end is written down.
+                if runtime.dead(&self.container).await.is_ok() {
+                    self.context.announce(&self.task, EndpointState::Draining);
+                }
+                runtime.wait(&self.container).await
+            };
             tokio::select! {
-                _ = runtime.wait(&self.container) => {}
+                _ = ended => {}
                 _ = self.wanted.changed() => {}
             }
         }
@@ -204,12 +211,9 @@ impl Controller {
     async fn stop(&mut self) {
         let runtime = self.context.runtime.clone();
         let mut ended = std::pin::pin!(runtime.wait(&self.container));
-        if self.context.is_ready(&self.task) && self.context.is_published(&self.task) {
-            tokio::select! {
-                _ = &mut ended => return,
-                // New flows go elsewhere at once; it is told in time even when old ones go on.
-                _ = timeout(self.context.drain_limit(&self.task), self.context.drain(&self.task)) => {}
-            }
+        tokio::select! {
+            _ = &mut ended => return,
+            () = self.context.retire(&self.task) => {}
         }
         let signal = self.context.stop_signal(&self.task).await;
         self.signal(signal).await;

@@ -45,6 +45,17 @@ pub struct LogsFlags {
     pub(super) name: String,
 }
 
+/// Flags of `rm`.
+#[derive(Debug, Args)]
+pub struct RmFlags {
+    /// Also containers that run: they are killed, and their tasks replaced
+    #[arg(short, long)]
+    force: bool,
+    /// Names or identifiers
+    #[arg(required = true)]
+    names: Vec<String>,
+}
+
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectFlags {
@@ -141,6 +152,18 @@ pub(super) async fn logs(session: &mut Session, flags: LogsFlags) -> anyhow::Res
             }
         }
         session.out.flush()?;
+    }
+    Ok(())
+}
+
+/// `rm`.
+pub(super) async fn remove(session: &mut Session, flags: RmFlags) -> anyhow::Result<()> {
+    let force = if flags.force { "1" } else { "0" };
+    for name in &flags.names {
+        match session.client.delete(&format!("/containers/{}", segment(name)), &[("force", force.to_owned())]).await {
+            Ok(_) => session.line(name)?,
+            Err(error) => session.report(&error),
+        }
     }
     Ok(())
 }

@@ -46,6 +46,8 @@ pub enum Command {
     Load(image::LoadFlags),
     /// List this node's containers
     Ps(container::PsFlags),
+    /// Remove containers of this node: the swarm replaces their tasks
+    Rm(container::RmFlags),
     /// Show what a container wrote
     Logs(container::LogsFlags),
     /// Show an object of any kind as JSON
@@ -68,6 +70,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Images(flags) => image::list(session, flags).await,
         Command::Load(flags) => image::load(session, flags).await,
         Command::Ps(flags) => container::list(session, flags).await,
+        Command::Rm(flags) => container::remove(session, flags).await,
         Command::Logs(flags) => container::logs(session, flags).await,
         Command::Inspect(flags) => container::inspect(session, flags).await,
         Command::Events(flags) => system::events(session, flags).await,

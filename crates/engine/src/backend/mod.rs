@@ -88,6 +88,9 @@ pub trait Backend: Send + Sync + 'static {
     /// The containers of this node's tasks, running or not.
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error>;
 
+    /// Removes a container of this node by its whole id; one that runs is killed. Its task has failed then, and is replaced.
+    async fn container_remove(&self, id: &str) -> Result<(), Error>;
+
     /// The output of one container of this node.
     async fn container_logs(
         &self,

@@ -211,6 +211,14 @@ impl Backend for FakeBackend {
         Ok(node::containers(&self.state()))
     }
 
+    async fn container_remove(&self, id: &str) -> Result<(), Error> {
+        let mut state = self.state();
+        let mut tasks = state.view.iter_mut().flat_map(|view| view.tasks.values_mut());
+        let owner = tasks.find(|t| t.status.container.as_ref().is_some_and(|c| c.id == id));
+        Arc::make_mut(owner.ok_or_else(|| Error::not_found("container", id))?).status.container = None;
+        Ok(())
+    }
+
     async fn container_logs(
         &self,
         id: &str,

@@ -1,6 +1,7 @@
 //! `/containers`: those of this node's tasks.
 
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use skep_model::Timestamp;
 
@@ -71,6 +72,19 @@ fn find(containers: Vec<ContainerInfo>, name: &str) -> Result<ContainerInfo, Ref
 pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>) -> Answer {
     let container = find(app.backend.containers().await?, &id)?;
     Ok(Json::ok(running::inspect(&container)).into_response())
+}
+
+pub(super) async fn remove(State(app): Shared, Path(id): Path<String>, params: Params) -> Answer {
+    let container = find(app.backend.containers().await?, &id)?;
+    if matches!(container.state, ContainerState::Running { .. }) && !params.flag("force") {
+        let message = format!(
+            "cannot remove container \"/{}\": container is running: force its removal (its task is replaced), or scale the service",
+            container.name
+        );
+        return Err(Error::new(ErrorKind::Conflict, message).into());
+    }
+    app.backend.container_remove(&container.id).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 pub(super) async fn logs(State(app): Shared, Path(id): Path<String>, params: Params) -> Answer {

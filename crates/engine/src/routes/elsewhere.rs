@@ -35,7 +35,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
             post(async || not_yet("containers are made for services: use docker service create")),
         )
         .route("/containers/prune", post(async || not_yet("containers go with their tasks; there is nothing to prune")))
-        .route("/containers/{id}", any(async || not_yet(OF_TASKS)))
         .route("/containers/{id}/{verb}", any(async || not_yet("looking inside a container comes later")))
         .route("/containers/{id}/attach/ws", get(async || not_yet("looking inside a container comes later")))
         .route("/exec/{*rest}", any(async || not_yet("exec comes later")))
@@ -50,8 +49,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
             get(async || not_yet("registries are not asked for images yet: docker load them")),
         )
 }
-
-const OF_TASKS: &str = "containers belong to tasks and go with them: scale or remove the service";
 
 fn not_yet(what: &str) -> Refusal {
     Error::unimplemented(format!("not in this version of skep: {what}")).into()

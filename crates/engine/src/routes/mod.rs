@@ -160,6 +160,7 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/images/load", post(images::load))
         .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
         .route("/containers/json", get(containers::list))
+        .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(containers::logs))
 }

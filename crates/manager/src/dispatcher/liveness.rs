@@ -30,6 +30,15 @@ impl Liveness {
         lock(&self.0).clear();
     }
 
+    /// Nodes that have missed a heartbeat. With the ways of the messages that is noticed within two heartbeats.
+    fn quiet(&self, tables: &Tables, now: Instant) -> Vec<NodeId> {
+        let patience = heartbeat_every(heartbeat(tables)) * 7 / 4;
+        let believed = |node: &NodeId| tables.get::<Node>(node).is_some_and(|n| n.status.state != NodeState::Down);
+        let heard = lock(&self.0);
+        let quiet = heard.iter().filter(|(node, last)| now > **last + patience && believed(node));
+        quiet.map(|(node, _)| node.clone()).collect()
+    }
+
     fn lost(&self, tables: &Tables, now: Instant) -> Vec<NodeId> {
         let period = heartbeat(tables);
         let mut heard = lock(&self.0);
@@ -40,7 +49,15 @@ impl Liveness {
     }
 }
 
-/// How long a node may be silent.
+/// Agents report at least this often, however patient the managers are.
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often a node says something when it may be silent for `period`.
+pub(super) fn heartbeat_every(period: Duration) -> Duration {
+    HEARTBEAT_LIMIT.min(period / 3)
+}
+
+/// How long a node may be silent before it counts as lost.
 pub(super) fn heartbeat(tables: &Tables) -> Duration {
     tables.cluster().map_or(Duration::from_secs(5), |cluster| cluster.spec.dispatcher.heartbeat)
 }
@@ -65,6 +82,11 @@ impl Hub {
     }
 
     async fn look(&self) {
+        self.writer.store().view(|tables| {
+            let down = |node: &Node| node.status.state == NodeState::Down;
+            let past = |node: &NodeId| tables.get::<Node>(node).is_none_or(|node| down(node));
+            self.silence.look(self.liveness.quiet(tables, Instant::now()), past);
+        });
         if self.writer.store().view(|tables| self.liveness.lost(tables, Instant::now())).is_empty() {
             return;
         }

@@ -8,6 +8,7 @@ mod published;
 mod relay;
 mod service;
 mod session;
+mod silence;
 mod status;
 
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ pub use self::logs::{LogLine, LogStream};
 pub use self::membership::MembershipService;
 use self::relay::Relay;
 pub use self::service::DispatcherService;
+use self::silence::Silence;
 use self::status::StatusQueue;
 
 /// What the sessions share.
@@ -36,6 +38,7 @@ pub(crate) struct Hub {
     closed: watch::Sender<bool>,
     sessions: Mutex<Sessions>,
     liveness: Liveness,
+    silence: Silence,
     relay: Relay,
     statuses: StatusQueue,
     pub(crate) logs: Logs,
@@ -60,6 +63,7 @@ impl Hub {
             closed: watch::Sender::new(false),
             sessions: Mutex::default(),
             liveness: Liveness::default(),
+            silence: Silence::default(),
             relay: Relay::default(),
             statuses: StatusQueue::default(),
             logs: Logs::default(),
@@ -81,6 +85,7 @@ impl Hub {
         sessions.last += 1;
         let number = sessions.last;
         sessions.open.insert(node.clone(), (number, sender));
+        self.silence.heard(node);
         (number, receiver)
     }
 
@@ -88,6 +93,8 @@ impl Hub {
         let mut sessions = lock(&self.sessions);
         if sessions.open.get(node).is_some_and(|(open, _)| *open == number) {
             sessions.open.remove(node);
+            // A node whose power is gone breaks no connection, but one whose daemon is killed does.
+            self.silence.hung_up(node);
             drop(sessions);
             self.logs.node_gone(node);
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use skep_model::{Node, NodeDescription, NodeId, NodeState, PortConflict, TaskId};
 use skep_rpc::proto::agent_message::Message as FromAgent;
@@ -16,10 +15,8 @@ use tonic::{Status, Streaming};
 
 use super::Hub;
 use super::assign::Told;
-use super::liveness::heartbeat;
-
-/// Agents report at least this often, however patient the managers are.
-const HEARTBEAT_LIMIT: Duration = Duration::from_secs(1);
+use super::liveness::{heartbeat, heartbeat_every};
+use super::silence;
 
 type Outbox = mpsc::Sender<Result<ManagerMessage, Status>>;
 
@@ -57,6 +54,9 @@ impl Session {
     ) -> Result<(), Status> {
         let hub = self.hub.clone();
         let (mut events, mut relay) = (hub.writer.store().watch(), hub.relay.watch());
+        let mut silence = hub.silence.watch();
+        // Who says nothing now is told like who does later.
+        silence.mark_changed();
         let (mut leading, mut closed) = (hub.leading.clone(), hub.closed.subscribe());
         self.welcome().await?;
         self.assign().await?;
@@ -70,7 +70,15 @@ impl Session {
                     heard = Instant::now();
                     self.take(message).await?;
                 }
-                Some(_) = events.next() => self.assign().await?,
+                Some(_) = events.next() => {
+                    // What a node is to stop may depend on what has begun elsewhere: that is told first.
+                    self.pass_endpoints().await?;
+                    self.assign().await?;
+                }
+                Ok(()) = silence.changed() => {
+                    let silent = silence::message(&silence.borrow_and_update());
+                    self.send(ToAgent::Silent(silent)).await?;
+                }
                 Ok(()) = relay.changed() => self.pass_endpoints().await?,
                 command = commands.recv() => match command {
                     Some(command) => self.send(command).await?,
@@ -98,8 +106,7 @@ impl Session {
         if !managers.contains(&own) {
             managers.push(own);
         }
-        let every = HEARTBEAT_LIMIT.min(period / 3);
-        let heartbeat_ms = u64::try_from(every.as_millis()).unwrap_or(1000);
+        let heartbeat_ms = u64::try_from(heartbeat_every(period).as_millis()).unwrap_or(1000);
         self.send(ToAgent::Welcome(proto::Welcome { heartbeat_ms, managers })).await
     }
 
@@ -125,6 +132,7 @@ impl Session {
     async fn take(&mut self, message: AgentMessage) -> Result<(), Status> {
         let node = &self.peer.node;
         self.hub.liveness.heard(node);
+        self.hub.silence.heard(node);
         match message.message {
             Some(FromAgent::Statuses(reports)) => {
                 for report in reports.statuses {

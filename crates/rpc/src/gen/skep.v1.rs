@@ -95,7 +95,7 @@ pub struct Endpoints {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "manager_message::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<manager_message::Message>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -112,7 +112,15 @@ pub mod manager_message {
         Logs(super::LogRequest),
         #[prost(message, tag = "5")]
         LogCancel(super::LogCancel),
+        #[prost(message, tag = "6")]
+        Silent(super::Silent),
     }
+}
+/// All members that are not heard of at present and do not count as lost yet. Replaces what was said before.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Silent {
+    #[prost(string, repeated, tag = "1")]
+    pub node_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Welcome {

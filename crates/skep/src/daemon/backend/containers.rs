@@ -91,6 +91,20 @@ fn networks(task: &Task, known: &Assignments) -> Vec<(String, NetworkAttachment)
     task.attachments.iter().map(|a| (name(a), a.clone())).collect()
 }
 
+/// Removes a container by its id.
+pub(super) async fn remove(node: &Arc<LocalNode>, id: &str) -> Result<(), Error> {
+    let missing = || Error::new(ErrorKind::NotFound, format!("No such container: {id}"));
+    // It may take seconds: the member is not held still for so long.
+    let removal = {
+        let member = node.member().await;
+        let agent = &member.as_ref().ok_or_else(missing)?.agent;
+        let known = agent.assignments();
+        let task = known.tasks.keys().find(|task| container_id(task).as_str() == id).ok_or_else(missing)?;
+        agent.remove_container(task)
+    };
+    removal.await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))
+}
+
 /// The output of one container, by its id or a prefix of it.
 pub(super) async fn logs(
     node: &Arc<LocalNode>,

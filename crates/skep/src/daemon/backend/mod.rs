@@ -160,6 +160,11 @@ impl Backend for NodeBackend {
         containers::list(&self.0).await
     }
 
+    async fn container_remove(&self, id: &str) -> Result<(), Error> {
+        let (node, id) = (self.0.clone(), id.to_owned());
+        detached(async move { containers::remove(&node, &id).await }).await
+    }
+
     async fn container_logs(
         &self,
         id: &str,
