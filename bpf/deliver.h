@@ -34,8 +34,8 @@ static __always_inline int to_task(struct __sk_buff *skb, const struct backend *
 
 /* What one node tells another about a packet besides the packet. */
 struct parcel {
-	__be32 task;		/* which task it is for, */
-	__be16 target;		/* and on which port */
+	__be32 task;		/* which task it is for, or from */
+	__be16 target;		/* which port of a task it is for */
 	__u8 flags;
 	__u8 pad;
 };
@@ -96,11 +96,11 @@ __verified_once int to_node(struct __sk_buff *skb, const struct addr *node, __u3
 	return bpf_redirect(own->overlay_ifindex, 0);
 }
 
-/* The way back that a flow's entry says. `daddr` is whom the packet is for. */
-static __always_inline int to_client(struct __sk_buff *skb, const struct flow *flow, const struct addr *daddr)
+/* The way back that a flow's entry says. `daddr` is whom the packet is for, `from` the task that it is from, 0 when it is from none. */
+static __always_inline int to_client(struct __sk_buff *skb, const struct flow *flow, const struct addr *daddr, __be32 from)
 {
 	const __u8 none[6] = {};
-	const struct parcel nothing = {};
+	const struct parcel parcel = { .task = from };
 	struct backend *task;
 	struct node *own;
 	__u32 slot;
@@ -112,9 +112,9 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct flow *f
 		/* Back to the way that always works as soon as the proof is gone. */
 		if (likely(address_flags(&flow->node) & ADDRESS_DIRECT))
 			return bpf_redirect_neigh(flow->ifindex, NULL, 0, 0);
-		return to_node(skb, &flow->node, VNI_REPLY, &nothing);
+		return to_node(skb, &flow->node, VNI_REPLY, &parcel);
 	case OUT_TUNNEL:
-		return to_node(skb, &flow->node, VNI_REPLY, &nothing);
+		return to_node(skb, &flow->node, VNI_REPLY, &parcel);
 	case OUT_TASK:
 		task = local_task(daddr->w[3], &slot);
 		return task ? to_task(skb, task) : drop(DROP_UNKNOWN_TASK);

@@ -81,10 +81,10 @@ static __always_inline bool is_tunneled(const struct flow *flow)
 	return flow->out == OUT_TUNNEL || flow->out == OUT_DIRECT;
 }
 
-/* Whether an entry is of a flow to this address and port, and of packets that this node sends. */
-static __always_inline bool came_by(const struct flow *flow, const struct addr *asked, __be16 published, const struct addr *origin)
+/* Whether an entry is of a flow to this address and port that another node sends here. */
+static __always_inline bool came_by(const struct flow *flow, const struct addr *asked, __be16 published)
 {
-	return is_tunneled(flow) && flow->far_port == published && same_addr(&flow->far, asked) && same_addr(&flow->node, origin);
+	return is_tunneled(flow) && flow->far_port == published && same_addr(&flow->far, asked);
 }
 
 enum tuple_use { TUPLE_BUSY, TUPLE_FREE, TUPLE_LINGERS };
@@ -108,10 +108,14 @@ static __always_inline enum tuple_use tuple_use(const struct flow *flow, __u8 pr
 	return TUPLE_FREE;
 }
 
+/* Whether two entries are of one flow. Which node sends it here may change: the one that was asked, or one that passed it on. */
 static __always_inline bool same_way(const struct flow *a, const struct flow *b)
 {
-	return a->out == b->out && a->far_port == b->far_port && a->port == b->port && same_addr(&a->far, &b->far) &&
-	       same_addr(&a->node, &b->node);
+	if (a->far_port != b->far_port || a->port != b->port || !same_addr(&a->far, &b->far))
+		return false;
+	if (is_tunneled(a))
+		return is_tunneled(b);
+	return a->out == b->out && same_addr(&a->node, &b->node);
 }
 
 /*

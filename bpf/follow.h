@@ -18,13 +18,13 @@ static __always_inline bool is_idle(const struct flow *flow, __u32 seconds, __u3
 }
 
 /* A SYN on a flow that is known: a new connection by an old tuple, or one that comes again because nobody has answered. */
-static __always_inline enum known judge_syn(struct flow *flow, const struct backend *backend, __u32 state)
+static __always_inline enum known judge_syn(struct flow *flow, __u32 state, bool asked)
 {
 	const __u8 over = FLOW_RESET | FLOW_CLIENT_FIN | FLOW_TASK_FIN;
 
 	if (state != BACKEND_READY || flow->flags & over)
 		return KNOWN_REOPEN;
-	if (flow->flags & FLOW_ANSWERED || is_zero(&backend->node))
+	if (flow->flags & FLOW_ANSWERED || !asked)
 		return KNOWN_GOOD;
 	/* Not its first one any more: another backend may do better. What the silent one may still say will be dropped. */
 	flow->tries += 1;
@@ -33,8 +33,8 @@ static __always_inline enum known judge_syn(struct flow *flow, const struct back
 	return KNOWN_REOPEN;
 }
 
-/* `flow` is an entry of the node that was asked. */
-static __always_inline enum known judge(const struct packet *packet, struct flow *flow, const struct backend *backend)
+/* `asked`: the entry is of the node that was asked, or passes the flow on, and can choose another backend. */
+static __always_inline enum known judge(const struct packet *packet, struct flow *flow, const struct backend *backend, bool asked)
 {
 	__u32 state = backend_state(backend, flow), now;
 
@@ -42,12 +42,12 @@ static __always_inline enum known judge(const struct packet *packet, struct flow
 		return KNOWN_GONE;
 	if (!has_handshake(packet->key.proto)) {
 		now = ticks();
-		if (state != BACKEND_READY || flow->idle == IDLE_AT_ONCE || is_suspected(flow->slot, now))
+		if (state != BACKEND_READY || flow->idle == IDLE_AT_ONCE || (asked && is_suspected(flow->slot, now)))
 			return KNOWN_REOPEN;
 		return is_idle(flow, flow->idle ? flow->idle : UDP_IDLE_SECONDS, now) ? KNOWN_REOPEN : KNOWN_GOOD;
 	}
 	if (unlikely(opens(packet)))
-		return judge_syn(flow, backend, state);
+		return judge_syn(flow, state, asked);
 	if (unlikely(flow->idle && is_idle(flow, flow->idle, ticks())))
 		return KNOWN_GONE;
 	return likely(state != BACKEND_GONE) ? KNOWN_GOOD : KNOWN_GONE;
@@ -248,12 +248,12 @@ __verified_once int follow_answer(struct __sk_buff *skb, const struct packet *pa
 		clamp(skb, packet);
 	if (!rewrite(skb, packet, &to))
 		return drop(DROP_REWRITE);
-	return to_client(skb, flow, &to.daddr);
+	return to_client(skb, flow, &to.daddr, packet->key.saddr.w[3]);
 }
 
 /* An answer that another node sent here, of the flow that `client` is the key of; `looped` if the client is on the loopback device. */
 static __always_inline int follow_reply(struct __sk_buff *skb, const struct packet *packet, const struct flow_key *client,
-					struct flow *flow, const struct backend *backend, bool looped)
+					struct flow *flow, const struct backend *backend, bool looped, __be32 from)
 {
 	int noted = note(skb, packet, flow, true);
 	struct tuple to;
@@ -269,5 +269,5 @@ static __always_inline int follow_reply(struct __sk_buff *skb, const struct pack
 		if (!rewrite(skb, packet, &to))
 			return drop(DROP_REWRITE);
 	}
-	return to_client(skb, flow, &client->saddr);
+	return to_client(skb, flow, &client->saddr, from);
 }

@@ -39,8 +39,8 @@ static __always_inline struct backend *backend_at(__u32 slot)
 	return bpf_map_lookup_elem(&backends, &slot);
 }
 
-/* The task of this node with that address, or nothing. `slot` is its backend entry. */
-static __always_inline struct backend *local_task(__be32 addr, __u32 *slot)
+/* The task with that address, or nothing. `slot` is its backend entry. */
+static __always_inline struct backend *task_at(__be32 addr, __u32 *slot)
 {
 	struct local_key key = { .addr = addr };
 	__u32 *found = bpf_map_lookup_elem(&locals, &key);
@@ -49,6 +49,14 @@ static __always_inline struct backend *local_task(__be32 addr, __u32 *slot)
 		return NULL;
 	*slot = *found;
 	return backend_at(*slot);
+}
+
+/* The same if it is of this node. */
+static __always_inline struct backend *local_task(__be32 addr, __u32 *slot)
+{
+	struct backend *backend = task_at(addr, slot);
+
+	return backend && is_zero(&backend->node) ? backend : NULL;
 }
 
 /* Whether some task of this node serves on that port. */

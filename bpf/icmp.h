@@ -241,7 +241,7 @@ __verified_once int error_to_task(struct __sk_buff *skb, const struct packet *pa
 		     packet->version);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	/* By another port than the client's own, or passed on: as on the node that was asked. */
-	if (!flow || !came_by(flow, &quoted.key.saddr, quoted.key.sport, &visit->origin))
+	if (!flow || !came_by(flow, &quoted.key.saddr, quoted.key.sport))
 		return VERDICT_NEXT;
 	return error_into_task(skb, packet, &quoted, &key);
 }
@@ -272,7 +272,7 @@ __verified_once int error_from_task(struct __sk_buff *skb, const struct packet *
 	outer.daddr = to.saddr;
 	if (!requote(skb, packet, &quoted, &to, &outer))
 		return drop(DROP_REWRITE);
-	return to_client(skb, flow, &outer.daddr);
+	return to_client(skb, flow, &outer.daddr, served.saddr.w[3]);
 }
 
 /* The same ones where they arrive, about packets of a client of this node. */
@@ -290,9 +290,9 @@ __verified_once int error_from_node(struct __sk_buff *skb, const struct packet *
 		struct tuple to = { .saddr = flow->node, .daddr = flow->far, .sport = flow->port, .dport = key.sport };
 		struct tuple outer = { .saddr = flow->far, .daddr = flow->node };
 
-		return requote(skb, packet, &quoted, &to, &outer) ? to_client(skb, flow, &outer.daddr) : drop(DROP_REWRITE);
+		return requote(skb, packet, &quoted, &to, &outer) ? to_client(skb, flow, &outer.daddr, 0) : drop(DROP_REWRITE);
 	}
 	quoted.key.kind = KIND_ASKED;
 	flow = bpf_map_lookup_elem(&flows, &quoted.key);
-	return flow ? to_client(skb, flow, &quoted.key.saddr) : drop(DROP_UNKNOWN_FLOW);
+	return flow ? to_client(skb, flow, &quoted.key.saddr, 0) : drop(DROP_UNKNOWN_FLOW);
 }

@@ -119,7 +119,7 @@ struct peer {
 	__u32 suspected;	/* it did not answer, and nothing else was heard of it either; 0 when not */
 };
 
-/* By address: which backend entry a task of this node has. By port and protocol: that some task of this node serves there. */
+/* By address: which backend entry a task has. By port and protocol: that some task of this node serves there. */
 struct local_key {
 	__be32 addr;
 	__be16 port;

@@ -89,10 +89,10 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } peers SEC(".maps");
 
-/* Tasks of this node by address, and the ports that they serve. Asked for new flows only. */
+/* Tasks by address, and the ports that those of this node serve. Asked for new flows only. */
 struct {
 	__uint(type, MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 131072);
 	__uint(map_flags, MAP_NO_PREALLOC);
 	__type(key, struct local_key);
 	__type(value, __u32);

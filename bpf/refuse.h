@@ -199,7 +199,7 @@ static __always_inline int answer(struct __sk_buff *skb, const struct packet *pa
 	struct flow back = {};
 
 	way_back(skb, visit, &back);
-	return to_client(skb, &back, &packet->key.saddr);
+	return to_client(skb, &back, &packet->key.saddr, 0);
 }
 
 /* Packets with IP options or extension headers get no answer, nor do fragments. */

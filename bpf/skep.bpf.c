@@ -95,7 +95,7 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback, __u
 		return VERDICT_NEXT;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (likely(flow && !is_tunneled(flow)))
-		known = judge(&packet, flow, backend_at(flow->slot));
+		known = judge(&packet, flow, backend_at(flow->slot), true);
 	/* An answer of ours to a client on this node that happens to use a published port as its own. */
 	else if (loopback && is_published(packet.key.proto, packet.key.sport) && !opens(&packet))
 		return VERDICT_NEXT;
@@ -200,7 +200,7 @@ __verified_once int from_task_client(struct __sk_buff *skb, struct packet *packe
 	if (flow && (flow->out != OUT_TASK || flow->ifindex != skb->ifindex))
 		flow = NULL;
 	if (flow)
-		known = judge(packet, flow, backend_at(flow->slot));
+		known = judge(packet, flow, backend_at(flow->slot), true);
 	if (known == KNOWN_GONE) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (known == KNOWN_REOPEN) {
@@ -256,14 +256,20 @@ __verified_once int from_node(struct __sk_buff *skb, struct packet *packet, stru
 	expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, visit->parcel.task, visit->parcel.target,
 		     packet->version);
 	flow = bpf_map_lookup_elem(&flows, &key);
-	if (unlikely(!flow || !came_by(flow, &packet->key.daddr, packet->key.dport, &visit->origin))) {
+	if (unlikely(!flow || !came_by(flow, &packet->key.daddr, packet->key.dport))) {
 		decided = DECIDED_ASKED;
 		flow = bpf_map_lookup_elem(&flows, &packet->key);
-		if (flow && !(is_tunneled(flow) && same_addr(&flow->node, &visit->origin)))
+		if (flow && !is_tunneled(flow))
 			flow = NULL;
 	}
+	if (unlikely(flow && !same_addr(&flow->node, &visit->origin))) {
+		/* The node that was asked now knows what another had passed on; or the other way round. */
+		if (!(address_flags(&visit->origin) & ADDRESS_TRUSTED))
+			return drop(DROP_NOT_A_MEMBER);
+		flow->node = visit->origin;
+	}
 	if (likely(flow))
-		known = judge(packet, flow, backend_at(flow->slot));
+		known = judge(packet, flow, backend_at(flow->slot), decided == DECIDED_ASKED);
 	if (unlikely(known == KNOWN_GONE)) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
@@ -274,8 +280,36 @@ __verified_once int from_node(struct __sk_buff *skb, struct packet *packet, stru
 	return finish(skb, packet, visit, &key, flow, decided);
 }
 
+/*
+ * Whether an answer is of the flow's backend: it comes from that one's node, or from the backend itself by a detour. When that node has passed
+ * the flow on to another backend, the flow is that one's from now on, so that it lives as long as what it talks to.
+ */
+__verified_once int is_from_backend(struct flow *flow, const struct visit *visit, __u32 handshake)
+{
+	struct backend *backend, *other;
+	__be32 from;
+	__u32 slot;
+
+	if (!flow || !visit)
+		return false;
+	from = visit->parcel.task;
+	backend = backend_at(flow->slot);
+	if (!backend)
+		return false;
+	if (!same_addr(&backend->node, &visit->origin))
+		return backend->addr == from && address_flags(&visit->origin) & ADDRESS_TRUSTED;
+	if (likely(!from || from == backend->addr || (handshake && flow->flags & FLOW_ANSWERED)))
+		return true;
+	other = task_at(from, &slot);
+	if (other && other->state != BACKEND_GONE && !is_zero(&other->node)) {
+		flow->slot = slot;
+		flow->generation = other->generation;
+	}
+	return true;
+}
+
 /* Another node sends an answer for a client of this one. */
-__verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet, const struct addr *origin)
+__verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet, const struct visit *visit)
 {
 	struct node *own = own_node();
 	struct flow_key client;
@@ -283,7 +317,7 @@ __verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet
 	struct flow *flow;
 	bool looped;
 
-	if (!packet || !origin || !own)
+	if (!packet || !visit || !own)
 		return VERDICT_DROP;
 	looped = is_mesh_addr(&packet->key.daddr, own->overlay, packet->version);
 	if (unlikely(looped)) {
@@ -302,11 +336,11 @@ __verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet
 		turned(&client, &packet->key, KIND_ASKED);
 	}
 	flow = bpf_map_lookup_elem(&flows, &client);
-	backend = flow ? backend_at(flow->slot) : NULL;
 	/* Of a backend that was given up for another one, and of nodes that nobody asked, nothing is taken. */
-	if (unlikely(!flow || !backend || !same_addr(&backend->node, origin)))
-		return is_probe(packet) ? note_proof(packet, origin) : drop(DROP_UNKNOWN_FLOW);
-	return follow_reply(skb, packet, &client, flow, backend, looped);
+	if (unlikely(!flow || !is_from_backend(flow, visit, has_handshake(packet->key.proto))))
+		return is_probe(packet) ? note_proof(packet, &visit->origin) : drop(DROP_UNKNOWN_FLOW);
+	backend = backend_at(flow->slot);
+	return backend ? follow_reply(skb, packet, &client, flow, backend, looped, visit->parcel.task) : VERDICT_DROP;
 }
 
 /* Which node sent the frame, by its tunnel header. */
@@ -354,7 +388,7 @@ int from_overlay(struct __sk_buff *skb)
 	if (unlikely(parsed != PARSED))
 		return drop(parsed == PARSED_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
 	if (vni == VNI_REPLY)
-		return reply_from_node(skb, &packet, &visit.origin);
+		return reply_from_node(skb, &packet, &visit);
 	return from_node(skb, &packet, &visit, vni == VNI_SECOND);
 }
 

@@ -166,6 +166,32 @@ fn an_owner_gives_new_flows_a_second_chance() {
     }
 }
 
+/// The node that was asked learns from the answer who has the flow, and does not end it with the task that had not taken it.
+#[test]
+fn a_flow_that_was_passed_on_lives_as_long_as_what_it_talks_to() {
+    let mut lab = Lab::new(4);
+    lab.service(&both(8080), &[1, 2]);
+    let to = lab.nodes[0].underlay;
+    lab.tasks[0].state = EndpointState::Draining;
+    lab.apply_on(1).unwrap();
+    let mut streams: Vec<_> = (0..16).map(|_| connect(&lab, to, 8080)).collect();
+    let loopback = lab.nodes[0].ns.run(|| TcpStream::connect((Ipv4Addr::LOCALHOST, 8080))).unwrap();
+    streams.push(loopback);
+    assert!(lab.nodes[1].bpf().counters().unwrap().events[&Event::SecondChance] > 0);
+    lab.tasks.remove(0);
+    lab.apply();
+    lab.nodes[1].alive = false;
+    lab.apply();
+    for stream in &mut streams {
+        assert_eq!(answer(stream).server, lab.tasks[0].addr);
+    }
+    lab.tasks.clear();
+    lab.apply();
+    for stream in &mut streams {
+        assert_eq!(ask_on(stream).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
 /// Two nodes that each believe the other's task to be ready: packets must not go round in circles.
 #[test]
 fn a_second_chance_is_the_last() {

@@ -64,11 +64,12 @@ pub(super) fn addresses(tables: &Tables) -> BTreeMap<Addr, u32> {
     entries
 }
 
-/// The node's own tasks, and what they serve on.
+/// All tasks by their addresses, and what those of the node serve on.
 pub(super) fn locals(tables: &Tables, slots: &BTreeMap<TaskId, u16>) -> BTreeMap<LocalKey, u32> {
     let here = |task: &TaskId| tables.backends.get(task).filter(|b| matches!(b.place, Place::Here { .. }));
     let tasks = slots.iter().filter_map(|(task, &slot)| {
-        Some((LocalKey { addr: here(task)?.addr.octets(), port: [0; 2], proto: 0, pad: 0 }, u32::from(slot)))
+        let addr = tables.backends.get(task)?.addr.octets();
+        Some((LocalKey { addr, port: [0; 2], proto: 0, pad: 0 }, u32::from(slot)))
     });
     let with_tasks: BTreeSet<&GroupKey> = tables
         .groups
