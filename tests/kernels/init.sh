@@ -12,7 +12,7 @@ seconds() { cut -d' ' -f1 /proc/uptime; }
 
 leave_initramfs() {
     /busybox mkdir /new
-    /busybox mount -t tmpfs -o size=90%,mode=755 root /new
+    /busybox mount -t tmpfs -o size=80%,mode=755 root /new
     for entry in /*; do
         case $entry in
             /new) ;;
@@ -50,9 +50,10 @@ quote() { tail -c 4000 "$1" | sed 's/^/@| /' >/dev/ttyS1; echo >/dev/ttyS1; }
 one() {
     name=$1
     shift
+    said=$(mktemp /tmp/said.XXXXXX)
     say "begin $name"
     began=$(seconds)
-    timeout -s KILL "$LIMIT" "$@" >/tmp/said 2>&1 </dev/null
+    timeout -s KILL "$LIMIT" "$@" >"$said" 2>&1 </dev/null
     code=$?
     case $code in
         0) result=pass ;;
@@ -61,11 +62,16 @@ one() {
         *) result=fail ;;
     esac
     # A test that is marked as ignored is no test that passed.
-    if [ $result = pass ] && grep -q '^running ' /tmp/said && ! grep -q '^test result: ok. 1 passed' /tmp/said; then
+    if [ $result = pass ] && grep -q '^running ' "$said" && ! grep -q '^test result: ok. 1 passed' "$said"; then
         result=ignored
     fi
-    case $result in fail | late) quote /tmp/said ;; esac
-    say "end $result $began $(seconds) $name"
+    # The other worker must not report in between.
+    {
+        flock 9
+        case $result in fail | late) quote "$said" ;; esac
+        say "end $result $began $(seconds) $name"
+    } 9>/tmp/lock
+    rm -f "$said"
 }
 
 # The daemon must refuse to start, and name what is missing.
@@ -80,18 +86,35 @@ tests_of() { "$1" --list --format terse 2>/dev/null | sed -n 's/: test$//p'; }
 
 chosen() { [ -z "$ONLY" ] || case "$1" in *"$ONLY"*) ;; *) return 1 ;; esac; }
 
+load_modules() {
+    while read -r module; do
+        insmod "/modules/$module" 2>/tmp/refused || { say "note $module cannot be loaded"; quote /tmp/refused; }
+    done </modules/order
+}
+
+# Every second test of the list, beginning with the first or the second.
+worker() {
+    turn=$1
+    while read -r binary test; do
+        turn=$((turn + 1))
+        [ $((turn % 2)) -eq 1 ] || one "${binary##*/} $test" "$binary" --exact "$test"
+    done </tmp/list
+}
+
 all_tests() {
     if [ -x /usr/bin/skep ] && chosen "skep daemon"; then
         one "skep daemon says what a kernel without modules lacks" sh /init refuses /usr/bin/skep daemon
     fi
-    while read -r module; do
-        insmod "/modules/$module" 2>/tmp/said || { say "note $module cannot be loaded"; quote /tmp/said; }
-    done </modules/order
+    load_modules
     for binary in /tests/*; do
         for test in $(tests_of "$binary"); do
-            chosen "${binary##*/} $test" && one "${binary##*/} $test" "$binary" --exact "$test"
+            if chosen "${binary##*/} $test"; then echo "$binary $test"; fi
         done
-    done
+    done >/tmp/list
+    # As many at a time as the machine has processors.
+    worker 0 &
+    worker 1 &
+    wait
     if [ -x /usr/bin/skep ] && chosen "skep demo"; then
         one "skep demo" /usr/bin/skep demo --nodes 2
     fi
@@ -110,6 +133,6 @@ ip link set lo up
 say "kernel $(uname -r)"
 all_tests
 # What the kernel did not like, however the tests saw it.
-dmesg | grep -E 'BUG:|WARNING:|Oops|RIP:|soft lockup|rcu.*stall|Out of memory' >/tmp/said && { say trouble; quote /tmp/said; }
+dmesg | grep -E 'BUG:|WARNING:|Oops|RIP:|soft lockup|rcu.*stall|Out of memory' >/tmp/trouble && { say trouble; quote /tmp/trouble; }
 say finished
 poweroff -f

@@ -14,7 +14,7 @@ use super::Kernel;
 use super::report::Outcome;
 
 /// A panic ends the machine, and so does its end of work; it is never started again.
-const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off rdinit=/init";
+const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off init_on_alloc=0 rcupdate.rcu_expedited=1 no5lvl rdinit=/init";
 
 /// Dies with its owner, whatever happens.
 struct Machine(Child);
@@ -66,8 +66,8 @@ pub(super) fn boot(kernel: &Kernel, initramfs: &Path, scratch: &Path, limit: Dur
 }
 
 fn start(kernel: &Kernel, initramfs: &Path, console: &Path) -> Result<Child> {
-    let mut qemu = Command::new("nice");
-    qemu.args(["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     // In software: slow, but the same everywhere. A `/dev/kvm` inside of a virtual machine may be there and not work.
     qemu.args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"]);
     qemu.args(["-smp", "2", "-m", "2G", "-append", COMMAND_LINE]).arg("-kernel").arg(&kernel.image);

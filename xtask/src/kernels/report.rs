@@ -10,7 +10,7 @@ pub(super) struct Outcome {
     failed: Vec<String>,
     ignored: usize,
     /// What is running, or was when the machine stopped.
-    running: Option<String>,
+    running: Vec<String>,
     /// The kernel complained.
     trouble: bool,
     finished: bool,
@@ -31,7 +31,7 @@ impl Outcome {
         match what {
             "kernel" => Some(format!("booted {rest}")),
             "begin" => {
-                self.running = Some(rest.to_owned());
+                self.running.push(rest.to_owned());
                 None
             }
             "end" => self.end(rest),
@@ -53,7 +53,7 @@ impl Outcome {
         let mut words = rest.splitn(4, ' ');
         let (result, began, ended, name) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let took = ended.parse::<f64>().ok()? - began.parse::<f64>().ok()?;
-        self.running = None;
+        self.running.retain(|running| running != name);
         let shown = match result {
             "pass" => {
                 self.passed += 1;
@@ -83,7 +83,7 @@ impl fmt::Display for Outcome {
             write!(f, ", the kernel complained")?;
         }
         if !self.finished {
-            let during = self.running.as_deref().unwrap_or("before the first test or between two");
+            let during = if self.running.is_empty() { "no test".to_owned() } else { self.running.join(", ") };
             write!(f, ", and the machine stopped early (during: {during})")?;
         }
         for name in &self.failed {
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_ran_when_the_machine_stopped_is_named() {
-        let outcome = outcome(&["@@ begin paths a", "@@ end fail 1.00 2.50 paths a", "@@ begin paths b"]);
+        let outcome = outcome(&["@@ begin paths a", "@@ begin paths b", "@@ end fail 1.00 2.50 paths a"]);
         let text = outcome.to_string();
         assert!(text.contains("0 passed, 1 failed") && text.contains("during: paths b"), "{text}");
         assert!(text.contains("failed: paths a"), "{text}");
