@@ -172,6 +172,33 @@ mod tests {
         assert!(said_without("6.6.0", Need::Vxlan).is_some());
     }
 
+    /// Numbers of the helpers that an ELF file's programs call: instructions of eight bytes with opcode 0x85 (call) whose source register
+    /// is 0 (a helper, and not a function of the program).
+    fn helpers(object: &[u8]) -> Vec<u32> {
+        let number = |at: usize, length: usize| {
+            object[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+        };
+        let (table, size, count) = (number(40, 8), number(58, 2), number(60, 2));
+        let headers = (0..count).map(|n| table + n * size);
+        // Flags: the section has instructions.
+        let code = headers.filter(|at| number(at + 8, 8) & 4 != 0).map(|at| (number(at + 24, 8), number(at + 32, 8)));
+        let instructions = code.flat_map(|(begin, length)| object[begin..begin + length].chunks_exact(8));
+        instructions
+            .filter(|i| i[0] == 0x85 && i[1] >> 4 == 0)
+            .map(|i| u32::from_le_bytes([i[4], i[5], i[6], i[7]]))
+            .collect()
+    }
+
+    #[test]
+    fn no_program_calls_a_helper_that_the_oldest_kernel_lacks() {
+        /// `bpf_task_pt_regs`, the last one of Linux 5.15.
+        const LAST: u32 = 175;
+        let called = helpers(super::super::OBJECT);
+        assert!(called.contains(&1), "no lookup in a map, so no program was read: {called:?}");
+        let newer: Vec<_> = called.iter().filter(|number| **number > LAST).collect();
+        assert!(newer.is_empty(), "helpers of kernels after 5.15: {newer:?}");
+    }
+
     #[test]
     fn who_may_not_ask_is_told_so() {
         let nobody = judge("6.1.0", false, |_| Answer::Lacks);
