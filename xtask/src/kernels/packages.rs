@@ -49,7 +49,11 @@ pub(super) fn run(command: &mut Command) -> Result<String> {
 
 /// A kernel of Debian's, by the name of its package or of one that depends on it. Downloaded once.
 pub(super) fn from_debian(package: &str, scratch: &Path) -> Result<Kernel> {
-    let name = real_package(package)?;
+    let name = real_package(package).or_else(|_| {
+        // A fresh machine has no list of packages.
+        run(Command::new("apt-get").args(["update", "-qq"]))?;
+        real_package(package)
+    })?;
     let dir = scratch.join(&name);
     if let Ok(kernel) = unpacked(&dir) {
         return Ok(kernel);
@@ -72,25 +76,26 @@ pub(super) fn from_files(files: &[PathBuf], scratch: &Path) -> Result<Kernel> {
 
 /// The package with the files: the name itself, unless it is one of those that only point to the newest.
 fn real_package(package: &str) -> Result<String> {
-    let has_version = |name: &str| name.trim_start_matches("linux-image-").split('-').count() > 2;
     let said = run(Command::new("apt-cache").args(["depends", "--important", package]))
-        .with_context(|| format!("apt knows no package {package} (apt-get update renews its lists)"))?;
-    let depends = said.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    Ok(depends
-        .into_iter()
-        .find(|name| name.starts_with("linux-image-") && has_version(name))
-        .unwrap_or(package)
-        .to_owned())
+        .with_context(|| format!("apt knows no package {package}"))?;
+    let mut depends = said.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    Ok(depends.find(|name| name.starts_with("linux-image-")).unwrap_or(package).to_owned())
 }
 
 fn unpack(files: &[PathBuf], dir: &Path) -> Result<Kernel> {
-    clear(dir)?;
+    // Under another name until it is complete, or what is left of a run that was stopped would pass for a kernel.
+    let partial = dir.with_file_name("partial");
+    clear(&partial)?;
     for file in files {
-        run(Command::new("dpkg-deb").arg("-x").arg(file).arg(dir))?;
+        run(Command::new("dpkg-deb").arg("-x").arg(file).arg(&partial))?;
     }
-    let kernel = unpacked(dir).with_context(|| format!("in {files:?}"))?;
-    run(Command::new("depmod").arg("-b").arg(dir).arg(&kernel.release))?;
-    Ok(kernel)
+    let release = unpacked(&partial).with_context(|| format!("in {files:?}"))?.release;
+    run(Command::new("depmod").arg("-b").arg(&partial).arg(release))?;
+    if dir.exists() {
+        fs::remove_dir_all(dir)?;
+    }
+    fs::rename(&partial, dir).with_context(|| dir.display().to_string())?;
+    unpacked(dir)
 }
 
 fn unpacked(dir: &Path) -> Result<Kernel> {
