@@ -4,7 +4,8 @@
 #
 # Called three times: as the first process in the initramfs; from there, `inside`, on a file system that containers can leave with
 # pivot_root (they cannot leave the initramfs); and with `refuses`, for the test of that name.
-export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=0
+# Pure tests know no kernel: a few cases of each will do.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=0 PROPTEST_CASES=8
 
 say() { printf '@@ %s\n' "$*" >/dev/ttyS1; }
 

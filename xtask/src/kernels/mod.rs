@@ -34,7 +34,7 @@ pub(crate) struct Flags {
     #[arg(long)]
     no_swarm: bool,
     /// Seconds for one test
-    #[arg(long, default_value_t = 120)]
+    #[arg(long, default_value_t = 300)]
     limit: u32,
     /// Minutes for one kernel
     #[arg(long, default_value_t = 15)]
