@@ -1,8 +1,9 @@
-//! Chores of the house: `cargo xtask gen | bpf | layers | licences | bench`.
+//! Chores of the house: `cargo xtask gen | bpf | kernels | layers | licences | bench`.
 
 mod bench;
 mod bpf;
 mod gen_rpc;
+mod kernels;
 mod layers;
 mod licences;
 
@@ -29,6 +30,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Run the data plane's tests and a small swarm on other kernels, in QEMU (root, Debian 12; minutes)
+    Kernels(kernels::Flags),
     /// Measure: what packets cost on each path, or how fast a swarm reacts (root)
     Bench {
         /// What to measure; everything when left out
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().chore {
         Chore::Gen { check } => gen_rpc::run(check),
         Chore::Bpf { check } => bpf::run(check),
+        Chore::Kernels(flags) => kernels::run(&flags),
         Chore::Bench { what, options } => bench::run(what, &options),
         Chore::Layers => layers::run(),
         Chore::Licences => licences::run(),
