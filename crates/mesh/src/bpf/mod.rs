@@ -118,18 +118,42 @@ impl Bpf {
         Ok(Self { ebpf, maps, pins, attachment, owners: Owners::default() })
     }
 
-    /// Runs a program on one packet (an Ethernet frame) without a device, and returns its verdict and what became of the packet.
-    /// For tests of the programs.
+    /// Runs a program on one packet (an Ethernet frame) that seems to come through `lo`, and returns its verdict and what became of the
+    /// packet. For tests of the programs.
     ///
     /// # Errors
     /// When there is no such program, or the kernel does not want to run it on this packet.
     pub fn test_run(&self, program: &'static str, frame: &[u8]) -> Result<(i32, Vec<u8>), DatapathError> {
+        self.test_run_on(program, 1, 0, frame)
+    }
+
+    /// As [`Self::test_run`], through the device `ifindex` of the calling thread's namespace. With a `gso_size` other than 0 the packet
+    /// stands for several that carry so many bytes each.
+    ///
+    /// # Errors
+    /// As [`Self::test_run`]; and when there is no such device.
+    pub fn test_run_on(
+        &self,
+        program: &'static str,
+        ifindex: u32,
+        gso_size: u32,
+        frame: &[u8],
+    ) -> Result<(i32, Vec<u8>), DatapathError> {
         use aya::programs::{TestRun, TestRunOptions};
         let failed = |reason: String| DatapathError::Program { program, reason };
         let found = self.ebpf.program(program).ok_or_else(|| failed("not in the object".to_owned()))?;
         let found: &SchedClassifier = found.try_into().map_err(|e| failed(say(&e)))?;
+        // As `struct __sk_buff` has them; all else must be zero.
+        let mut context = [0; 184];
+        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
         let mut out = vec![0; frame.len() + 256];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
         let result = found.test_run(options).map_err(|e| failed(say(&e)))?;
         out.truncate(result.data_size_out as usize);
         Ok((result.return_value.cast_signed(), out))
