@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use skep_mesh::{DropReason, Event};
 
 use super::rig::{HERE, NOBODY, PROTOCOLS, REDIRECT, Rig, THERE, Via, client};
-use super::wire::{ABORT, ACK, FIN, ICMP, ICMPV6, Packet, RST, SCTP, SYN, Seen, TCP, UDP, get, word};
+use super::wire::{ABORT, ACK, FIN, ICMP, ICMPV6, Packet, RST, SCTP, SYN, TCP, UDP, get, word};
 
 const BODY: &[u8] = b"12345";
 

@@ -228,6 +228,18 @@ impl Rig {
         }
     }
 
+    /// Forgets all flows.
+    pub fn forget(&self) {
+        self.forget_those(|_| true);
+    }
+
+    /// Forgets those whose kind (0: asked, 1: served, 2: looped) is wanted.
+    pub fn forget_those(&self, wanted: impl Fn(u8) -> bool) {
+        let mut flows = self.flows();
+        let keys: Vec<_> = flows.keys().flatten().filter(|key| wanted(key[37])).collect();
+        keys.iter().for_each(|key| flows.remove(key).unwrap());
+    }
+
     /// Makes all flows older.
     pub fn age(&self, seconds: u32) {
         self.change_flows(|entry| entry.set_seen(entry.seen().wrapping_sub(seconds * 954)));

@@ -266,11 +266,7 @@ fn what_has_been_idle_for_too_long_ends_as_its_port_says() {
 #[test]
 fn a_forgotten_entry_is_made_again_by_the_other() {
     let rig = Rig::new();
-    let remove = |kind: u8| {
-        let mut flows = rig.flows();
-        let keys: Vec<_> = flows.keys().flatten().filter(|key| key[37] == kind).collect();
-        keys.iter().for_each(|key| flows.remove(key).unwrap());
-    };
+    let remove = |kind: u8| rig.forget_those(|found| found == kind);
     for v6 in [false, true] {
         let talk = Talk::open(&rig, TCP, rig.own(v6), 40_000);
         talk.task(SYN | ACK).client(ACK);
@@ -284,11 +280,9 @@ fn a_forgotten_entry_is_made_again_by_the_other() {
         remove(0);
         // Before the second is over the client is faster: the same table leads to the same task.
         talk.client(ACK).task(ACK);
-        remove(0);
-        remove(1);
+        rig.forget();
         talk.client(ACK).task(ACK);
-        remove(0);
-        remove(1);
+        rig.forget();
     }
     // The same for a client whose address is changed.
     let asked = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), HERE);
