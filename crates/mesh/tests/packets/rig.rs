@@ -2,14 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use std::os::fd::OwnedFd;
+
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, setsockopt, socket, sockopt};
+use nix::sys::time::TimeVal;
 use skep_mesh::{Datapath, Desired, DropReason, Event, LocatedEndpoint, MapSizes, Tables, compile};
 use skep_model::{
     EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishOptions, ServiceId,
     TaskId, mesh_ipv6,
 };
 
-use super::lab::{Attach, Lab, ingress};
+use super::lab::{Attach, Lab, Netns, ingress};
 use super::wire::{Packet, SCTP, Seen, TCP, UDP, get};
 
 pub const NEXT: i32 = -1;
@@ -209,12 +213,24 @@ impl Rig {
 
     /// The only entry of this kind (0: asked, 1: served, 2: looped) for a client's port.
     pub fn entry_of(&self, proto: u8, kind: u8, client_port: u16) -> Entry {
+        let mut found = self.entries(proto, kind, client_port);
+        assert_eq!(found.len(), 1, "entries of kind {kind} with port {client_port}");
+        found.remove(0)
+    }
+
+    /// All of them.
+    pub fn entries(&self, proto: u8, kind: u8, client_port: u16) -> Vec<Entry> {
         let at = if kind == 0 { 32 } else { 34 };
         let wanted = |key: &[u8; 40]| (key[36], key[37], get(key, at)) == (proto, kind, client_port);
-        let mut found: Vec<_> = self.flows().iter().flatten().filter(|(key, _)| wanted(key)).collect();
-        assert_eq!(found.len(), 1, "entries of kind {kind} with port {client_port}");
-        let (key, value) = found.remove(0);
-        Entry { key, value }
+        let found = self.flows().iter().flatten().filter(|(key, _)| wanted(key)).collect::<Vec<_>>();
+        found.into_iter().map(|(key, value)| Entry { key, value }).collect()
+    }
+
+    /// The address of the task with this number.
+    pub fn backend(&self, slot: u32) -> Ipv4Addr {
+        let backends: Array<MapData, [u8; 48]> = self.map("backends").try_into().unwrap();
+        let entry = backends.get(&slot, 0).unwrap();
+        Ipv4Addr::new(entry[24], entry[25], entry[26], entry[27])
     }
 
     /// Changes entries in place.
@@ -313,4 +329,22 @@ pub fn options(protocol: Protocol, port: u16, options: PublishOptions) -> PortOp
 pub fn parcel(frame: &[u8]) -> (Ipv4Addr, u16) {
     assert_eq!((&frame[..4], frame[6]), (&[2, 0x73, 0x6b, 1][..], 2), "not a parcel: {:02x?}", &frame[..12]);
     (Ipv4Addr::new(frame[8], frame[9], frame[10], frame[11]), get(frame, 4))
+}
+
+/// Hears every frame on the devices of a namespace, from now on.
+pub fn wire(ns: &Netns) -> OwnedFd {
+    ns.run(|| socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)).unwrap()
+}
+
+/// The first packet that is wanted. What the kernel has not summed up yet is not right; see [`Seen::right`].
+pub fn captured(wire: &OwnedFd, wanted: impl Fn(&Seen) -> bool) -> Seen {
+    setsockopt(wire, sockopt::ReceiveTimeout, &TimeVal::new(5, 0)).unwrap();
+    let mut buffer = [0; 4096];
+    loop {
+        let length = nix::unistd::read(wire, &mut buffer).expect("what was wanted did not come");
+        match Seen::of(&buffer[..length]) {
+            Some(seen) if wanted(&seen) => return seen,
+            _ => (),
+        }
+    }
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use skep_mesh::{Datapath, DropReason, Event, FlowState, FrontendKey};
 use skep_model::{EndpointState, Protocol, PublishOptions};
 
-use super::rig::{ANSWERED, CLIENT_FIN, CLOSED, HERE, MIXED, RESET, Rig, TASK_FIN, TASK_FIRST, Via, client, options};
+use super::rig::{
+    ANSWERED, CLIENT_FIN, CLOSED, HERE, MIXED, RESET, Rig, TASK_FIN, TASK_FIRST, Via, captured, client, options, wire,
+};
 use super::wire::{
-    ABORT, ACK, DATA, FIN, INIT, INIT_ACK, Packet, RST, SCTP, SHUTDOWN, SHUTDOWN_ACK, SYN, Seen, TCP, UDP, word,
+    ABORT, ACK, DATA, FIN, INIT, INIT_ACK, Packet, RST, SCTP, SHUTDOWN, SHUTDOWN_ACK, SYN, TCP, UDP, word,
 };
 
 /// Both ends of a flow that asked [`HERE`].
@@ -195,9 +196,7 @@ fn the_reset_that_ends_time_wait_is_one_that_the_tasks_kernel_believes() {
         let last = talk.client.clone().flags(FIN | ACK).seq(0xffff_fffd).body(b"the end");
         rig.passes(Via::Uplink, &last);
         talk.task(ACK);
-        let wire = rig.lab.tasks[0].ns.run(|| {
-            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll).unwrap()
-        });
+        let device = wire(&rig.lab.tasks[0].ns);
         // Another flow by the same tuple: only so the old one would be in the way.
         rig.change_flows(|entry| {
             if entry.key[37] == 1 {
@@ -208,26 +207,10 @@ fn the_reset_that_ends_time_wait_is_one_that_the_tasks_kernel_believes() {
         again.tcp_options = vec![2, 4, 0x20, 0, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1];
         let (seen, _) = rig.passes(Via::Uplink, &again);
         assert_eq!((seen.flags, word(&seen.l4, 4), seen.l4[12] >> 4), (SYN, 5, 9), "the SYN is whole again");
-        let reset = captured(&wire, |seen| seen.proto == TCP && seen.to == talk.task.from);
+        let reset = captured(&device, |seen| seen.proto == TCP && seen.to == talk.task.from);
         assert!(reset.right, "{reset:?}");
         assert_eq!((reset.flags, reset.from, reset.l4[12] >> 4), (RST, talk.task.to, 5));
         assert_eq!(word(&reset.l4, 4), 0xffff_fffd_u32.wrapping_add(8), "the number that is expected next");
-    }
-}
-
-/// The first frame on a device that is wanted.
-fn captured(wire: &impl std::os::fd::AsFd, wanted: impl Fn(&Seen) -> bool) -> Seen {
-    use std::os::fd::AsRawFd;
-    let patience = nix::sys::time::TimeVal::new(5, 0);
-    nix::sys::socket::setsockopt(wire, nix::sys::socket::sockopt::ReceiveTimeout, &patience).unwrap();
-    let mut buffer = [0; 2048];
-    loop {
-        let length = nix::unistd::read(wire, &mut buffer)
-            .unwrap_or_else(|e| panic!("nothing came through {}: {e}", wire.as_fd().as_raw_fd()));
-        match Seen::of(&buffer[..length]) {
-            Some(seen) if wanted(&seen) => return seen,
-            _ => (),
-        }
     }
 }
 

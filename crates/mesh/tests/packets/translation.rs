@@ -156,7 +156,8 @@ fn an_answer_to_a_process_that_uses_a_published_port_as_its_own_is_left_alone() 
     let rig = Rig::new();
     for (v6, proto) in [(false, TCP), (true, TCP), (false, SCTP), (true, SCTP)] {
         let [to, from] = [HERE, THERE].map(|port| SocketAddr::new(rig.own(v6), port));
-        let frame = answer_to(&Seen { from: to, to: from, proto, flags: 0, l4: vec![], right: true }).frame();
+        let frame =
+            answer_to(&Seen { from: to, to: from, proto, flags: 0, l4: vec![], right: true, left: false }).frame();
         assert_eq!(rig.run(Via::Loopback, &frame), (NEXT, frame.clone()));
         assert_eq!(rig.run(Via::Uplink, &frame).0, REDIRECT, "from outside it is a client's");
     }

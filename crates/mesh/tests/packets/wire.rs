@@ -196,6 +196,8 @@ pub struct Seen {
     pub l4: Vec<u8>,
     /// Whether all of its checksums are right.
     pub right: bool,
+    /// Whether the transport's is left to a device, as a kernel may do for a packet of its own, and is so far right.
+    pub left: bool,
 }
 
 impl Seen {
@@ -226,6 +228,9 @@ impl Seen {
             UDP if l4[6..8] == [0, 0] => true,
             _ => transport_sum(proto, from, to, &l4) == 0xffff,
         };
+        let at = if proto == TCP { 16 } else { 6 };
+        let left =
+            header_right && (proto == TCP || proto == UDP) && get(&l4, at) == pseudo_sum(proto, from, to, l4.len());
         let port = |at| if proto == ICMP || proto == ICMPV6 { 0 } else { get(&l4, at) };
         Some(Self {
             from: SocketAddr::new(from, port(0)),
@@ -233,6 +238,7 @@ impl Seen {
             proto,
             flags: if proto == TCP { l4[13] } else { 0 },
             right: header_right && transport_right,
+            left,
             l4,
         })
     }
@@ -283,18 +289,21 @@ pub fn sum(bytes: &[u8]) -> u16 {
 
 /// Over a transport's part and, but for ICMP, its pseudo header: 0xffff when its checksum is right.
 fn transport_sum(proto: u8, from: IpAddr, to: IpAddr, l4: &[u8]) -> u16 {
-    let mut all = Vec::new();
-    if proto != ICMP {
-        for address in [from, to] {
-            match address {
-                IpAddr::V4(address) => all.extend(address.octets()),
-                IpAddr::V6(address) => all.extend(address.octets()),
-            }
-        }
-        all.extend([0, proto]);
-        all.extend(u16::try_from(l4.len()).unwrap().to_be_bytes());
-    }
+    let pseudo = if proto == ICMP { 0 } else { pseudo_sum(proto, from, to, l4.len()) };
+    let mut all = pseudo.to_be_bytes().to_vec();
     all.extend(l4);
+    sum(&all)
+}
+
+fn pseudo_sum(proto: u8, from: IpAddr, to: IpAddr, length: usize) -> u16 {
+    let mut all = vec![0, proto];
+    all.extend(u16::try_from(length).unwrap().to_be_bytes());
+    for address in [from, to] {
+        match address {
+            IpAddr::V4(address) => all.extend(address.octets()),
+            IpAddr::V6(address) => all.extend(address.octets()),
+        }
+    }
     sum(&all)
 }
 
