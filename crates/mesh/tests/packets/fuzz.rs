@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use skep_mesh::{Event, MapSizes};
+use skep_mesh::{Event, FORWARD_VNI, REPLY_VNI, SECOND_CHANCE_VNI};
 
-use super::rig::{DROP, HERE, MIXED, NEXT, NOBODY, PROTOCOLS, REDIRECT, Rig, THERE, Via, client, options};
-use super::wire::{ACK, FIN, Packet, RST, SCTP, SYN, Seen, TCP, error, put, seal};
+use super::overlay::{Member, addressed, asked};
+use super::rig::{
+    DROP, FAR, FAR_TASK, HERE, MIXED, NEXT, NOBODY, PROTOCOLS, REDIRECT, Rig, THERE, Via, captured, client, options,
+    wire,
+};
+use super::wire::{ACK, FIN, Packet, RST, SCTP, SYN, Seen, TCP, UDP, error, put, seal};
 
 /// xorshift64* (Vigna 2016): small, and the same everywhere.
 struct Dice(u64);
@@ -196,7 +200,7 @@ fn whatever_comes_is_left_alone_dropped_and_counted_or_right() {
         }
     }
     assert!(total(&rig) > before, "drops are counted");
-    assert!(rig.flows().keys().count() <= MapSizes::default().flows as usize);
+    assert!(rig.flows().keys().count() <= 16_384);
     assert!(rig.fragments().keys().count() <= 2048);
     for event in [Event::PortChanged, Event::TooBig] {
         assert!(rig.events(event) > 0, "{event:?} never happened");
@@ -246,4 +250,45 @@ fn batch(rig: &Rig, via: Via, dice: &mut Dice, verdicts: &mut BTreeMap<(String, 
 fn may_be_reset(frame: &[u8]) -> bool {
     let protocol = if frame[12] == 8 { frame[23] } else { TCP };
     matches!(protocol, TCP | SCTP)
+}
+
+/// The same through a tunnel: what comes out of it is right, counted, or nothing.
+#[test]
+fn whatever_a_member_sends_reaches_a_task_right_or_not_at_all() {
+    let rig = Rig::new();
+    let member = Member::new(&rig, FAR[0]);
+    let device = wire(&rig.lab.tasks[0].ns);
+    let mut dice = Dice(0xf00d);
+    let before = total(&rig);
+    for round in 0..40 {
+        for _ in 0..100 {
+            let vni = dice.of(&[FORWARD_VNI, FORWARD_VNI, REPLY_VNI, SECOND_CHANCE_VNI]);
+            let mut frame = sound(&rig, &mut dice, Via::Uplink);
+            let target = dice.of(&[80, 80, 80, 81]);
+            let task =
+                dice.of(&[rig.task_addr(0, false), rig.task_addr(0, false), rig.task_addr(1, false), FAR_TASK.into()]);
+            frame = addressed(frame, task, target);
+            if dice.one_in(3) {
+                spoil(&mut frame, &mut dice);
+                // What was right before is right after: so everything that comes out can be checked.
+                seal_again(&mut frame);
+                if Seen::of(&frame).is_none_or(|seen| !seen.right) {
+                    frame.truncate(40);
+                }
+            }
+            member.send(vni, &frame);
+        }
+        // All of them have been dealt with when the one behind them is.
+        let last = Packet::new(UDP, client(false, 50_000 + round), asked(false, HERE)).body(b"the last of these");
+        member.drain();
+        member.forward(FORWARD_VNI, &last, rig.task_addr(0, false));
+        let seen = captured(&device, |seen| {
+            let own = seen.from.ip() == rig.task_addr(0, seen.from.is_ipv6());
+            assert!(own || seen.right || seen.left, "{seen:02x?}");
+            seen.l4.ends_with(b"the last of these")
+        });
+        assert_eq!(seen.from, last.from);
+    }
+    assert!(total(&rig) > before + 500);
+    assert!(rig.flows().keys().count() <= 16_384);
 }

@@ -11,14 +11,14 @@ use super::rig::{FAR, FAR_TASK, HERE, MIXED, NOBODY, Rig, THERE, Via, captured, 
 use super::wire::{ACK, Packet, RST, SYN, Seen, TCP, UDP, error, get, put, word};
 
 /// A node that is only a socket.
-struct Member {
+pub struct Member {
     socket: UdpSocket,
     node: SocketAddr,
     _ns: Netns,
 }
 
 impl Member {
-    fn new(rig: &Rig, address: Ipv4Addr) -> Self {
+    pub fn new(rig: &Rig, address: Ipv4Addr) -> Self {
         let ns = rig.lab.another_client(address.octets()[3]);
         let socket = ns.run(|| UdpSocket::bind((address, 4789))).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -26,7 +26,7 @@ impl Member {
     }
 
     /// A frame in the tunnel, as it is.
-    fn send(&self, vni: u32, frame: &[u8]) {
+    pub fn send(&self, vni: u32, frame: &[u8]) {
         let [_, a, b, c] = vni.to_be_bytes();
         let mut datagram = vec![8, 0, 0, 0, a, b, c, 0];
         datagram.extend(frame);
@@ -34,7 +34,7 @@ impl Member {
     }
 
     /// A client's packet for port 80 of a task.
-    fn forward(&self, vni: u32, packet: &Packet, task: IpAddr) {
+    pub fn forward(&self, vni: u32, packet: &Packet, task: IpAddr) {
         self.send(vni, &addressed(packet.frame(), task, 80));
     }
 
@@ -45,8 +45,15 @@ impl Member {
         (word(&buffer, 4) >> 8, buffer[8..length].to_vec())
     }
 
+    /// Takes everything that has come.
+    pub fn drain(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 4096]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+
     /// The next answer for a client.
-    fn answer(&self) -> Seen {
+    pub fn answer(&self) -> Seen {
         let (vni, frame) = self.receive();
         assert_eq!(vni, REPLY_VNI, "{frame:02x?}");
         let seen = Seen::of(&frame).unwrap();
@@ -56,7 +63,7 @@ impl Member {
 }
 
 /// Writes a parcel onto a frame.
-fn addressed(mut frame: Vec<u8>, task: IpAddr, target: u16) -> Vec<u8> {
+pub fn addressed(mut frame: Vec<u8>, task: IpAddr, target: u16) -> Vec<u8> {
     let IpAddr::V4(task) = task else { panic!("parcels name tasks by IPv4 addresses: {task}") };
     let [a, b, c, d] = task.octets();
     let [x, y] = target.to_be_bytes();
@@ -65,7 +72,7 @@ fn addressed(mut frame: Vec<u8>, task: IpAddr, target: u16) -> Vec<u8> {
 }
 
 /// The published address by which a member was asked.
-fn asked(v6: bool, port: u16) -> SocketAddr {
+pub fn asked(v6: bool, port: u16) -> SocketAddr {
     let address: IpAddr = if v6 { "fd99::77".parse().unwrap() } else { FAR[0].into() };
     SocketAddr::new(address, port)
 }
