@@ -1,8 +1,8 @@
 //! The data plane in the kernel.
 //!
 //! Division of labour: `pins` (what outlives the daemon), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
-//! backends, pure), `encode` (from tables to bytes, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in
-//! the kernel). This file puts them in the order in which nothing ever refers to what is not there yet, or not there any more.
+//! backends, pure), `encode` (from tables to bytes, pure), `update` (what one apply writes, and the order in which nothing ever refers to what is not there
+//! yet, or not there any more; pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in the kernel).
 
 mod check;
 mod encode;
@@ -13,6 +13,7 @@ mod pins;
 mod read;
 mod slots;
 pub mod traces;
+mod update;
 
 use std::fmt;
 use std::path::Path;
@@ -21,12 +22,12 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use skep_model::TaskId;
 
-use self::encode::{Frontends, Lists};
 use self::layout::{LAYOUT, Node};
 use self::links::{Attachment, Links, PROGRAMS, say};
-use self::maps::{Changes, Keyed, Maps, in_map};
+use self::maps::{Maps, in_map};
 use self::pins::Pins;
 use self::read::Owners;
+use self::update::{ORDER, Update};
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
 use crate::flow::{Flow, Usage};
 use crate::table::Tables;
@@ -188,38 +189,11 @@ fn load(pins: &Pins, sizes: MapSizes) -> Result<Ebpf, DatapathError> {
 impl Datapath for Bpf {
     fn apply(&mut self, tables: &Tables) -> Result<Applied, DatapathError> {
         let mut applied = Applied::default();
-        let maps = &mut self.maps;
-        let room = u16::try_from(maps.backends.len()).unwrap_or(u16::MAX);
-        let full = DatapathError::Full { what: "tasks", count: tables.backends.len(), room: usize::from(room) };
-        let plan = slots::plan(&maps.backends()?, &tables.backends, &tables.members, room).ok_or(full)?;
-        let lists = Lists::of(tables);
-        let found = maps.frontends.entries().map_err(in_map("frontends"))?;
-        let wanted = Frontends::plan(tables, &lists, &found, maps.port_counters.len())?;
-        self.owners = Owners::new(&plan.slots, &wanted.entries, tables);
-        let groups = encode::tables(tables, &plan.slots);
-        let addresses = Changes::to(&maps.addresses, "addresses", encode::addresses(tables))?;
-        let locals = Changes::to(&maps.locals, "locals", encode::locals(tables, &plan.slots))?;
-        let networks = Changes::to(&maps.networks, "networks", lists.networks())?;
-        let frontends = Changes::between("frontends", &found, wanted.entries);
-        // What others refer to comes first.
-        maps.write_node(&encode::node(&tables.node), &mut applied)?;
-        let counters = plan.fresh.iter().flat_map(|&slot| [u32::from(slot) * 2, u32::from(slot) * 2 + 1]);
-        maps::reset(&mut maps.counters, "counters", counters)?;
-        maps::reset(&mut maps.port_counters, "port_counters", wanted.fresh.into_iter())?;
-        maps.write_backends(&plan.write, &mut applied)?;
-        locals.put(&mut maps.locals, &mut applied)?;
-        addresses.put(&mut maps.addresses, &mut applied)?;
-        networks.put(&mut maps.networks, &mut applied)?;
-        maps.write_tables(&groups, &mut applied)?;
-        frontends.put(&mut maps.frontends, &mut applied)?;
-        maps.write_ports(&encode::ports(tables), &mut applied)?;
-        // And goes last.
-        frontends.delete(&mut maps.frontends, &mut applied)?;
-        maps.prune_tables(&groups, &mut applied)?;
-        networks.delete(&mut maps.networks, &mut applied)?;
-        locals.delete(&mut maps.locals, &mut applied)?;
-        addresses.delete(&mut maps.addresses, &mut applied)?;
-        maps.write_backends(&plan.retire, &mut applied)?;
+        let update = Update::plan(&self.maps.found()?, tables)?;
+        self.owners = Owners::new(&update.backends.slots, &update.wanted_frontends, tables);
+        for step in ORDER {
+            self.maps.carry_out(step, &update, &mut applied)?;
+        }
         self.links().apply(&tables.hooks, &mut applied)?;
         Ok(applied)
     }
