@@ -51,6 +51,8 @@ enum Change {
         node: u8,
     },
     Stop(u8),
+    /// One goes and another comes, as in an update.
+    Replace(u8, u8),
     State(u8, EndpointState),
     Weight(u8, u32),
     /// To another node than this one: only others' records may be about tasks that have moved.
@@ -80,6 +82,7 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         5 => (task.clone(), service.clone(), 0..NODES).prop_map(|(task, service, node)| Change::Start { task, service, node }),
         3 => task.clone().prop_map(Change::Stop),
+        4 => (task.clone(), task.clone()).prop_map(|(old, new)| Change::Replace(old, new)),
         4 => (task.clone(), state).prop_map(|(task, state)| Change::State(task, state)),
         1 => (task.clone(), 0..4_u32).prop_map(|(task, weight)| Change::Weight(task, weight)),
         2 => (task.clone(), 1..NODES).prop_map(|(task, node)| Change::Move(task, node)),
@@ -109,6 +112,11 @@ impl World {
                 self.tasks.entry(task).or_insert(new);
             }
             Change::Stop(task) => drop(self.tasks.remove(&task)),
+            Change::Replace(old, new) => {
+                if let Some(task) = self.tasks.remove(&old) {
+                    self.tasks.entry(new).or_insert(Task { state: EndpointState::Ready, ..task });
+                }
+            }
             Change::State(task, state) => self.of(task, |task| task.state = state),
             Change::Weight(task, weight) => self.of(task, |task| task.weight = weight),
             Change::Move(task, node) => self.of(task, |task| task.node = if task.node == 0 { 0 } else { node }),
@@ -477,7 +485,7 @@ proptest! {
 
     #[test]
     fn any_sequence_of_changes_comes_to_the_same_as_building_from_scratch(
-        changes in prop::collection::vec((prop::collection::vec(change(), 1..5), prop::option::of(1_usize..60)), 1..16),
+        changes in prop::collection::vec((prop::collection::vec(change(), 1..8), prop::option::of(1_usize..60)), 1..16),
     ) {
         let names: BTreeMap<u64, TaskId> = (0..TASKS).map(|n| id::<TaskId>(n.into())).map(|t| (slots::name(&t), t)).collect();
         let (mut world, mut picture) = (World::new(), Picture::new());
