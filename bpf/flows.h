@@ -17,6 +17,20 @@
 /* Ports tried for a flow whose own is taken. */
 #define PORT_TRIES 16
 
+static __always_inline struct flow *flow_of(const struct flow_key *key)
+{
+	struct flow_key copy = *key;
+
+	return bpf_map_lookup_elem(&flows, &copy);
+}
+
+static __always_inline bool put_flow(const struct flow_key *key, const struct flow *flow, __u64 how)
+{
+	struct flow_key copy = *key;
+
+	return bpf_map_update_elem(&flows, &copy, flow, how) == 0;
+}
+
 /* How a packet came here, and what is known about it from that. */
 struct visit {
 	struct addr origin;	/* of FORWARD and REPLY: the node that sent it */
@@ -31,19 +45,6 @@ static __always_inline bool is_loopback(const struct addr *addr)
 	if (is_v4(addr))
 		return (addr->w[3] & 0xff) == 127;
 	return !(addr->w[0] | addr->w[1] | addr->w[2]) && addr->w[3] == bpf_htonl(1);
-}
-
-/* Which entry packets of the task have. */
-static __always_inline void served_key(struct flow_key *key, const struct addr *task, const struct addr *client, __be16 target,
-				       __be16 port, __u8 proto)
-{
-	key->saddr = *task;
-	key->daddr = *client;
-	key->sport = target;
-	key->dport = port;
-	key->proto = proto;
-	key->kind = KIND_SERVED;
-	key->pad = 0;
 }
 
 static __always_inline void turned(struct flow_key *to, const struct flow_key *key, __u8 kind)
@@ -123,12 +124,10 @@ static __always_inline bool same_way(const struct flow *a, const struct flow *b)
  * address never changes for that. Leaves the port in `key`. Says TUPLE_BUSY when none was found, and TUPLE_LINGERS when the task's
  * kernel remembers another connection by the tuple, whose end `flow` then has in `fin`.
  */
-__verified_once int claim(struct flow_key *key, struct flow *flow)
+static __always_inline enum tuple_use claim(struct flow_key *key, struct flow *flow)
 {
 	__u32 now = ticks();
 
-	if (!key || !flow)
-		return TUPLE_BUSY;
 	for (int i = 0; i < PORT_TRIES; i++) {
 		enum tuple_use use = TUPLE_FREE;
 		struct flow *taken;
@@ -212,7 +211,6 @@ __verified_once int tell_served(struct __sk_buff *skb, const struct packet *pack
 {
 	struct backend *backend;
 	struct flow_key key;
-	struct addr task, client;
 	struct flow *known;
 	struct flow flow;
 	struct node *own = own_node();
@@ -222,11 +220,15 @@ __verified_once int tell_served(struct __sk_buff *skb, const struct packet *pack
 	backend = backend_at(asked->slot);
 	if (!backend)
 		return 0;
-	mesh_addr(&task, backend->addr, packet->version);
-	client = packet->key.saddr;
+	mesh_addr(&key.saddr, backend->addr, packet->version);
+	key.daddr = packet->key.saddr;
 	if (asked->flags & FLOW_CHANGED)
-		mesh_addr(&client, own->overlay, packet->version);
-	served_key(&key, &task, &client, asked->far_port, asked->port, packet->key.proto);
+		mesh_addr(&key.daddr, own->overlay, packet->version);
+	key.sport = asked->far_port;
+	key.dport = asked->port;
+	key.proto = packet->key.proto;
+	key.kind = KIND_SERVED;
+	key.pad = 0;
 	known = bpf_map_lookup_elem(&flows, &key);
 	if (known) {
 		note(skb, packet, known, false);
@@ -249,7 +251,7 @@ __verified_once int tell_asked(const struct packet *packet, const struct flow *s
 
 	if (!packet || !served || !client)
 		return 0;
-	known = bpf_map_lookup_elem(&flows, client);
+	known = flow_of(client);
 	if (known) {
 		/* Of a task's packet no byte is asked. */
 		note(NULL, packet, known, true);
@@ -258,5 +260,5 @@ __verified_once int tell_asked(const struct packet *packet, const struct flow *s
 	flow = *served;
 	flow.far_port = packet->key.sport;
 	flow.port = packet->key.dport;
-	return bpf_map_update_elem(&flows, client, &flow, UPDATE_NOEXIST) == 0;
+	return put_flow(client, &flow, UPDATE_NOEXIST);
 }

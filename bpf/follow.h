@@ -90,10 +90,17 @@ __verified_once int end_time_wait(struct __sk_buff *skb, __u32 l4, __u32 fin, __
 	return 0;
 }
 
-/* A client's packet into its task, as `to` says. `ends`: something in the task has to end first, at this sequence number. */
-static __always_inline int enter_task(struct __sk_buff *skb, const struct packet *packet, const struct backend *backend,
-				      const struct tuple *to, bool ends, __u32 fin)
+/* A client's packet into its task, as `to` says. `ends`: something in the task has to end first. */
+__verified_once int enter_task(struct __sk_buff *skb, const struct packet *packet, const struct flow *flow, const struct tuple *to,
+			       __u32 ends)
 {
+	struct backend *backend;
+
+	if (!packet || !flow || !to)
+		return VERDICT_DROP;
+	backend = backend_at(flow->slot);
+	if (!backend)
+		return VERDICT_DROP;
 	if (unlikely(packet->signals & TCP_SYN))
 		clamp(skb, packet);
 	if (!rewrite(skb, packet, to))
@@ -102,7 +109,7 @@ static __always_inline int enter_task(struct __sk_buff *skb, const struct packet
 		return to_task(skb, backend);
 	if (!address_task(skb, backend))
 		return drop(DROP_REWRITE);
-	end_time_wait(skb, packet->l4, fin, backend->ifindex);
+	end_time_wait(skb, packet->l4, flow->fin, backend->ifindex);
 	return bpf_redirect(backend->ifindex, 0);
 }
 
@@ -171,7 +178,7 @@ __verified_once int follow_asked(struct __sk_buff *skb, const struct packet *pac
 			tell_served(skb, packet, flow);
 		mesh_addr(&to.daddr, backend->addr, packet->version);
 		to.dport = flow->far_port;
-		return enter_task(skb, packet, backend, &to, ends, flow->fin);
+		return enter_task(skb, packet, flow, &to, ends);
 	}
 	if (unlikely(is_too_big(skb, packet, own)))
 		return FOLLOWED_TOO_BIG;
@@ -204,7 +211,7 @@ static __always_inline int follow_served(struct __sk_buff *skb, const struct pac
 	to.daddr = key->saddr;
 	to.sport = key->dport;
 	to.dport = key->sport;
-	return enter_task(skb, packet, backend, &to, ends, flow->fin);
+	return enter_task(skb, packet, flow, &to, ends);
 }
 
 /* Whom a task's answer is really for. */

@@ -29,7 +29,9 @@ static __always_inline bool is_published(__u8 proto, __be16 port)
 
 static __always_inline __u32 address_flags(const struct addr *addr)
 {
-	__u32 *flags = bpf_map_lookup_elem(&addresses, addr);
+	/* Before 6.6 what a global function was given is no key for a map, nor a value: here and below they are copied. */
+	struct addr key = *addr;
+	__u32 *flags = bpf_map_lookup_elem(&addresses, &key);
 
 	return flags ? *flags : 0;
 }

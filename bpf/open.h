@@ -102,7 +102,7 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	struct frontend *frontend;
 	struct flow flow = {};
 	struct flow_key key;
-	bool looped;
+	bool second;
 	int use;
 
 	if (!packet || !visit || !backend || !own || backend->state == BACKEND_GONE)
@@ -113,25 +113,28 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	start(skb, visit, backend, slot, &flow);
 	flow.frontend = frontend->number;
 	flow.idle = frontend->idle;
-	looped = is_loopback(&packet->key.saddr) || is_loopback(&packet->key.daddr);
+	second = is_loopback(&packet->key.saddr) || is_loopback(&packet->key.daddr);
 	key.dport = packet->key.sport;
 	use = TUPLE_FREE;
 	if (is_zero(&backend->node)) {
 		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, backend->addr, frontend->target,
 			     packet->version);
 		as_served(packet, visit, &key, &flow);
-		use = claim(&key, &flow);
-	} else if (looped) {
+		second = true;
+	} else if (second) {
 		flow.flags |= FLOW_CHANGED;
 		looped_key(&key, packet, own, packet->key.sport);
 		looped_flow(&flow, packet, &flow);
-		use = claim(&key, &flow);
 	}
+	/* Of a flow to another node the client's own tuple is enough. */
+	if (second)
+		use = claim(&key, &flow);
 	if (use == TUPLE_BUSY)
 		return VERDICT_DROP;
 	as_asked(packet, visit, frontend->target, key.dport, &flow);
 	count_flow(slot, is_tunneled(&flow), flow.frontend);
-	if (bpf_map_update_elem(&flows, &packet->key, &flow, UPDATE_ANY))
+	key = packet->key;
+	if (bpf_map_update_elem(&flows, &key, &flow, UPDATE_ANY))
 		return VERDICT_DROP;
 	return use == TUPLE_LINGERS ? DECIDED_ASKED + DECIDED_ENDS : DECIDED_ASKED;
 }
@@ -198,24 +201,28 @@ __verified_once int pass_on(const struct packet *packet, const struct visit *vis
  * its packets do not say the new one, so they need an entry of their own.
  */
 __verified_once int open_here(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 slot,
-			      struct flow_key *key)
+			      struct flow_key *claimed)
 {
 	struct backend *backend = backend_at(slot);
 	int decided = DECIDED_SERVED, use;
 	struct flow flow = {};
+	struct flow_key key;
 
-	if (!packet || !visit || !key || !backend)
+	if (!packet || !visit || !claimed || !backend)
 		return VERDICT_DROP;
 	start(skb, visit, backend, slot, &flow);
-	as_served(packet, visit, key, &flow);
-	use = claim(key, &flow);
+	key = *claimed;
+	as_served(packet, visit, &key, &flow);
+	use = claim(&key, &flow);
+	claimed->dport = key.dport;
 	if (use == TUPLE_BUSY)
 		return VERDICT_DROP;
 	count_flow(slot, true, 0);
-	if (key->dport != packet->key.sport) {
-		as_asked(packet, visit, visit->parcel.target, key->dport, &flow);
+	if (key.dport != packet->key.sport) {
+		as_asked(packet, visit, visit->parcel.target, key.dport, &flow);
 		decided = DECIDED_ASKED;
-		if (bpf_map_update_elem(&flows, &packet->key, &flow, UPDATE_ANY))
+		key = packet->key;
+		if (bpf_map_update_elem(&flows, &key, &flow, UPDATE_ANY))
 			return VERDICT_DROP;
 	}
 	return use == TUPLE_LINGERS ? decided + DECIDED_ENDS : decided;

@@ -86,7 +86,7 @@ static __always_inline bool has_handshake(__u8 proto)
 /* Whether the packet may be the first of a flow. */
 static __always_inline bool opens(const struct packet *packet)
 {
-	return !has_handshake(packet->key.proto) || (packet->signals & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+	return !has_handshake(packet->key.proto) || (packet->signals & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 }
 
 /* Makes `need` bytes readable in place. */

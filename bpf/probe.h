@@ -32,8 +32,12 @@ __verified_once int return_probe(struct __sk_buff *skb, const struct packet *pac
 __verified_once int note_proof(const struct packet *packet, const struct addr *origin)
 {
 	__u32 now = ticks();
+	struct addr key;
 
-	if (packet && origin && same_addr(&packet->key.saddr, origin) && address_flags(origin) & ADDRESS_TRUSTED)
-		bpf_map_update_elem(&proofs, origin, &now, UPDATE_ANY);
+	if (!packet || !origin)
+		return VERDICT_DROP;
+	key = *origin;
+	if (same_addr(&packet->key.saddr, origin) && address_flags(origin) & ADDRESS_TRUSTED)
+		bpf_map_update_elem(&proofs, &key, &now, UPDATE_ANY);
 	return VERDICT_DROP;
 }

@@ -64,8 +64,12 @@ static __always_inline bool rewrite_transport(struct __sk_buff *skb, const struc
 	__u32 after = to->sport | (__u32)to->dport << 16;
 	__u32 check = packet->l4;
 
-	if (packet->key.proto == PROTO_SCTP)
-		return before == after || patch_crc32c(skb, packet->l4, packet->length, before ^ after) == 0;
+	if (packet->key.proto == PROTO_SCTP) {
+		if (before == after)
+			return true;
+		/* The first fragment does not say how long the packet is that its checksum covers. */
+		return !packet->fragment && patch_crc32c(skb, packet->l4, packet->length, before ^ after) == 0;
+	}
 	check += packet->key.proto == PROTO_TCP ? __builtin_offsetof(struct tcphdr, check) : __builtin_offsetof(struct udphdr, check);
 	if (!patch_pseudo(skb, packet, check, delta, mangled))
 		return false;

@@ -24,7 +24,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct packet *pa
 		return decided;
 	if (decided & DECIDED_ASKED) {
 		if (unlikely(!flow))
-			flow = bpf_map_lookup_elem(&flows, &packet->key);
+			flow = flow_of(&packet->key);
 		if (!flow)
 			return VERDICT_DROP;
 		decided = follow_asked(skb, packet, flow, ends);
@@ -33,7 +33,7 @@ static __always_inline int finish(struct __sk_buff *skb, const struct packet *pa
 	if (!served)
 		return VERDICT_DROP;
 	if (unlikely(!flow))
-		flow = bpf_map_lookup_elem(&flows, served);
+		flow = flow_of(served);
 	return flow ? follow_served(skb, packet, served, flow, ends) : VERDICT_DROP;
 }
 
@@ -196,7 +196,7 @@ __verified_once int from_task_client(struct __sk_buff *skb, struct packet *packe
 		return VERDICT_DROP;
 	packet->key.kind = KIND_ASKED;
 	if (ours && is_published(packet->key.proto, packet->key.dport))
-		flow = bpf_map_lookup_elem(&flows, &packet->key);
+		flow = flow_of(&packet->key);
 	if (flow && (flow->out != OUT_TASK || flow->ifindex != skb->ifindex))
 		flow = NULL;
 	if (flow)
@@ -258,7 +258,7 @@ __verified_once int from_node(struct __sk_buff *skb, struct packet *packet, stru
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (unlikely(!flow || !came_by(flow, &packet->key.daddr, packet->key.dport))) {
 		decided = DECIDED_ASKED;
-		flow = bpf_map_lookup_elem(&flows, &packet->key);
+		flow = flow_of(&packet->key);
 		if (flow && !is_tunneled(flow))
 			flow = NULL;
 	}
@@ -322,7 +322,7 @@ __verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet
 	looped = is_mesh_addr(&packet->key.daddr, own->overlay, packet->version);
 	if (unlikely(looped)) {
 		packet->key.kind = KIND_LOOPED;
-		flow = bpf_map_lookup_elem(&flows, &packet->key);
+		flow = flow_of(&packet->key);
 		if (!flow)
 			return drop(DROP_UNKNOWN_FLOW);
 		client.saddr = flow->node;
@@ -343,22 +343,21 @@ __verified_once int reply_from_node(struct __sk_buff *skb, struct packet *packet
 	return backend ? follow_reply(skb, packet, &client, flow, backend, looped, visit->parcel.task) : VERDICT_DROP;
 }
 
-/* Which node sent the frame, by its tunnel header. */
-__verified_once int read_tunnel(struct __sk_buff *skb, struct addr *origin, __u32 *vni)
+/* Which node sent the frame, by its tunnel header. Returns the network identifier, 0 when there is no header. */
+__verified_once int read_tunnel(struct __sk_buff *skb, struct addr *origin)
 {
 	struct tunnel_key key = {};
 
-	if (!origin || !vni)
-		return false;
+	if (!origin)
+		return 0;
 	if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_OLD, 0) == 0) {
 		map_v4(origin, bpf_htonl(key.remote[0]));
 	} else {
 		if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_OLD, F_TUNINFO_IPV6))
-			return false;
+			return 0;
 		__builtin_memcpy(origin, key.remote, sizeof(*origin));
 	}
-	*vni = key.tunnel_id;
-	return true;
+	return key.tunnel_id;
 }
 
 SEC("classifier")
@@ -370,7 +369,8 @@ int from_overlay(struct __sk_buff *skb)
 	__u32 vni;
 	int verdict;
 
-	if (!read_tunnel(skb, &visit.origin, &vni) || !read_parcel(skb, &visit.parcel))
+	vni = read_tunnel(skb, &visit.origin);
+	if (!vni || !read_parcel(skb, &visit.parcel))
 		return drop(DROP_MALFORMED);
 	if (vni < VNI_FORWARD || vni > VNI_SECOND)
 		return VERDICT_DROP;

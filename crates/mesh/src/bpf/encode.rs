@@ -145,7 +145,7 @@ impl Hasher for Fnv {
 }
 
 /// The number of a group's table: from its name, so that every daemon comes to the same.
-fn table_number(group: &GroupKey) -> u32 {
+pub(super) fn table_number(group: &GroupKey) -> u32 {
     let name = match group {
         GroupKey::Service(service, local_first) => format!("{service}/{local_first}"),
         GroupKey::Host(key) => format!("{}/{}", key.protocol, key.port),

@@ -10,6 +10,7 @@ use super::layout::{
     Addr, Backend, Flow, FlowKey, Frontend, FrontendKey, LocalKey, Network, Node, PortBits, Table, Traffic,
 };
 use super::links::say;
+use super::update::{Found, Step, Update};
 use crate::datapath::{Applied, DatapathError};
 
 pub(super) struct Maps {
@@ -59,6 +60,53 @@ impl Maps {
             drops: take(ebpf, "drops")?,
             events: take(ebpf, "events")?,
         })
+    }
+
+    pub(super) fn found(&self) -> Result<Found, DatapathError> {
+        Ok(Found {
+            backends: self.backends()?,
+            backends_room: u16::try_from(self.backends.len()).unwrap_or(u16::MAX),
+            frontends: self.frontends.entries().map_err(in_map("frontends"))?,
+            frontends_room: self.port_counters.len(),
+            addresses: self.addresses.entries().map_err(in_map("addresses"))?,
+            locals: self.locals.entries().map_err(in_map("locals"))?,
+            networks: self.networks.entries().map_err(in_map("networks"))?,
+        })
+    }
+
+    pub(super) fn carry_out(
+        &mut self,
+        step: Step,
+        update: &Update,
+        applied: &mut Applied,
+    ) -> Result<(), DatapathError> {
+        match step {
+            Step::Node => self.write_node(&update.node, applied),
+            Step::ResetCounters => {
+                let slots = update.backends.fresh.iter().map(|&slot| u32::from(slot));
+                reset(&mut self.counters, "counters", slots.flat_map(|slot| [slot * 2, slot * 2 + 1]))?;
+                reset(&mut self.port_counters, "port_counters", update.fresh_frontends.iter().copied())
+            }
+            Step::WriteBackends => self.write_backends(&update.backends.write, applied),
+            Step::PutLocals => update.locals.put(&mut self.locals, applied),
+            Step::PutAddresses => update.addresses.put(&mut self.addresses, applied),
+            Step::PutNetworks => update.networks.put(&mut self.networks, applied),
+            Step::WriteTables => self.tables_to(update)?.put(&mut self.tables, applied),
+            Step::PutFrontends => update.frontends.put(&mut self.frontends, applied),
+            Step::WritePorts => self.write_ports(&update.ports, applied),
+            Step::DeleteFrontends => update.frontends.delete(&mut self.frontends, applied),
+            Step::PruneTables => self.tables_to(update)?.delete(&mut self.tables, applied),
+            Step::DeleteNetworks => update.networks.delete(&mut self.networks, applied),
+            Step::DeleteLocals => update.locals.delete(&mut self.locals, applied),
+            Step::DeleteAddresses => update.addresses.delete(&mut self.addresses, applied),
+            Step::RetireBackends => self.write_backends(&update.backends.retire, applied),
+        }
+    }
+
+    /// They are read when they are written: all together they are the biggest part.
+    fn tables_to(&self, update: &Update) -> Result<Changes<u32, Table>, DatapathError> {
+        let found = self.tables.entries().map_err(in_map("tables"))?;
+        Ok(Changes::between("tables", &found, update.tables.clone()))
     }
 
     /// The entries of `backends` that have ever been used. They are given out from the front; the margin forgives an entry that was
@@ -119,7 +167,7 @@ where
 }
 
 /// Sets counters back to nothing.
-pub(super) fn reset(
+fn reset(
     map: &mut PerCpuArray<MapData, Traffic>,
     name: &'static str,
     indexes: impl Iterator<Item = u32>,
@@ -174,8 +222,8 @@ impl Keyed<NetworkKey, u32> for LpmTrie<MapData, Network, u32> {
 /// The way from what a map holds to what it should hold, in two steps: additions before anything refers to them, removals after.
 pub(super) struct Changes<K, V> {
     name: &'static str,
-    put: Vec<(K, V)>,
-    delete: Vec<K>,
+    pub(super) put: Vec<(K, V)>,
+    pub(super) delete: Vec<K>,
 }
 
 impl<K: Copy + Ord, V: PartialEq> Changes<K, V> {
@@ -183,15 +231,6 @@ impl<K: Copy + Ord, V: PartialEq> Changes<K, V> {
         let delete = found.keys().filter(|key| !wanted.contains_key(key)).copied().collect();
         let put = wanted.into_iter().filter(|(key, value)| found.get(key) != Some(value)).collect();
         Self { name, put, delete }
-    }
-
-    /// Reads what the map holds.
-    pub(super) fn to(
-        map: &impl Keyed<K, V>,
-        name: &'static str,
-        wanted: BTreeMap<K, V>,
-    ) -> Result<Self, DatapathError> {
-        Ok(Self::between(name, &map.entries().map_err(in_map(name))?, wanted))
     }
 
     pub(super) fn put(&self, map: &mut impl Keyed<K, V>, applied: &mut Applied) -> Result<(), DatapathError> {

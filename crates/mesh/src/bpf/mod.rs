@@ -1,8 +1,8 @@
 //! The data plane in the kernel.
 //!
 //! Division of labour: `pins` (what outlives the daemon), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
-//! backends, pure), `encode` (from tables to bytes, pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in
-//! the kernel). This file puts them in the order in which nothing ever refers to what is not there yet, or not there any more.
+//! backends, pure), `encode` (from tables to bytes, pure), `update` (what one apply writes, and the order in which nothing ever refers to what is not there
+//! yet, or not there any more; pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in the kernel).
 
 mod check;
 mod encode;
@@ -13,6 +13,7 @@ mod pins;
 mod read;
 mod slots;
 pub mod traces;
+mod update;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,12 +25,12 @@ use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
 use skep_model::TaskId;
 
-use self::encode::{Frontends, Lists};
 use self::layout::{LAYOUT, Node};
 use self::links::{Attachment, Links, PROGRAMS, say};
-use self::maps::{Changes, Keyed, Maps, in_map};
+use self::maps::{Maps, in_map};
 use self::pins::Pins;
 use self::read::Owners;
+use self::update::{ORDER, Update};
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
 use crate::flow::{Flow, Usage};
 use crate::table::Tables;
@@ -125,18 +126,42 @@ impl Bpf {
         Ok(Self { ebpf, maps, pins, attachment, owners: Owners::default() })
     }
 
-    /// Runs a program on one packet (an Ethernet frame) without a device, and returns its verdict and what became of the packet.
-    /// For tests of the programs.
+    /// Runs a program on one packet (an Ethernet frame) that seems to come through `lo`, and returns its verdict and what became of the
+    /// packet. For tests of the programs.
     ///
     /// # Errors
     /// When there is no such program, or the kernel does not want to run it on this packet.
     pub fn test_run(&self, program: &'static str, frame: &[u8]) -> Result<(i32, Vec<u8>), DatapathError> {
+        self.test_run_on(program, 1, 0, frame)
+    }
+
+    /// As [`Self::test_run`], through the device `ifindex` of the calling thread's namespace. With a `gso_size` other than 0 the packet
+    /// stands for several that carry so many bytes each.
+    ///
+    /// # Errors
+    /// As [`Self::test_run`]; and when there is no such device.
+    pub fn test_run_on(
+        &self,
+        program: &'static str,
+        ifindex: u32,
+        gso_size: u32,
+        frame: &[u8],
+    ) -> Result<(i32, Vec<u8>), DatapathError> {
         use aya::programs::{TestRun, TestRunOptions};
         let failed = |reason: String| DatapathError::Program { program, reason };
         let found = self.ebpf.program(program).ok_or_else(|| failed("not in the object".to_owned()))?;
         let found: &SchedClassifier = found.try_into().map_err(|e| failed(say(&e)))?;
+        // As `struct __sk_buff` has them; all else must be zero.
+        let mut context = [0; 184];
+        context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
+        context[176..180].copy_from_slice(&gso_size.to_ne_bytes());
         let mut out = vec![0; frame.len() + 256];
-        let options = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::new()
+        };
         let result = found.test_run(options).map_err(|e| failed(say(&e)))?;
         out.truncate(result.data_size_out as usize);
         Ok((result.return_value.cast_signed(), out))
@@ -171,38 +196,11 @@ fn load(pins: &Pins, sizes: MapSizes) -> Result<Ebpf, DatapathError> {
 impl Datapath for Bpf {
     fn apply(&mut self, tables: &Tables) -> Result<Applied, DatapathError> {
         let mut applied = Applied::default();
-        let maps = &mut self.maps;
-        let room = u16::try_from(maps.backends.len()).unwrap_or(u16::MAX);
-        let full = DatapathError::Full { what: "tasks", count: tables.backends.len(), room: usize::from(room) };
-        let plan = slots::plan(&maps.backends()?, &tables.backends, &tables.members, room).ok_or(full)?;
-        let lists = Lists::of(tables);
-        let found = maps.frontends.entries().map_err(in_map("frontends"))?;
-        let wanted = Frontends::plan(tables, &lists, &found, maps.port_counters.len())?;
-        self.owners = Owners::new(&plan.slots, &wanted.entries, tables);
-        let groups = Changes::to(&maps.tables, "tables", encode::tables(tables, &plan.slots))?;
-        let addresses = Changes::to(&maps.addresses, "addresses", encode::addresses(tables))?;
-        let locals = Changes::to(&maps.locals, "locals", encode::locals(tables, &plan.slots))?;
-        let networks = Changes::to(&maps.networks, "networks", lists.networks())?;
-        let frontends = Changes::between("frontends", &found, wanted.entries);
-        // What others refer to comes first.
-        maps.write_node(&encode::node(&tables.node), &mut applied)?;
-        let counters = plan.fresh.iter().flat_map(|&slot| [u32::from(slot) * 2, u32::from(slot) * 2 + 1]);
-        maps::reset(&mut maps.counters, "counters", counters)?;
-        maps::reset(&mut maps.port_counters, "port_counters", wanted.fresh.into_iter())?;
-        maps.write_backends(&plan.write, &mut applied)?;
-        locals.put(&mut maps.locals, &mut applied)?;
-        addresses.put(&mut maps.addresses, &mut applied)?;
-        networks.put(&mut maps.networks, &mut applied)?;
-        groups.put(&mut maps.tables, &mut applied)?;
-        frontends.put(&mut maps.frontends, &mut applied)?;
-        maps.write_ports(&encode::ports(tables), &mut applied)?;
-        // And goes last.
-        frontends.delete(&mut maps.frontends, &mut applied)?;
-        groups.delete(&mut maps.tables, &mut applied)?;
-        networks.delete(&mut maps.networks, &mut applied)?;
-        locals.delete(&mut maps.locals, &mut applied)?;
-        addresses.delete(&mut maps.addresses, &mut applied)?;
-        maps.write_backends(&plan.retire, &mut applied)?;
+        let update = Update::plan(&self.maps.found()?, tables)?;
+        self.owners = Owners::new(&update.backends.slots, &update.wanted_frontends, tables);
+        for step in ORDER {
+            self.maps.carry_out(step, &update, &mut applied)?;
+        }
         self.links().apply(&tables.hooks, &mut applied)?;
         Ok(applied)
     }

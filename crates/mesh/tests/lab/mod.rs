@@ -73,6 +73,8 @@ pub struct Lab {
     pub services: Vec<ServiceEntry>,
     pub network: NetworkId,
     kept: std::sync::Mutex<Vec<Netns>>,
+    /// Tasks so far.
+    made: usize,
     dir: tempfile::TempDir,
 }
 
@@ -124,7 +126,7 @@ impl Lab {
             (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach, sizes)).collect();
         let network = NetworkId::random();
         let kept = std::sync::Mutex::default();
-        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, kept, dir };
+        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, kept, made: 0, dir };
         lab.apply();
         lab
     }
@@ -185,9 +187,10 @@ impl Lab {
 
     /// One more task; not applied yet. Returns its index.
     pub fn task(&mut self, service: &ServiceId, node: usize) -> usize {
-        let n = self.tasks.len();
-        let addr = Ipv4Addr::new(10, 0, 1, 1 + u8::try_from(n).unwrap());
-        let veth = format!("t{n}");
+        let (n, made) = (self.tasks.len(), self.made);
+        self.made += 1;
+        let addr = Ipv4Addr::new(10, 0, 1, 1 + u8::try_from(made).unwrap());
+        let veth = format!("t{made}");
         let host = &self.nodes[node].ns;
         let ns = Netns::new(&veth);
         host.ip(&format!("link add {veth} mtu {OVERLAY_MTU} type veth peer name eth0 netns {}", ns.name()));
