@@ -65,7 +65,12 @@ static __always_inline bool take_frame(struct __sk_buff *skb, struct frame *fram
 {
 	__u32 size = skb->len;
 
-	if (size < sizeof(struct ethhdr) || size > HELD_BYTES)
+	/* Older verifiers see a limit only where it stands alone. */
+	asm volatile("" : "+r"(size));
+	if (size > HELD_BYTES)
+		return false;
+	asm volatile("" : "+r"(size));
+	if (size < sizeof(struct ethhdr))
 		return false;
 	frame->size = size;
 	return bpf_skb_load_bytes(skb, 0, frame->bytes, size) == 0;
@@ -76,7 +81,11 @@ static __always_inline bool put_frame(struct __sk_buff *skb, const struct frame 
 {
 	__u32 size = frame->size;
 
-	if (size < sizeof(struct ethhdr) || size > HELD_BYTES)
+	asm volatile("" : "+r"(size));
+	if (size > HELD_BYTES)
+		return false;
+	asm volatile("" : "+r"(size));
+	if (size < sizeof(struct ethhdr))
 		return false;
 	return bpf_skb_change_tail(skb, size, 0) == 0 && bpf_skb_store_bytes(skb, 0, frame->bytes, size, F_RECOMPUTE_CSUM) == 0;
 }

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use crate::assignments::{Assignments, AssignmentsFile};
 use crate::context::{Context, ListenersAt};
+use crate::direct::Prober;
 use crate::endpoints::EndpointsFile;
 use crate::logs::LogPusher;
 use crate::mesh::{Inputs, Mesh};
@@ -44,6 +45,8 @@ pub struct AgentConfig {
     pub managers: Vec<String>,
     /// UDP port of the overlay.
     pub data_path_port: u16,
+    /// Whether this node answers clients of other nodes itself where it can, and lets others answer its own.
+    pub reply_direct: bool,
     /// Assignments and statuses, kept over reboots.
     pub data_dir: PathBuf,
     /// Pinned network namespaces, gone with a reboot.
@@ -152,11 +155,15 @@ impl Agent {
             assignments: assigned.clone(),
             underlay,
         };
+        let (proven, direct) = watch::channel(BTreeSet::new());
+        let prober = Prober { own: own.clone(), mesh: context.mesh.clone(), view: context.netdb.view(), proven };
         let inputs = Inputs {
             own,
             assignments: assigned.clone(),
             view: context.netdb.view(),
             underlay: context.underlay.clone(),
+            reply_direct: config.reply_direct,
+            direct,
         };
         let session = Session {
             identity: config.identity.clone(),
@@ -169,11 +176,14 @@ impl Agent {
             logs: LogPusher::new(context.runtime.clone()),
             connected,
         };
-        let others = vec![
+        let mut others = vec![
             tokio::spawn(driver.run()).abort_handle(),
             tokio::spawn(context.mesh.clone().run(inputs)).abort_handle(),
             tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle(),
         ];
+        if config.reply_direct {
+            others.push(tokio::spawn(prober.run()).abort_handle());
+        }
         let tasks = tokio::spawn(Tasks::new(context.clone()).run(assigned.clone(), leaving_seen));
         let session = tokio::spawn(session.run()).abort_handle();
         let observer = Observer::new(context.mesh.clone(), context.netdb.clone(), context.reporter.clone());

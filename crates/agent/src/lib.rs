@@ -12,6 +12,7 @@
 mod assignments;
 mod containers;
 mod context;
+mod direct;
 mod disk;
 mod endpoints;
 mod error;

@@ -45,6 +45,10 @@ pub(crate) struct Inputs {
     pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
     pub(crate) view: watch::Receiver<Arc<View>>,
     pub(crate) underlay: watch::Receiver<Underlay>,
+    /// Whether this node answers clients of others itself, and lets others answer its own.
+    pub(crate) reply_direct: bool,
+    /// The others for whom it has been proved that it can.
+    pub(crate) direct: watch::Receiver<BTreeSet<std::net::IpAddr>>,
 }
 
 impl Mesh {
@@ -173,6 +177,7 @@ impl Mesh {
                 Ok(()) = inputs.assignments.changed() => {}
                 Ok(()) = inputs.view.changed() => {}
                 Ok(()) = inputs.underlay.changed() => {}
+                Ok(()) = inputs.direct.changed() => {}
                 _ = repair.tick() => {}
             }
         }
@@ -227,8 +232,8 @@ impl Inputs {
             overlay: own.overlay,
             addresses: underlay.addresses,
             taken: BTreeSet::new(),
-            reply_direct: false,
-            direct: BTreeSet::new(),
+            reply_direct: self.reply_direct,
+            direct: self.direct.borrow_and_update().clone(),
         };
         let devices = Devices {
             loopback: underlay.loopback,

@@ -28,6 +28,10 @@ pub(crate) struct Flags {
     /// Where metrics for Prometheus are served, at /metrics; nowhere without it
     #[arg(long, value_name = "ADDR:PORT", value_parser = metrics_addr)]
     pub(crate) metrics_addr: Option<SocketAddr>,
+    /// The way of answers to clients that asked another node: through that node, or, where the network lets a node send from
+    /// another's address (each proves it to itself), from the task's node at once
+    #[arg(long, default_value = "through", value_name = "WAY")]
+    pub(crate) reply: Reply,
     /// Labels of this daemon, for constraints on engine.labels
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
@@ -39,6 +43,15 @@ fn metrics_addr(text: &str) -> Result<SocketAddr, String> {
     whole
         .parse()
         .map_err(|_| "use ADDR:PORT, as in 127.0.0.1:9323 or [::1]:9323, or :9323 for all addresses".to_owned())
+}
+
+/// The way of answers to clients that asked another node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Reply {
+    /// Through the node that was asked.
+    Through,
+    /// From the task's node, where that is proved to work.
+    Direct,
 }
 
 impl Flags {

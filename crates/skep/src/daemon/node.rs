@@ -11,7 +11,7 @@ use skep_engine::backend::node::SwarmState;
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::InitCluster;
-use skep_mesh::Bpf;
+use skep_mesh::{Bpf, MapSizes};
 use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, proto};
@@ -22,7 +22,7 @@ use tokio::sync::{RwLock, watch};
 use tracing::{error, info, warn};
 
 use super::advertise;
-use super::flags::Flags;
+use super::flags::{Flags, Reply};
 use super::host::Host;
 use super::node_file::{ManagerSeat, Membership, NodeFile};
 use super::seat::{Opened, Seat};
@@ -297,11 +297,13 @@ impl LocalNode {
             description: self.description()?,
             managers: membership.managers.clone(),
             data_path_port: membership.data_path_port,
+            reply_direct: self.flags.reply == Reply::Direct,
             data_dir: self.agent_dir(),
             netns_dir: self.flags.exec_root.join("netns"),
         };
         let pins = self.flags.exec_root.join("bpf");
-        let datapath = tokio::task::spawn_blocking(move || Bpf::open(&pins, skep_mesh::MapSizes::default())).await??;
+        let sizes = MapSizes::for_memory(Host::read().memory);
+        let datapath = tokio::task::spawn_blocking(move || Bpf::open(&pins, sizes)).await??;
         let parts = Parts {
             runtime: self.runtime.clone(),
             images: self.images.clone(),
