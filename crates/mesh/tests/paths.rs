@@ -208,7 +208,7 @@ fn fragments(from: IpAddr, to: IpAddr, ports: (u16, u16), id: u16) -> [Vec<u8>; 
             let mut packet = match to {
                 IpAddr::V4(_) => {
                     let words =
-                        [0x4500, 20 + size, id, more << 13 | offset / 8, 0x4011, 0].map(u16::to_be_bytes).concat();
+                        [0x4500, 20 + size, id, (more << 13) | (offset / 8), 0x4011, 0].map(u16::to_be_bytes).concat();
                     [words, addresses.clone()].concat()
                 }
                 IpAddr::V6(_) => {
