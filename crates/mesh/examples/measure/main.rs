@@ -113,20 +113,15 @@ fn measure_paths(args: &Args, lab: &mut Lab, swarm: &Swarm, dir: &Path, samples:
     let server = swarm.server(lab);
     let remote = swarm.path(lab, skep::REMOTE, swarm.asked, &server, 101);
     let local = swarm.path(lab, skep::LOCAL, swarm.owner, &server, 102);
-    let direct_reply: Option<_> = skep::SET_REPLY.map(|_| {
-        swarm.set_reply(lab, Reply::Owner);
-        let path = swarm.path(lab, skep::REPLY_DIRECT, swarm.asked, &server, 103);
-        swarm.set_reply(lab, Reply::Asked);
-        path
-    });
+    swarm.set_reply(lab, Reply::Owner);
+    let direct_reply = swarm.path(lab, skep::REPLY_DIRECT, swarm.asked, &server, 103);
+    swarm.set_reply(lab, Reply::Asked);
     for round in 1..=args.rounds {
         eprintln!("paths: round {round} of {}", args.rounds);
         plain.paths.iter().chain([&remote, &local]).for_each(|path| path.measure(effort, samples));
-        if let Some(path) = &direct_reply {
-            swarm.set_reply(lab, Reply::Owner);
-            path.measure(effort, samples);
-            swarm.set_reply(lab, Reply::Asked);
-        }
+        swarm.set_reply(lab, Reply::Owner);
+        direct_reply.measure(effort, samples);
+        swarm.set_reply(lab, Reply::Asked);
     }
 }
 

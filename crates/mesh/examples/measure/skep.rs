@@ -25,9 +25,10 @@ pub(crate) enum Reply {
     Owner,
 }
 
-/// How a node of the lab is told who answers, before the tables are applied again. `None` for a data plane that knows one way only: the path
-/// is left out then.
-pub(crate) const SET_REPLY: Option<fn(&mut Node, Reply)> = None;
+/// Tells a node of the lab who answers, before the tables are applied again.
+fn set(node: &mut Node, reply: Reply) {
+    node.reply_direct = reply == Reply::Owner;
+}
 
 /// Two nodes of the lab and a task on the second. Each is a swarm of its own and knows nothing of the others.
 pub(crate) struct Swarm {
@@ -85,7 +86,6 @@ impl Swarm {
 
     /// From now on `reply` answers.
     pub(crate) fn set_reply(&self, lab: &mut Lab, reply: Reply) {
-        let Some(set) = SET_REPLY else { return };
         for node in [self.asked, self.owner] {
             set(&mut lab.nodes[node], reply);
         }
