@@ -151,8 +151,44 @@ static __always_inline bool answers(const struct frontend *frontend, const struc
 	return !frontend->sources || is_listed(frontend->sources, &packet->key.saddr);
 }
 
+/*
+ * Whether a socket of the node itself is meant: a connection that a process made from this port before it was published, or an answer to
+ * one that it makes now.
+ */
+__verified_once int is_for_socket(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct {
+		__u32 addrs[8];
+		struct ports ports;
+	} v6;
+	struct {
+		__u32 addrs[2];
+		struct ports ports;
+	} v4;
+	void *found;
+
+	if (!packet)
+		return 0;
+	if (packet->version == 4) {
+		v4.addrs[0] = packet->key.saddr.w[3];
+		v4.addrs[1] = packet->key.daddr.w[3];
+		v4.ports.sport = packet->key.sport;
+		v4.ports.dport = packet->key.dport;
+		found = bpf_skc_lookup_tcp(skb, &v4, sizeof(v4), -1, 0);
+	} else {
+		__builtin_memcpy(v6.addrs, &packet->key.saddr, sizeof(v6.addrs));
+		v6.ports.sport = packet->key.sport;
+		v6.ports.dport = packet->key.dport;
+		found = bpf_skc_lookup_tcp(skb, &v6, sizeof(v6), -1, 0);
+	}
+	if (!found)
+		return 0;
+	bpf_sk_release(found);
+	return 1;
+}
+
 /* A client asks a frontend by an address of this node, or a task by one of any node. */
-__verified_once int ask(const struct packet *packet, const struct visit *visit)
+__verified_once int ask(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit)
 {
 	struct frontend *frontend;
 	int slot;
@@ -161,6 +197,8 @@ __verified_once int ask(const struct packet *packet, const struct visit *visit)
 		return VERDICT_NEXT;
 	frontend = frontend_of(packet->key.proto, packet->key.dport);
 	if (!frontend || !answers(frontend, packet, visit))
+		return VERDICT_NEXT;
+	if (packet->key.proto == PROTO_TCP && visit->path == PATH_CLIENT && !opens(packet) && is_for_socket(skb, packet))
 		return VERDICT_NEXT;
 	/* A reset of something unknown needs neither a flow nor an answer. */
 	if (packet->signals & TCP_RST)

@@ -108,7 +108,7 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback, __u
 			return VERDICT_NEXT;
 		if (unlikely(is_probe(&packet)) && !loopback && l2)
 			return return_probe(skb, &packet);
-		decided = ask(&packet, &visit);
+		decided = ask(skb, &packet, &visit);
 		flow = NULL;
 	}
 	if (decided == VERDICT_NEXT || (!l2 && !frame_packet(skb, &packet)))
@@ -169,7 +169,7 @@ __verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet
 		return VERDICT_NEXT;
 	visit->asked = address_flags(&packet->key.daddr);
 	if (visit->asked & (ADDRESS_OWN | ADDRESS_MEMBER) && is_published(packet->key.proto, packet->key.dport)) {
-		decided = ask(packet, visit);
+		decided = ask(skb, packet, visit);
 		if (decided != VERDICT_NEXT)
 			return decided;
 	}

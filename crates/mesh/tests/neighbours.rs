@@ -85,6 +85,18 @@ fn clients_behind_a_bridge_of_the_node_ask_by_every_address() {
     }
 }
 
+/// A connection of a process of the node from a port that is published: its answers are its own.
+#[test]
+fn a_connection_of_the_node_from_a_published_port_is_left_to_it() {
+    let lab = lab();
+    serve(&lab.client, CLIENT, 9000);
+    let mut own = lab.nodes[0].ns.run(|| lab::connect_from(8080, CLIENT, 9000)).unwrap();
+    for _ in 0..3 {
+        assert!(lab::ask_on(&mut own).unwrap().ends_with(":8080"));
+    }
+    assert_eq!(peers(&lab.client, lab.nodes[0].underlay), [IpAddr::from(CLIENT); 2]);
+}
+
 /// Somebody else's classifier, in the old place and before ours in time: it sees what is not ours, and ours still works.
 #[test]
 fn another_program_on_the_device_is_left_in_peace() {
