@@ -1,4 +1,4 @@
-//! What the model of an endpoint's life (in `src/compile/life.rs`) says, by real connections.
+//! Endpoints that come and go, by real connections.
 
 mod lab;
 
