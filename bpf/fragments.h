@@ -60,17 +60,22 @@ static __always_inline struct frame *scratch_frame(void)
 	return bpf_map_lookup_elem(&scratch, &zero);
 }
 
+/* Whether a frame of this size can be moved. Older verifiers see a limit only where it stands alone. */
+static __always_inline bool is_movable(__u32 *size)
+{
+	asm volatile("" : "+r"(*size));
+	if (*size > HELD_BYTES)
+		return false;
+	asm volatile("" : "+r"(*size));
+	return *size >= sizeof(struct ethhdr);
+}
+
 /* Copies the whole frame out. */
 static __always_inline bool take_frame(struct __sk_buff *skb, struct frame *frame)
 {
 	__u32 size = skb->len;
 
-	/* Older verifiers see a limit only where it stands alone. */
-	asm volatile("" : "+r"(size));
-	if (size > HELD_BYTES)
-		return false;
-	asm volatile("" : "+r"(size));
-	if (size < sizeof(struct ethhdr))
+	if (!is_movable(&size))
 		return false;
 	frame->size = size;
 	return bpf_skb_load_bytes(skb, 0, frame->bytes, size) == 0;
@@ -81,11 +86,7 @@ static __always_inline bool put_frame(struct __sk_buff *skb, const struct frame 
 {
 	__u32 size = frame->size;
 
-	asm volatile("" : "+r"(size));
-	if (size > HELD_BYTES)
-		return false;
-	asm volatile("" : "+r"(size));
-	if (size < sizeof(struct ethhdr))
+	if (!is_movable(&size))
 		return false;
 	return bpf_skb_change_tail(skb, size, 0) == 0 && bpf_skb_store_bytes(skb, 0, frame->bytes, size, F_RECOMPUTE_CSUM) == 0;
 }

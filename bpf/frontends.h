@@ -109,20 +109,26 @@ static __always_inline bool is_recent(__u32 then, __u32 now)
 	return then && now - then < SUSPICION_TICKS;
 }
 
+/* The node of a backend that is elsewhere. */
+static __always_inline struct peer *peer_of(const struct backend *backend)
+{
+	__u32 index = backend->peer;
+
+	return index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+}
+
 /* Whether the backend, or its whole node, has lately left somebody without an answer. */
 static __always_inline bool is_suspected(__u32 slot, __u32 now)
 {
 	struct backend *backend = backend_at(slot);
 	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
 	struct peer *peer;
-	__u32 index;
 
 	if (!backend || !suspect)
 		return false;
 	if (is_recent(*suspect, now))
 		return true;
-	index = backend->peer;
-	peer = index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+	peer = peer_of(backend);
 	return peer && is_recent(peer->suspected, now);
 }
 
@@ -132,13 +138,11 @@ static __always_inline void suspect(__u32 slot, __u32 now)
 	struct backend *backend = backend_at(slot);
 	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
 	struct peer *peer;
-	__u32 index;
 
 	if (!backend || !suspect)
 		return;
 	*suspect = now;
-	index = backend->peer;
-	peer = index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+	peer = peer_of(backend);
 	if (peer && now - peer->heard >= TICKS_PER_SECOND)
 		peer->suspected = now;
 }
@@ -147,8 +151,7 @@ static __always_inline void suspect(__u32 slot, __u32 now)
 static __always_inline void trust(const struct backend *backend, __u32 slot, __u32 now)
 {
 	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
-	__u32 index = backend->peer;
-	struct peer *peer = index ? bpf_map_lookup_elem(&peers, &index) : NULL;
+	struct peer *peer = peer_of(backend);
 
 	if (suspect && *suspect)
 		*suspect = 0;
@@ -161,19 +164,35 @@ static __always_inline void trust(const struct backend *backend, __u32 slot, __u
 
 enum { PICK_NONE = -1 };
 
+/*
+ * What a place of a table says. The kernel may give the memory of an entry that has just been replaced to another table at once; its number
+ * tells, and then the table is looked up again.
+ */
+static __always_inline int slot_at(__u32 number, __u32 index)
+{
+	for (int i = 0; i < 2; i++) {
+		struct table *table = bpf_map_lookup_elem(&tables, &number);
+		int slot;
+
+		if (!table || !table->count || index >= MAGLEV_SLOTS)
+			return PICK_NONE;
+		slot = table->slots[index];
+		barrier();
+		if (likely(table->number == number))
+			return slot;
+	}
+	return PICK_NONE;
+}
+
 /* The backend entry for a new flow of this client; `tries` that went unanswered lead to other ones. */
 __verified_once int pick(const struct flow_key *client, const struct frontend *frontend, __u32 tries)
 {
 	__u32 number, hash, now = ticks();
-	struct table *table;
 	int first = PICK_NONE;
 
 	if (!client || !frontend)
 		return PICK_NONE;
 	number = frontend->table;
-	table = bpf_map_lookup_elem(&tables, &number);
-	if (!table || !table->count)
-		return PICK_NONE;
 	hash = client_hash(client, frontend->flags & FRONTEND_AFFINITY);
 	if (frontend->idle == IDLE_AT_ONCE)
 		hash = bpf_get_prandom_u32();
@@ -183,13 +202,9 @@ __verified_once int pick(const struct flow_key *client, const struct frontend *f
 
 		/* The verifier does not follow the remainder; the compiler, who does, must not remove the check. */
 		asm volatile("" : "+r"(index));
-		if (index >= MAGLEV_SLOTS)
-			return PICK_NONE;
-		slot = table->slots[index];
-		/* The kernel may give the memory of an entry that has just been replaced to another one at once. */
-		barrier();
-		if (unlikely(table->number != number))
-			return PICK_NONE;
+		slot = slot_at(number, index);
+		if (slot < 0)
+			break;
 		if (likely(!is_suspected(slot, now)))
 			return slot;
 		if (i == 0) {

@@ -102,7 +102,7 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	struct frontend *frontend;
 	struct flow flow = {};
 	struct flow_key key;
-	bool second;
+	bool paired;
 	int use;
 
 	if (!packet || !visit || !backend || !own || backend->state == BACKEND_GONE)
@@ -113,21 +113,21 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	start(skb, visit, backend, slot, &flow);
 	flow.frontend = frontend->number;
 	flow.idle = frontend->idle;
-	second = is_loopback(&packet->key.saddr) || is_loopback(&packet->key.daddr);
+	paired = is_loopback(&packet->key.saddr) || is_loopback(&packet->key.daddr);
 	key.dport = packet->key.sport;
 	use = TUPLE_FREE;
 	if (is_zero(&backend->node)) {
 		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, backend->addr, frontend->target,
 			     packet->version);
 		as_served(packet, visit, &key, &flow);
-		second = true;
-	} else if (second) {
+		paired = true;
+	} else if (paired) {
 		flow.flags |= FLOW_CHANGED;
 		looped_key(&key, packet, own, packet->key.sport);
 		looped_flow(&flow, packet, &flow);
 	}
-	/* Of a flow to another node the client's own tuple is enough. */
-	if (second)
+	/* Of a flow to another node the client's own tuple is enough, unless no task could answer it. */
+	if (paired)
 		use = claim(&key, &flow);
 	if (use == TUPLE_BUSY)
 		return VERDICT_DROP;
@@ -209,8 +209,11 @@ __verified_once int ask(struct __sk_buff *skb, const struct packet *packet, cons
 	return DECIDED_OPEN + slot;
 }
 
-/* Second chance: whoever sent this packet had not heard yet that the task takes no new flows. */
-__verified_once int pass_on(const struct packet *packet, const struct visit *visit, __u32 not)
+/*
+ * Second chance: whoever sent this packet had not heard yet that the task takes no new flows. One that is to stop itself is better than
+ * nobody, when the task is gone (`gone`).
+ */
+__verified_once int pass_on(const struct packet *packet, const struct visit *visit, __u32 not, __u32 gone)
 {
 	struct frontend *frontend;
 	struct backend *backend;
@@ -226,7 +229,9 @@ __verified_once int pass_on(const struct packet *packet, const struct visit *vis
 		if (slot < 0)
 			return VERDICT_NEXT;
 		backend = backend_at(slot);
-		if ((__u32)slot == not || !backend || backend->state != BACKEND_READY)
+		if ((__u32)slot == not || !backend)
+			continue;
+		if (backend->state != BACKEND_READY && !(gone && backend->state == BACKEND_DRAINING))
 			continue;
 		count_event(EVENT_SECOND_CHANCE);
 		return DECIDED_OPEN + slot;
@@ -272,7 +277,7 @@ __verified_once int accept(struct __sk_buff *skb, const struct packet *packet, c
 {
 	struct backend *backend;
 	__u32 slot = ~0;
-	bool fresh;
+	bool fresh, gone;
 	int decided;
 
 	if (!packet || !visit || !key)
@@ -281,12 +286,13 @@ __verified_once int accept(struct __sk_buff *skb, const struct packet *packet, c
 	if (!(address_flags(&visit->origin) & ADDRESS_TRUSTED))
 		return drop(DROP_NOT_A_MEMBER);
 	backend = local_task(visit->parcel.task, &slot);
-	if (fresh && !second && (!backend || backend->state != BACKEND_READY)) {
-		decided = pass_on(packet, visit, slot);
+	gone = !backend || backend->state == BACKEND_GONE;
+	if (fresh && !second && (gone || backend->state != BACKEND_READY)) {
+		decided = pass_on(packet, visit, slot, gone);
 		if (decided != VERDICT_NEXT)
 			return decided;
 	}
-	if (!backend || backend->state == BACKEND_GONE)
+	if (gone)
 		return packet->signals & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE + DROP_UNKNOWN_TASK;
 	return open_here(skb, packet, visit, slot, key);
 }

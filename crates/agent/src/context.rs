@@ -16,7 +16,7 @@ use skep_network::{Attachment, NetworkError, NodeNetwork};
 use skep_runtime::images::{ImageError, Images};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::mesh::Mesh;
 use crate::report::Reporter;
@@ -27,8 +27,10 @@ use crate::{Assignments, task};
 const DRAIN: Duration = Duration::from_secs(2);
 /// How long the data plane may take to learn that a task is gone before its device is removed all the same.
 const SETTLE: Duration = Duration::from_secs(1);
-/// How often the data plane is asked whether a draining task still has flows.
+/// How often the data plane is asked whether a draining task still has flows, at most.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
+/// And how many times as long as an answer takes there is a rest before the next.
+const DRAIN_REST: u32 = 10;
 /// `SIGTERM`, for a task whose image is gone.
 const SIGTERM: i32 = 15;
 
@@ -246,13 +248,14 @@ impl Context {
     async fn drain(&self, task: &Task) {
         self.announce(task, EndpointState::Draining);
         self.mesh.settled(&task.id).await;
-        let mut polls = interval(DRAIN_POLL);
-        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            polls.tick().await;
-            if self.mesh.open_flows(&task.id) == 0 {
+            let (mesh, id, asked) = (self.mesh.clone(), task.id.clone(), Instant::now());
+            // All flows of the node are walked: a million take their time, and not that of the other tasks.
+            let open = tokio::task::spawn_blocking(move || mesh.open_flows(&id)).await;
+            if open.is_ok_and(|open| open == 0) {
                 return;
             }
+            sleep(DRAIN_POLL.max(asked.elapsed() * DRAIN_REST)).await;
         }
     }
 
