@@ -250,7 +250,6 @@ impl Context {
         self.mesh.settled(&task.id).await;
         loop {
             let (mesh, id, asked) = (self.mesh.clone(), task.id.clone(), Instant::now());
-            // All flows of the node are walked: a million take their time, and not that of the other tasks.
             let open = tokio::task::spawn_blocking(move || mesh.open_flows(&id)).await;
             if open.is_ok_and(|open| open == 0) {
                 return;

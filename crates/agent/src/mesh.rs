@@ -119,10 +119,10 @@ impl Mesh {
         let _ = applied.wait_for(|locals| locals.get(task) == wanted.as_ref()).await;
     }
 
-    /// Flows to the task that are not closed; 0 when that cannot be known.
+    /// Flows to the task that are not closed; 0 when that cannot be known. Takes as long as there are flows: never from an async task.
     pub(crate) fn open_flows(&self, task: &TaskId) -> u64 {
-        let datapath = self.datapath.lock().unwrap_or_else(PoisonError::into_inner);
-        datapath.as_ref().and_then(|d| d.open_flows(task).ok()).unwrap_or(0)
+        let table = self.read(|datapath| datapath.flow_table());
+        table.and_then(|table| table.ok()?.open_flows(task).ok()).unwrap_or(0)
     }
 
     /// Published ports that this node leaves to processes of its own, whenever that changes; `None` until it was looked at.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use skep_model::TaskId;
 
-use crate::flow::{Flow, Usage};
+use crate::flow::{FlowTable, Usage};
 use crate::table::{FrontendKey, Tables};
 
 /// A data plane that can be brought to a state, asked for its counters, and removed.
@@ -27,28 +27,13 @@ pub trait Datapath: Send {
     /// When the maps cannot be read.
     fn counters(&self) -> Result<Counters, DatapathError>;
 
-    /// Flows to a task of this node that are known and not closed, to see whether a draining task is still needed.
+    /// What reads its flows.
     ///
     /// # Errors
-    /// When the maps cannot be read.
-    fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError>;
+    /// When the maps cannot be opened.
+    fn flow_table(&self) -> Result<Box<dyn FlowTable>, DatapathError>;
 
-    /// All flows that are remembered, in no order. The table changes while it is read.
-    ///
-    /// # Errors
-    /// When the maps cannot be read.
-    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
-        Ok(Vec::new())
-    }
-
-    /// What reads all flows without holding up the data plane: it may be called while tables are applied, which must never wait for
-    /// somebody who looks.
-    fn flow_reader(&self) -> FlowReader {
-        let flows = self.flows();
-        Box::new(move || flows)
-    }
-
-    /// How full the tables are.
+    /// How full the tables are, but for that of flows.
     ///
     /// # Errors
     /// When the maps cannot be read.
@@ -70,9 +55,6 @@ pub trait Datapath: Send {
     /// The first thing that could not be removed, after everything else has been.
     fn close_and_remove(self: Box<Self>) -> Result<(), DatapathError>;
 }
-
-/// Reads all flows; takes as long as there are flows.
-pub type FlowReader = Box<dyn FnOnce() -> Result<Vec<Flow>, DatapathError> + Send>;
 
 /// What one [`Datapath::apply`] changed. All zero when everything already was as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use skep_model::TaskId;
 
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
-use crate::flow::{Flow, Usage};
+use crate::flow::{Flow, FlowTable, Usage};
 use crate::table::Tables;
 
 /// Remembers what was applied. Clones share their memory, so that a test can keep one and hand the other away.
@@ -37,7 +37,7 @@ impl Fake {
         self.state().tables.clone()
     }
 
-    /// What [`Datapath::open_flows`] will say of any task.
+    /// What [`FlowTable::open_flows`] will say of any task.
     pub fn set_open_flows(&self, count: u64) {
         self.state().open_flows = count;
     }
@@ -71,16 +71,12 @@ impl Datapath for Fake {
         Ok(self.state().counters.clone())
     }
 
-    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
-        Ok(self.state().flows.clone())
+    fn flow_table(&self) -> Result<Box<dyn FlowTable>, DatapathError> {
+        Ok(Box::new(self.clone()))
     }
 
     fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
         Ok(self.state().usage.clone())
-    }
-
-    fn open_flows(&self, _task: &TaskId) -> Result<u64, DatapathError> {
-        Ok(self.state().open_flows)
     }
 
     fn close_and_remove(self: Box<Self>) -> Result<(), DatapathError> {
@@ -88,5 +84,19 @@ impl Datapath for Fake {
         state.tables = None;
         state.removed = true;
         Ok(())
+    }
+}
+
+impl FlowTable for Fake {
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        Ok(self.state().flows.clone())
+    }
+
+    fn open_flows(&self, _task: &TaskId) -> Result<u64, DatapathError> {
+        Ok(self.state().open_flows)
+    }
+
+    fn usage(&self) -> Result<Usage, DatapathError> {
+        Ok(Usage { table: "flows", used: self.state().flows.len() as u64, room: 1 << 20 })
     }
 }

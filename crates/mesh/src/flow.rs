@@ -5,7 +5,30 @@ use std::time::Duration;
 
 use skep_model::{Protocol, TaskId};
 
+use crate::datapath::DatapathError;
 use crate::table::Place;
+
+/// The flows of a data plane, and its tasks as they were when this was made. To read them takes as long as there are flows, and holds up
+/// nobody: tables may be applied meanwhile. The table changes while it is read, which may cost an entry.
+pub trait FlowTable: Send {
+    /// All flows, in no order.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError>;
+
+    /// Flows to a task of this node that are known and not closed, to see whether a draining task is still needed.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError>;
+
+    /// How full it is. A flow may have more than one entry.
+    ///
+    /// # Errors
+    /// When the map cannot be read.
+    fn usage(&self) -> Result<Usage, DatapathError>;
+}
 
 /// A flow that the data plane remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -135,11 +135,11 @@ fn draining_keeps_old_connections_and_takes_no_new_ones() {
             assert_eq!(lab.client.run(|| ask_tcp(node.underlay, 8080)).unwrap().server, lab.tasks[1].addr);
         }
     }
-    let open = lab.nodes[1].bpf().open_flows(&lab.tasks[0].id).unwrap();
+    let open = lab.nodes[1].bpf().flow_table().unwrap().open_flows(&lab.tasks[0].id).unwrap();
     assert_eq!(open, before.iter().filter(|s| **s == lab.tasks[0].addr).count() as u64);
     drop(streams);
     let patience = Instant::now() + Duration::from_secs(5);
-    while lab.nodes[1].bpf().open_flows(&lab.tasks[0].id).unwrap() > 0 {
+    while lab.nodes[1].bpf().flow_table().unwrap().open_flows(&lab.tasks[0].id).unwrap() > 0 {
         assert!(Instant::now() < patience, "closed connections still count as open");
         std::thread::yield_now();
     }

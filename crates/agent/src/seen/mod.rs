@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use skep_mesh::{Datapath, DatapathError, Desired, Flow, Usage};
+use skep_mesh::{Datapath, DatapathError, Desired, Flow, FlowTable, Usage};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{TaskId, TaskState, Timestamp};
 use skep_netdb::NetDb;
@@ -112,9 +112,13 @@ impl Observer {
         Ok(self.mesh.read(read).ok_or(AgentError::NoMesh)??)
     }
 
+    fn flow_table(&self) -> Result<Box<dyn FlowTable>, AgentError> {
+        self.read(|datapath| datapath.flow_table())
+    }
+
     /// Takes as long as there are flows; the data plane does not wait for it.
     fn all_flows(&self) -> Result<Vec<Flow>, AgentError> {
-        Ok(self.read(|datapath| Ok(datapath.flow_reader()))?()?)
+        Ok(self.flow_table()?.flows()?)
     }
 
     /// Counted anew, or as counted a moment ago.
@@ -124,8 +128,10 @@ impl Observer {
         if let Some(kept) = kept.as_ref().filter(|k| k.until > begun) {
             return Ok(kept.counted.clone());
         }
-        let census = Census::of(&self.all_flows()?);
-        let counted = Arc::new(Counted { census, usage: self.read(|datapath| datapath.usage())? });
+        let table = self.flow_table()?;
+        let mut usage = vec![table.usage()?];
+        usage.extend(self.read(|datapath| datapath.usage())?);
+        let counted = Arc::new(Counted { census: Census::of(&table.flows()?), usage });
         let rest = (begun.elapsed() * REST).max(FRESH);
         *kept = Some(Kept { counted: counted.clone(), until: Instant::now() + rest });
         Ok(counted)

@@ -80,12 +80,8 @@ fn open_flows(bpf: &Bpf, to: IpAddr) -> String {
     let opened: u64 = bpf.counters().unwrap().ports.values().map(|traffic| traffic.flows).sum();
     assert!(opened > u64::from(MILLION) * 99 / 100, "only {opened} flows were opened");
     let count = |number: u64| grouped(number as f64, 0);
-    match bpf.usage().unwrap().iter().find(|usage| usage.table == "flows") {
-        Some(usage) => {
-            format!("{} flows opened, {} of {} entries in use", count(opened), count(usage.used), count(usage.room))
-        }
-        None => format!("{} flows opened", count(opened)),
-    }
+    let usage = bpf.flow_table().unwrap().usage().unwrap();
+    format!("{} flows opened, {} of {} entries in use", count(opened), count(usage.used), count(usage.room))
 }
 
 /// An Ethernet frame with a SYN. Its TCP checksum is nobody's concern: no task will see it.

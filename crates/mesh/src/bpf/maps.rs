@@ -6,9 +6,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 
-use super::layout::{
-    Addr, Backend, Flow, FlowKey, Frontend, FrontendKey, LocalKey, Network, Node, PortBits, Table, Traffic,
-};
+use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Network, Node, PortBits, Table, Traffic};
 use super::links::say;
 use super::update::{Found, Step, Update};
 use crate::datapath::{Applied, DatapathError};
@@ -22,9 +20,6 @@ pub(super) struct Maps {
     pub(super) tables: HashMap<MapData, u32, Table>,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) locals: HashMap<MapData, LocalKey, u32>,
-    pub(super) flows: HashMap<MapData, FlowKey, Flow>,
-    /// Entries that fit into it.
-    pub(super) flows_room: u32,
     pub(super) proofs: HashMap<MapData, Addr, u32>,
     pub(super) counters: PerCpuArray<MapData, Traffic>,
     pub(super) port_counters: PerCpuArray<MapData, Traffic>,
@@ -39,12 +34,7 @@ pub(super) fn in_map(map: &'static str) -> impl Fn(MapError) -> DatapathError {
 
 impl Maps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
-        let flows_room = match ebpf.map("flows") {
-            Some(Map::LruHashMap(data)) => data.info().map_err(in_map("flows"))?.max_entries(),
-            _ => 0,
-        };
         Ok(Self {
-            flows_room,
             node: take(ebpf, "node")?,
             ports: take(ebpf, "ports")?,
             addresses: take(ebpf, "addresses")?,
@@ -53,7 +43,6 @@ impl Maps {
             tables: take(ebpf, "tables")?,
             backends: take(ebpf, "backends")?,
             locals: take(ebpf, "locals")?,
-            flows: take(ebpf, "flows")?,
             proofs: take(ebpf, "proofs")?,
             counters: take(ebpf, "counters")?,
             port_counters: take(ebpf, "port_counters")?,

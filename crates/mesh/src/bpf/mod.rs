@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
-use skep_model::TaskId;
 
 use self::layout::{LAYOUT, Node};
 use self::links::{Attachment, Links, PROGRAMS, say};
@@ -32,7 +31,7 @@ use self::pins::Pins;
 use self::read::Owners;
 use self::update::{ORDER, Update};
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
-use crate::flow::{Flow, Usage};
+use crate::flow::{FlowTable, Usage};
 use crate::table::Tables;
 
 pub use check::check_kernel;
@@ -209,12 +208,9 @@ impl Datapath for Bpf {
         read::counters(&self.maps, &self.owners)
     }
 
-    fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError> {
-        read::open_flows(&self.maps, task)
-    }
-
-    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
-        read::flows(&self.maps, &self.owners)
+    fn flow_table(&self) -> Result<Box<dyn FlowTable>, DatapathError> {
+        let entries = self.maps.backends()?;
+        Ok(Box::new(read::Flows::open(self.pins.dir(), entries, self.owners.clone())?))
     }
 
     fn usage(&self) -> Result<Vec<Usage>, DatapathError> {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use skep_model::{Protocol, TaskId};
 
 use super::encode;
@@ -15,14 +16,14 @@ use super::layout::{
 use super::maps::{Maps, in_map};
 use super::slots;
 use crate::datapath::{Counters, DatapathError, DropReason, Event, Traffic};
-use crate::flow::{Flow, FlowRole, FlowState, Usage};
+use crate::flow::{Flow, FlowRole, FlowState, FlowTable, Usage};
 use crate::table::{FrontendKey, Place, Tables};
 
 /// A UDP flow without a packet for this long, in the kernel's ticks of 2^20 ns, is not in use.
 const UDP_IDLE: u32 = 5 * 954;
 
 /// Whose entries of `backends` and `port_counters` are which, as the last apply left them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Owners {
     tasks: BTreeMap<u32, (TaskId, Place)>,
     ports: BTreeMap<u32, FrontendKey>,
@@ -90,20 +91,61 @@ fn add(sum: &mut Traffic, more: &Traffic) {
     sum.bytes_out += more.bytes_out;
 }
 
-/// Counts the flows that end in the task and have not ended. The table changes while it is read; that may cost an entry.
-pub(super) fn open_flows(maps: &Maps, task: &TaskId) -> Result<u64, DatapathError> {
-    let entries = maps.backends()?;
-    let name = slots::name(task);
-    let now = ticks();
-    let mut open = 0;
-    for (key, flow) in maps.flows.iter().flatten().filter(|(key, _)| key.kind == KIND_SERVED) {
-        let entry = entries.get(flow.slot as usize);
-        let ours = entry.is_some_and(|e| e.task == name && e.generation == flow.generation && e.state != BACKEND_GONE);
-        if ours && is_open(&key, &flow, now) {
-            open += 1;
-        }
+/// The table of flows by a handle of its own.
+pub(super) struct Flows {
+    map: HashMap<MapData, FlowKey, layout::Flow>,
+    room: u32,
+    entries: Vec<layout::Backend>,
+    owners: Owners,
+}
+
+impl Flows {
+    pub(super) fn open(pins: &Path, entries: Vec<layout::Backend>, owners: Owners) -> Result<Self, DatapathError> {
+        let data = MapData::from_pin(pins.join("flows")).map_err(in_map("flows"))?;
+        let room = data.info().map_err(in_map("flows"))?.max_entries();
+        let map = Map::from_map_data(data).and_then(HashMap::try_from).map_err(in_map("flows"))?;
+        Ok(Self { map, room, entries, owners })
     }
-    Ok(open)
+
+    /// The task's entry, unless it has another owner by now.
+    fn current(&self, flow: &layout::Flow) -> Option<&layout::Backend> {
+        self.entries.get(flow.slot as usize).filter(|entry| entry.generation == flow.generation)
+    }
+
+    fn describe(&self, key: &FlowKey, flow: &layout::Flow, now: u32) -> Option<Flow> {
+        let owner = self.current(flow).and_then(|_| self.owners.tasks.get(&flow.slot));
+        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == key.proto)?;
+        let (role, client, asked) = ends(key, flow)?;
+        Some(Flow {
+            protocol,
+            client,
+            asked,
+            task: owner.map(|(task, _)| task.clone()),
+            place: owner.map(|(_, place)| *place),
+            role,
+            state: state(flow),
+            idle: since(flow.seen, now),
+        })
+    }
+}
+
+impl FlowTable for Flows {
+    /// All that begin or end at this node, each once.
+    fn flows(&self) -> Result<Vec<Flow>, DatapathError> {
+        let now = ticks();
+        Ok(self.map.iter().flatten().filter_map(|(key, flow)| self.describe(&key, &flow, now)).collect())
+    }
+
+    fn open_flows(&self, task: &TaskId) -> Result<u64, DatapathError> {
+        let (name, now) = (slots::name(task), ticks());
+        let served = self.map.iter().flatten().filter(|(key, _)| key.kind == KIND_SERVED);
+        let ours = |flow: &layout::Flow| self.current(flow).is_some_and(|e| e.task == name && e.state != BACKEND_GONE);
+        Ok(served.filter(|(key, flow)| ours(flow) && is_open(key, flow, now)).count() as u64)
+    }
+
+    fn usage(&self) -> Result<Usage, DatapathError> {
+        Ok(Usage { table: "flows", used: self.map.keys().count() as u64, room: self.room.into() })
+    }
 }
 
 fn is_open(key: &FlowKey, flow: &layout::Flow, now: u32) -> bool {
@@ -123,29 +165,6 @@ fn state(flow: &layout::Flow) -> FlowState {
     }
 }
 
-/// All flows that begin or end at this node, each once.
-pub(super) fn flows(maps: &Maps, owners: &Owners) -> Result<Vec<Flow>, DatapathError> {
-    let generations: Vec<u32> = maps.backends()?.iter().map(|entry| entry.generation).collect();
-    let now = ticks();
-    let describe = |(key, flow): (FlowKey, layout::Flow)| {
-        let current = generations.get(flow.slot as usize) == Some(&flow.generation);
-        let owner = owners.tasks.get(&flow.slot).filter(|_| current);
-        let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|p| p.number() == key.proto)?;
-        let (role, client, asked) = ends(&key, &flow)?;
-        Some(Flow {
-            protocol,
-            client,
-            asked,
-            task: owner.map(|(task, _)| task.clone()),
-            place: owner.map(|(_, place)| *place),
-            role,
-            state: state(&flow),
-            idle: since(flow.seen, now),
-        })
-    };
-    Ok(maps.flows.iter().flatten().filter_map(describe).collect())
-}
-
 /// What the node does for a flow, its client, and what that asked; nothing for entries that only help another one.
 fn ends(key: &FlowKey, flow: &layout::Flow) -> Option<(FlowRole, SocketAddr, SocketAddr)> {
     let socket = |addr: layout::Addr, port: [u8; 2]| SocketAddr::new(IpAddr::from(addr), u16::from_be_bytes(port));
@@ -161,12 +180,11 @@ fn ends(key: &FlowKey, flow: &layout::Flow) -> Option<(FlowRole, SocketAddr, Soc
     }
 }
 
-/// How full the tables are that can fill up.
+/// How full the other tables are that can fill up.
 pub(super) fn usage(maps: &Maps) -> Result<Vec<Usage>, DatapathError> {
     let used = |table, used: usize, room: u32| Usage { table, used: used as u64, room: u64::from(room) };
     let backends = maps.backends()?.iter().filter(|entry| entry.state != BACKEND_GONE).count();
     Ok(vec![
-        used("flows", maps.flows.keys().count(), maps.flows_room),
         used("frontends", maps.frontends.keys().count(), maps.port_counters.len()),
         used("backends", backends, maps.backends.len()),
     ])

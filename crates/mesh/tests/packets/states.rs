@@ -54,7 +54,7 @@ impl<'a> Talk<'a> {
     }
 
     fn state(&self) -> FlowState {
-        let flows = self.rig.lab.nodes[0].bpf().flows().unwrap();
+        let flows = self.rig.lab.nodes[0].bpf().flow_table().unwrap().flows().unwrap();
         flows.iter().find(|flow| flow.client == self.client.from).unwrap().state
     }
 }
