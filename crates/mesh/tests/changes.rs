@@ -264,7 +264,7 @@ fn fresh_connections_to_all_nodes_in_turn_are_never_stalled() {
     });
     let ended: u64 = lab.nodes.iter().map(|n| n.bpf().counters().unwrap().events[&Event::TimeWaitEnded]).sum();
     println!("{asked} connections, {ended} of them by a tuple that was remembered");
-    assert!(asked > 4000 && ended > 500, "too few to mean anything: {asked}, {ended}");
+    assert!(asked > 2000 && ended > 500, "too few to mean anything: {asked}, {ended}");
     let paws: Vec<_> = lab.tasks.iter().map(|t| tcp_counter(&t.ns, "PAWSTimewait")).collect();
     let drops: Vec<_> = lab.nodes.iter().map(|n| n.bpf().counters().unwrap()).map(|c| (c.drops, c.events)).collect();
     assert_eq!(tcp_counter(&lab.client, "TCPSynRetrans"), 0, "PAWS {paws:?}, {drops:?}");

@@ -14,8 +14,8 @@ use crate::{Balance, Constraint, ListenOn, Protocol, PublishOptions, PublishedPo
 /// What every label of skep's begins with.
 const OURS: &str = "skep.";
 const PUBLISH: &str = "skep.publish.";
-/// How long an idle flow may be remembered.
-const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(7 * 24 * 3600));
+/// How long an idle flow may be remembered: the data plane counts it in 16 bits of seconds.
+const IDLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(18 * 3600));
 /// How long a task that is to stop may finish its flows.
 const DRAIN: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(3600));
 /// Ports named in an error before it says "and so many more".
@@ -258,7 +258,7 @@ impl Value {
             Name::Affinity if value == "client-ip" => Self::Affinity,
             Name::Affinity => return Err(bad(&"write client-ip")),
             Name::IdleTimeout => Self::IdleTimeout(
-                between(value, IDLE).ok_or_else(|| bad(&"write a duration from 1s to 168h, such as 90s or 2h30m"))?,
+                between(value, IDLE).ok_or_else(|| bad(&"write a duration from 1s to 18h, such as 90s or 2h30m"))?,
             ),
             Name::Drain => Self::Drain(
                 between(value, DRAIN).ok_or_else(|| bad(&"write a duration from 0s to 1h, such as 30s or 5m"))?,

@@ -88,8 +88,8 @@ fn what_is_wrong_is_named_with_the_way_out() {
     refused(&[("skep.publish.53.nodes", "")], &["is not allowed"]);
     refused(&[("skep.publish.53.lb", "random")], &["maglev, local-first"]);
     refused(&[("skep.publish.53.affinity", "cookie")], &["client-ip"]);
-    for timeout in ["0s", "500ms", "169h", "1", "-5s", "", "5 s", "1d"] {
-        refused(&[("skep.publish.53.idle-timeout", timeout)], &["from 1s to 168h"]);
+    for timeout in ["0s", "500ms", "19h", "1", "-5s", "", "5 s", "1d"] {
+        refused(&[("skep.publish.53.idle-timeout", timeout)], &["from 1s to 18h"]);
     }
     refused(&[("skep.publish.53.drain", "61m")], &["from 0s to 1h"]);
     refused(&[("skep.publish.53.lb", "datagram")], &["port 53/tcp", "put /udp behind"]);
