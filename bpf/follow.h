@@ -28,7 +28,7 @@ static __always_inline enum known judge_syn(struct flow *flow, __u32 state, bool
 		return KNOWN_GOOD;
 	/* Not its first one any more: another backend may do better. What the silent one may still say will be dropped. */
 	flow->tries += 1;
-	suspect(flow->slot, ticks());
+	suspect(flow->slot, flow->seen);
 	count_event(EVENT_CHOSEN_AGAIN);
 	return KNOWN_REOPEN;
 }

@@ -132,18 +132,22 @@ static __always_inline bool is_suspected(__u32 slot, __u32 now)
 	return peer && is_recent(peer->suspected, now);
 }
 
-/* A backend did not answer in time. If nothing was heard of its node meanwhile, all of the node is suspected. */
-static __always_inline void suspect(__u32 slot, __u32 now)
+/* A backend has not answered what was sent at `since`. If nothing was heard of its node either since then, all of the node is suspected. */
+static __always_inline void suspect(__u32 slot, __u32 since)
 {
 	struct backend *backend = backend_at(slot);
 	__u32 *suspect = bpf_map_lookup_elem(&suspects, &slot);
 	struct peer *peer;
+	__u32 heard, now;
 
 	if (!backend || !suspect)
 		return;
-	*suspect = now;
 	peer = peer_of(backend);
-	if (peer && now - peer->heard >= TICKS_PER_SECOND)
+	heard = peer ? peer->heard : 0;
+	/* Ages are compared, for the count of ticks wraps; what was read before `now` is not younger than it. */
+	now = ticks();
+	*suspect = now;
+	if (peer && (!heard || now - heard >= now - since))
 		peer->suspected = now;
 }
 
