@@ -27,7 +27,7 @@ pub use report::Report;
 /// Between two new connections.
 const EVERY: Duration = Duration::from_millis(5);
 /// Connections that ask again and again.
-const LONG: usize = 9;
+const LONG: usize = 30;
 /// Connections that ask when they are opened, and then not before the end. So many that nearly always some are at any one task.
 const IDLE: usize = 60;
 
