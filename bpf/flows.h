@@ -24,6 +24,20 @@ static __always_inline struct flow *flow_of(const struct flow_key *key)
 	return bpf_map_lookup_elem(&flows, &copy);
 }
 
+/*
+ * Makes an entry what it says, or a new one. One that is there is written over where it is: the map would take another from its list and
+ * give this one back. Of a packet by the same tuple that another processor has in hand just then nothing is promised anyway.
+ */
+static __always_inline bool set_flow(const struct flow_key *key, const struct flow *flow)
+{
+	struct flow *known = bpf_map_lookup_elem(&flows, key);
+
+	if (!known)
+		return bpf_map_update_elem(&flows, key, flow, UPDATE_ANY) == 0;
+	*known = *flow;
+	return true;
+}
+
 static __always_inline bool put_flow(const struct flow_key *key, const struct flow *flow, __u64 how)
 {
 	struct flow_key copy = *key;
@@ -109,6 +123,27 @@ static __always_inline enum tuple_use tuple_use(const struct flow *flow, __u8 pr
 	return TUPLE_FREE;
 }
 
+/* The end of an entry, by which it is taken over. */
+static __always_inline __u64 *state_of(struct flow *flow)
+{
+	return (__u64 *)&flow->fin;
+}
+
+/*
+ * Makes an entry that nobody means any more another flow's. Of two processors that want it for two flows only one may have it: the task's
+ * kernel could not tell them apart.
+ */
+static __always_inline enum tuple_use take_over(struct flow *taken, struct flow *flow, __u8 proto, __u32 now)
+{
+	__u64 before = *(volatile __u64 *)state_of(taken);
+	enum tuple_use use = tuple_use(taken, proto, now);
+
+	if (use == TUPLE_BUSY)
+		return use;
+	flow->fin = taken->fin;
+	return __sync_val_compare_and_swap(state_of(taken), before, *state_of(flow)) == before ? use : TUPLE_BUSY;
+}
+
 /* Whether two entries are of one flow. Which node sends it here may change: the one that was asked, or one that passed it on. */
 static __always_inline bool same_way(const struct flow *a, const struct flow *b)
 {
@@ -135,14 +170,18 @@ static __always_inline enum tuple_use claim(struct flow_key *key, struct flow *f
 		if (i > 0)
 			key->dport = bpf_htons(1024 + bpf_get_prandom_u32() % 64512);
 		taken = bpf_map_lookup_elem(&flows, key);
-		if (taken && !same_way(taken, flow)) {
-			use = tuple_use(taken, key->proto, now);
+		if (!taken) {
+			if (bpf_map_update_elem(&flows, key, flow, UPDATE_NOEXIST) == 0)
+				return use;
+			continue;
+		}
+		if (!same_way(taken, flow)) {
+			use = take_over(taken, flow, key->proto, now);
 			if (use == TUPLE_BUSY)
 				continue;
-			flow->fin = taken->fin;
 		}
-		if (bpf_map_update_elem(&flows, key, flow, taken ? UPDATE_ANY : UPDATE_NOEXIST) == 0)
-			return use;
+		*taken = *flow;
+		return use;
 	}
 	count_drop(DROP_NO_PORT);
 	return TUPLE_BUSY;

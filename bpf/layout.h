@@ -186,7 +186,7 @@ struct flow {
 	__u16 frontend;		/* its number */
 	__u16 idle;		/* as the frontend's */
 	__u32 seen;
-	__u32 fin;		/* the client's next sequence number, after its FIN */
+	__u32 fin __attribute__((aligned(8)));	/* the client's next sequence number, after its FIN; with what follows, one word */
 	__u8 out;
 	__u8 flags;
 	__u8 tries;		/* SYNs without an answer */

@@ -134,7 +134,7 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	as_asked(packet, visit, frontend->target, key.dport, &flow);
 	count_flow(slot, is_tunneled(&flow), flow.frontend);
 	key = packet->key;
-	if (bpf_map_update_elem(&flows, &key, &flow, UPDATE_ANY))
+	if (!set_flow(&key, &flow))
 		return VERDICT_DROP;
 	return use == TUPLE_LINGERS ? DECIDED_ASKED + DECIDED_ENDS : DECIDED_ASKED;
 }
@@ -265,7 +265,7 @@ __verified_once int open_here(struct __sk_buff *skb, const struct packet *packet
 		as_asked(packet, visit, visit->parcel.target, key.dport, &flow);
 		decided = DECIDED_ASKED;
 		key = packet->key;
-		if (bpf_map_update_elem(&flows, &key, &flow, UPDATE_ANY))
+		if (!set_flow(&key, &flow))
 			return VERDICT_DROP;
 	}
 	return use == TUPLE_LINGERS ? decided + DECIDED_ENDS : decided;

@@ -287,7 +287,7 @@ fn whatever_a_member_sends_reaches_a_task_right_or_not_at_all() {
             assert!(own || seen.right || seen.left, "{seen:02x?}");
             seen.l4.ends_with(b"the last of these")
         });
-        assert_eq!(seen.from, last.from);
+        assert_eq!(seen.from, last.from, "round {round}: {seen:02x?}");
     }
     assert!(total(&rig) > before + 500);
     assert!(rig.flows().keys().count() <= 16_384);
