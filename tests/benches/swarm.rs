@@ -17,6 +17,8 @@ use skep_e2e::Swarm;
 const ROUNDS: u16 = 9;
 const NODES: u8 = 3;
 const SERVICES: u16 = 100;
+/// Published all at once.
+const MANY_PORTS: std::ops::Range<u16> = 40_000..50_000;
 /// Asked again after this long. Short, because it is the resolution of what is measured.
 const LOOK: Duration = Duration::from_millis(2);
 /// Nothing here takes that long unless it does not work.
@@ -52,6 +54,15 @@ async fn measure(swarm: &Swarm) -> Result<()> {
     }
     row("publish-add to serving on all nodes", &mut added);
     row("publish-rm to refused on all nodes", &mut withdrawn);
+    let (mut many, mut none) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let ports: Vec<u16> = std::iter::once(8080).chain(MANY_PORTS).collect();
+        many.push(republish(swarm, &api, &ports).await?);
+        MANY_PORTS.step_by(1000).try_for_each(|port| until(swarm, port, Served::ByAll))?;
+        none.push(republish(swarm, &api, &[8080]).await?);
+    }
+    row("publish-add of 10,000 ports to serving on all nodes", &mut many);
+    row("publish-rm of 10,000 ports to refused on all nodes", &mut none);
 
     println!();
     weigh(swarm, "1 service, 2 tasks")?;
