@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::{Answer, CLIENT, Lab, ask_on, ask_tcp, ask_udp, ask_udp_on, connect_from, ingress, is_refused};
-use skep_mesh::{Datapath, DropReason};
+use skep_mesh::{Datapath, DropReason, Event};
 use skep_model::{EndpointState, Protocol, PublishMode, PublishedPort};
 
 const TCP: Protocol = Protocol::Tcp;

@@ -97,6 +97,70 @@ fn a_connection_of_the_node_from_a_published_port_is_left_to_it() {
     assert_eq!(peers(&lab.client, lab.nodes[0].underlay), [IpAddr::from(CLIENT); 2]);
 }
 
+/// Clients that a switch keeps on a VLAN of their own: the node's device for it is one more uplink.
+#[test]
+#[ignore = "needs a kernel with CONFIG_VLAN_8021Q: cargo xtask kernels runs it"]
+fn clients_on_a_vlan_are_answered_on_it() {
+    let mut lab = lab();
+    let far = cable(&lab, "trunk");
+    let node = &lab.nodes[0].ns;
+    for (ns, cable, own) in [(node, "trunk", 1), (&far, "eth0", 2)] {
+        ns.ip(&format!("link add link {cable} name {cable}.7 type vlan id 7"));
+        ns.ip(&format!("link set {cable}.7 up"));
+        ns.ip(&format!("addr add 10.94.0.{own}/24 dev {cable}.7"));
+    }
+    far.ip("route add default via 10.94.0.1");
+    let (own, client) = (Ipv4Addr::new(10, 94, 0, 1), IpAddr::from([10, 94, 0, 2]));
+    // As an agent would: the cable itself is an uplink too.
+    lab.nodes[0].more_devices.insert("trunk".into(), vec![]);
+    lab.nodes[0].more_devices.insert("trunk.7".into(), vec![own.into()]);
+    lab.apply();
+    for to in [own, lab.nodes[0].underlay] {
+        assert_eq!(peers(&far, to), [client; 2], "{to}");
+    }
+}
+
+/// Two cables, of which one carries: programs sit on the bond, and nothing notices when the other takes over.
+#[test]
+#[ignore = "needs a kernel with CONFIG_BONDING: cargo xtask kernels runs it"]
+fn clients_behind_a_bond_are_answered_by_whichever_cable_carries() {
+    let mut lab = lab();
+    let far = Netns::new("bonded");
+    let node = &lab.nodes[0].ns;
+    far.ip("link add br0 type bridge");
+    far.ip("link set br0 up");
+    far.ip("addr add 10.93.0.2/24 dev br0");
+    node.ip("link add bond0 type bond mode active-backup miimon 10");
+    for n in 0..2 {
+        node.ip(&format!("link add slave{n} type veth peer name eth{n} netns {}", far.name()));
+        node.ip(&format!("link set slave{n} master bond0"));
+        far.ip(&format!("link set eth{n} master br0 up"));
+    }
+    node.ip("link set bond0 up");
+    node.ip("addr add 10.93.0.1/24 dev bond0");
+    far.ip("route add default via 10.93.0.1");
+    let (own, client) = (Ipv4Addr::new(10, 93, 0, 1), IpAddr::from([10, 93, 0, 2]));
+    lab.nodes[0].more_devices.insert("bond0".into(), vec![own.into()]);
+    lab.apply();
+    let active = |lab: &Lab| {
+        let shown = lab.nodes[0].ns.ip("-d link show bond0");
+        let mut words = shown.split_whitespace().skip_while(|word| *word != "active_slave");
+        words.nth(1).unwrap_or_default().to_owned()
+    };
+    lab::eventually("a cable that carries", || !active(&lab).is_empty());
+    let mut kept = far.run(|| TcpStream::connect((own, 8080))).unwrap();
+    for _ in 0..2 {
+        for to in [own, lab.nodes[0].underlay] {
+            assert_eq!(peers(&far, to), [client; 2], "{to}");
+        }
+        lab::ask_on(&mut kept).unwrap();
+        let before = active(&lab);
+        far.ip(&format!("link set {} down", before.replace("slave", "eth")));
+        lab::eventually("the other cable", || !active(&lab).is_empty() && active(&lab) != before);
+        far.ip(&format!("link set {} up", before.replace("slave", "eth")));
+    }
+}
+
 /// Somebody else's classifier, in the old place and before ours in time: it sees what is not ours, and ours still works.
 #[test]
 fn another_program_on_the_device_is_left_in_peace() {
