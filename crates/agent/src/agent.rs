@@ -154,6 +154,7 @@ impl Agent {
             port: config.data_path_port,
             assignments: assigned.clone(),
             underlay,
+            netdb: context.netdb.clone(),
         };
         let (proven, direct) = watch::channel(BTreeSet::new());
         let prober = Prober { own: own.clone(), mesh: context.mesh.clone(), view: context.netdb.view(), proven };
@@ -338,6 +339,7 @@ async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &As
             running.insert(task.id.clone());
         }
     }
+    context.netdb.set_addresses(told.addresses);
     context.netdb.publish_all(told.records.into_iter().filter(|(key, _)| running.contains(&key.task)));
     context.mesh.expect(running);
     Ok(())

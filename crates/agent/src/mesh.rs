@@ -252,6 +252,7 @@ impl Inputs {
             node,
             devices,
             members: view.members.values().cloned().collect(),
+            member_addresses: view.addresses.clone(),
             services: assignments.services.values().cloned().collect(),
             endpoints: view.endpoints.iter().map(located).collect(),
             local_tasks: locals.values().map(|local| with_options(local, &assignments)).collect(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::NodeId;
+use skep_netdb::NetDb;
 use skep_network::{Changes, Facts, Link, NetworkError, NodeNetwork, Overlay};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -46,6 +47,8 @@ pub(crate) struct Driver {
     pub(crate) port: u16,
     pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
     pub(crate) underlay: watch::Sender<Underlay>,
+    /// Told of this node's addresses.
+    pub(crate) netdb: NetDb,
 }
 
 impl Driver {
@@ -57,6 +60,7 @@ impl Driver {
         loop {
             match self.look().await {
                 Ok(now) => {
+                    self.netdb.set_addresses(now.addresses.keys().copied().filter(is_told).collect());
                     self.underlay.send_if_modified(|known| {
                         let changed = *known != now;
                         if known.overlay_mtu != now.overlay_mtu {
@@ -88,6 +92,14 @@ impl Driver {
             underlay.overlay_mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         }
         Ok(underlay)
+    }
+}
+
+/// Whether an address means something on other nodes.
+fn is_told(address: &IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_link_local(),
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
     }
 }
 
@@ -192,6 +204,13 @@ mod tests {
         assert_eq!(named, ["192.0.2.1 bond0", "2001:db8::1 bond0"]);
     }
 
+    #[test]
+    fn link_local_addresses_mean_nothing_to_others() {
+        let told = |text: &str| is_told(&text.parse().unwrap());
+        assert!(told("192.0.2.1") && told("10.0.0.1") && told("fd00::1"));
+        assert!(!told("169.254.1.1") && !told("fe80::1"));
+    }
+
     /// The overlay device for a node that its swarm knows by this address.
     async fn overlay(underlay: &str) -> (Underlay, Overlay) {
         let own = NodeId::random();
@@ -205,6 +224,7 @@ mod tests {
         let known = Assignments { members: BTreeMap::from([(own.clone(), member)]), ..Assignments::default() };
         let network = Arc::new(FakeNetwork::new(facts()));
         let mut driver = Driver {
+            netdb: NetDb::new(own.clone()),
             own,
             network: network.clone(),
             port: 4789,

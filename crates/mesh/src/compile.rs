@@ -55,6 +55,7 @@ fn addresses(desired: &Desired) -> BTreeMap<IpAddr, AddressOwner> {
     let node = &desired.node;
     let both = |overlay| [IpAddr::V4(overlay), IpAddr::V6(mesh_ipv6(overlay))];
     let members = desired.members.iter().flat_map(|m| [m.underlay].into_iter().chain(both(m.overlay)));
+    let members = members.chain(desired.member_addresses.iter().copied());
     let own = node.addresses.keys().copied().chain([node.underlay]).chain(both(node.overlay));
     members.map(|a| (a, AddressOwner::Member)).chain(own.map(|a| (a, AddressOwner::Own))).collect()
 }

@@ -17,6 +17,8 @@ pub struct Desired {
     pub devices: Devices,
     /// All members, the node itself may be among them.
     pub members: Vec<Member>,
+    /// By what members are asked besides, as they say themselves.
+    pub member_addresses: BTreeSet<IpAddr>,
     /// All services with their published ports.
     pub services: Vec<ServiceEntry>,
     /// All endpoints of the ingress network, as discovery knows them, the node's own among them.

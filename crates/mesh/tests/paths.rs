@@ -105,9 +105,8 @@ fn a_task_asks_any_node_and_may_be_answered_by_itself() {
     for protocol in BOTH {
         for task in &lab.tasks {
             for node in &lab.nodes {
-                task_asks(&lab, protocol, task, node.underlay.into());
-                if task.node == lab.nodes.iter().position(|n| n.id == node.id).unwrap() {
-                    task_asks(&lab, protocol, task, node.underlay6.into());
+                for address in [node.underlay.into(), node.second.into(), node.underlay6.into()] {
+                    task_asks(&lab, protocol, task, address);
                 }
             }
         }

@@ -43,7 +43,7 @@ pub struct EndpointRecord {
     pub aliases: Vec<String>,
 }
 
-/// All endpoints of one node, at one version of that node's own counting.
+/// All that one node says of itself: its endpoints and addresses, at one version of that node's own counting.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OwnerTable {
     /// Grows with every change that the owner makes, also over restarts (it starts from the clock, in milliseconds).
@@ -51,6 +51,9 @@ pub struct OwnerTable {
     /// The endpoints. As a list on the wire, because keys of JSON objects are texts.
     #[serde(with = "as_list")]
     pub records: BTreeMap<EndpointKey, EndpointRecord>,
+    /// The node's addresses outside of the mesh, by which it is asked too.
+    #[serde(default)]
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 mod as_list {

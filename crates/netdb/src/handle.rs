@@ -1,6 +1,7 @@
 //! The tables, shared within a daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,6 +70,11 @@ impl NetDb {
     /// Removes an endpoint of this node; no error if it is not there.
     pub fn withdraw(&self, key: &EndpointKey) {
         self.change(|tables| ((), Changed::when(tables.withdraw(key, now_ms()))));
+    }
+
+    /// Replaces this node's addresses. Saying the same again is no news and costs nothing.
+    pub fn set_addresses(&self, addresses: BTreeSet<IpAddr>) {
+        self.change(|tables| ((), Changed::when(tables.set_addresses(addresses, now_ms()))));
     }
 
     /// This node's own table and its changes, for those who tell other nodes.

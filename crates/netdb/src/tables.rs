@@ -1,6 +1,7 @@
 //! The rule by which tables are kept: the newest of each owner.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable, ServiceId};
@@ -76,7 +77,7 @@ impl Tables {
             return false;
         }
         let fresh: Vec<_> = fresh.collect();
-        self.change_own(now_ms).extend(fresh);
+        self.change_own(now_ms).records.extend(fresh);
         true
     }
 
@@ -84,18 +85,27 @@ impl Tables {
     pub fn withdraw(&mut self, key: &EndpointKey, now_ms: u64) -> bool {
         let there = self.own().records.contains_key(key);
         if there {
-            self.change_own(now_ms).remove(key);
+            self.change_own(now_ms).records.remove(key);
         }
         there
     }
 
-    /// The own records, at a version that nobody has seen yet. It keeps up with the clock, so that a restart within the same
+    /// Replaces the addresses of the own node. Whether they differ from before.
+    pub fn set_addresses(&mut self, addresses: BTreeSet<IpAddr>, now_ms: u64) -> bool {
+        let changed = self.own().addresses != addresses;
+        if changed {
+            self.change_own(now_ms).addresses = addresses;
+        }
+        changed
+    }
+
+    /// The own table, at a version that nobody has seen yet. It keeps up with the clock, so that a restart within the same
     /// second as many changes does not fall behind them.
-    fn change_own(&mut self, now_ms: u64) -> &mut BTreeMap<EndpointKey, EndpointRecord> {
+    fn change_own(&mut self, now_ms: u64) -> &mut OwnerTable {
         let table = self.owners.get_mut(&self.own).expect("the own table is there from the start");
         let table = Arc::make_mut(table);
         table.version = now_ms.max(table.version.saturating_add(1));
-        &mut table.records
+        table
     }
 
     /// Takes a table that was heard of, when it is newer.
@@ -106,7 +116,7 @@ impl Tables {
     pub fn merge(&mut self, owner: NodeId, table: OwnerTable) -> Merged {
         if owner == self.own {
             let ours = self.own();
-            if table.version > ours.version || (table.version == ours.version && table.records != ours.records) {
+            if table.version > ours.version || (table.version == ours.version && table != **ours) {
                 self.change_own(table.version.saturating_add(1));
             }
             return Merged::Stale;
@@ -166,7 +176,9 @@ impl Tables {
                 located.record.weight = 0;
             }
         }
-        View { members: self.members.clone(), endpoints }
+        let others = self.owners.iter().filter(|(owner, _)| **owner != self.own && self.is_shown(owner));
+        let addresses = others.flat_map(|(_, table)| table.addresses.iter().copied()).collect();
+        View { members: self.members.clone(), endpoints, addresses }
     }
 
     /// What others think of this node, it knows better itself.

@@ -1,6 +1,7 @@
 //! What the mesh sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use skep_model::{EndpointKey, EndpointRecord, Member, NodeId};
 
@@ -20,4 +21,6 @@ pub struct View {
     pub members: BTreeMap<NodeId, Member>,
     /// The endpoints on this node and on members that are alive.
     pub endpoints: BTreeMap<EndpointKey, Located>,
+    /// By what other members that are alive are asked, as they say themselves.
+    pub addresses: BTreeSet<IpAddr>,
 }

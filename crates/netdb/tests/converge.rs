@@ -1,7 +1,7 @@
 //! However tables travel, everybody ends up with the same.
 
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -201,7 +201,7 @@ fn of_two_nodes_that_claim_a_task_everybody_believes_the_later() {
         }
         for (node, version, record) in claims {
             let records = BTreeMap::from([(KEYS[0].clone(), record)]);
-            tables.merge(IDS[node].clone(), OwnerTable { version, records });
+            tables.merge(IDS[node].clone(), OwnerTable { version, records, ..OwnerTable::default() });
         }
         views.push(tables.view());
     }
@@ -225,7 +225,8 @@ fn the_handle_tells_followers_of_changes_and_of_nothing_else() {
     assert!(!own.has_changed().unwrap() && !view.has_changed().unwrap(), "the same again is no news");
 
     // A table of a node that is hidden is worth keeping, and nothing to see.
-    let table = OwnerTable { version: 5, records: BTreeMap::from([(KEYS[1].clone(), record(4))]) };
+    let table =
+        OwnerTable { version: 5, records: BTreeMap::from([(KEYS[1].clone(), record(4))]), ..OwnerTable::default() };
     assert_eq!(db.merge(IDS[1].clone(), table.clone()), Merged::Newer);
     assert_eq!(db.merge(IDS[1].clone(), table), Merged::Stale);
     assert!(!view.has_changed().unwrap());
@@ -243,4 +244,19 @@ fn the_handle_tells_followers_of_changes_and_of_nothing_else() {
     db.withdraw(&KEYS[0]);
     assert_eq!(view.borrow_and_update().endpoints.keys().collect::<Vec<_>>(), [&KEYS[1]]);
     assert_eq!(db.table(&IDS[1]).unwrap().version, 5);
+}
+
+#[test]
+fn addresses_of_others_are_seen_while_they_live() {
+    let [own, other] = [0, 1].map(|n| IDS[n].clone());
+    let addresses = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<BTreeSet<IpAddr>>();
+    let mut tables = Tables::new(own.clone(), 1);
+    tables.set_members([member(0, true), member(1, true)]);
+    assert!(tables.set_addresses(addresses(&["192.0.2.1"]), 1));
+    assert!(!tables.set_addresses(addresses(&["192.0.2.1"]), 1), "no news");
+    let said = addresses(&["192.0.2.2", "2001:db8::2"]);
+    tables.merge(other, OwnerTable { version: 1, addresses: said.clone(), ..OwnerTable::default() });
+    assert_eq!(tables.view().addresses, said, "the own ones are no others'");
+    tables.set_members([member(0, true), member(1, false)]);
+    assert!(tables.view().addresses.is_empty());
 }

@@ -28,7 +28,10 @@ fn three(states: [EndpointState; 3]) -> (Tables, [NodeId; 3], [EndpointKey; 3]) 
         if *node == nodes[0] {
             tables.publish([(key.clone(), record)], 1);
         } else {
-            tables.merge(node.clone(), OwnerTable { version: 1, records: [(key.clone(), record)].into() });
+            tables.merge(
+                node.clone(),
+                OwnerTable { version: 1, records: [(key.clone(), record)].into(), ..OwnerTable::default() },
+            );
         }
     }
     (tables, nodes, keys)

@@ -49,6 +49,7 @@ fn desired(ports: &[u16], with: Vec<PortOptions>) -> Desired {
             tunnels: BTreeSet::new(),
         },
         members: Vec::new(),
+        member_addresses: BTreeSet::new(),
         services: vec![entry],
         endpoints: Vec::new(),
         local_tasks: Vec::new(),

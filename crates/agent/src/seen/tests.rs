@@ -111,7 +111,9 @@ impl Rig {
         };
         let endpoints = vec![endpoint(&tasks[0], 1, 1), endpoint(&tasks[1], 2, 2), endpoint(&tasks[2], 2, 3)];
         let members = vec![member(1), member(2)];
-        let desired = Desired { node, devices, members, services: vec![web], endpoints, local_tasks: vec![local] };
+        let (member_addresses, services) = ([].into(), vec![web]);
+        let desired =
+            Desired { node, devices, members, member_addresses, services, endpoints, local_tasks: vec![local] };
         Self { desired, counters: Counters::default(), flows: Vec::new(), tasks }
     }
 

@@ -260,7 +260,9 @@ impl Lab {
             host_ports: t.host_ports.clone(),
             host_options: vec![],
         });
+        let others = self.nodes.iter().filter(|other| other.id != own.id);
         Desired {
+            member_addresses: others.flat_map(|other| other.all_addresses().into_keys()).collect(),
             node: OwnNode {
                 id: own.id.clone(),
                 underlay: own.tunnel(),

@@ -162,6 +162,7 @@ impl World {
                 tunnels: [].into(),
             },
             members: (0..NODES).map(|n| self.member(n)).collect(),
+            member_addresses: (0..self.addresses).map(|n| IpAddr::from([203, 0, 113, n])).collect(),
             services: (0..SERVICES).map(|n| self.service(n)).collect(),
             endpoints: self.tasks.iter().map(|(n, task)| endpoint(*n, task)).collect(),
             local_tasks: self
