@@ -98,6 +98,8 @@ struct table {
 	__u16 slots[MAGLEV_SLOTS + 1];
 };
 
+enum { BACKEND_NO_IPV6 = 1 /* its kernel has none */ };
+
 enum { BACKEND_GONE = 0, BACKEND_READY = 1, BACKEND_DRAINING = 2, BACKEND_STARTING = 3 };
 
 /* A task, here or elsewhere. */
@@ -110,7 +112,7 @@ struct backend {
 	__u32 peer;		/* its node in `peers` */
 	__u8 state;
 	__u8 mac[6];
-	__u8 pad;
+	__u8 flags;
 };
 
 /* What packets say about another node. Times are in ticks of 2^20 ns. */
@@ -250,6 +252,7 @@ enum {
 	DROP_NO_PORT,
 	DROP_FRAGMENT,
 	DROP_REWRITE,
+	DROP_NO_IPV6,
 	DROP_REASONS = 16,
 };
 

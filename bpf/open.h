@@ -94,6 +94,12 @@ static __always_inline void as_asked(const struct packet *packet, const struct v
 		count_event(EVENT_PORT_CHANGED);
 }
 
+/* Whether a task's kernel would not even refuse the packet. */
+static __always_inline bool is_deaf(const struct backend *backend, const struct packet *packet)
+{
+	return packet->version == 6 && backend->flags & BACKEND_NO_IPV6;
+}
+
 /* Opens a flow to a backend, by a packet of a client that asked this node, or that this node passes on. */
 __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 slot)
 {
@@ -110,6 +116,8 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	frontend = frontend_of(packet->key.proto, packet->key.dport);
 	if (!frontend)
 		return VERDICT_DROP;
+	if (unlikely(is_deaf(backend, packet)))
+		return DECIDED_REFUSE + DROP_NO_IPV6;
 	start(skb, visit, backend, slot, &flow);
 	flow.frontend = frontend->number;
 	flow.idle = frontend->idle;
@@ -294,5 +302,7 @@ __verified_once int accept(struct __sk_buff *skb, const struct packet *packet, c
 	}
 	if (gone)
 		return packet->signals & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE + DROP_UNKNOWN_TASK;
+	if (unlikely(is_deaf(backend, packet)))
+		return DECIDED_REFUSE + DROP_NO_IPV6;
 	return open_here(skb, packet, visit, slot, key);
 }

@@ -134,6 +134,7 @@ impl Context {
             addr,
             host_ifindex: link.host_ifindex,
             mac: link.task_mac.0,
+            ipv6: link.ipv6,
             state: EndpointState::Starting,
             host_ports: Vec::new(),
             host_options: Vec::new(),

@@ -70,7 +70,7 @@ fn hooks(desired: &Desired) -> BTreeMap<u32, Hook> {
 }
 
 fn here(task: &LocalTask) -> Backend {
-    let place = Place::Here { ifindex: task.host_ifindex, mac: task.mac };
+    let place = Place::Here { ifindex: task.host_ifindex, mac: task.mac, ipv6: task.ipv6 };
     Backend { addr: task.addr, place, state: state(task.state) }
 }
 

@@ -156,6 +156,8 @@ counted! {
     Fragment = 8, "fragment";
     /// The packet could not be rewritten (kernel helper failed).
     Rewrite = 9, "rewrite";
+    /// By IPv6, for a task whose kernel has none; answered with a reset or port-unreachable.
+    NoIpv6 = 10, "no_ipv6";
 }
 
 counted! {

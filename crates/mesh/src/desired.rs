@@ -85,6 +85,8 @@ pub struct LocalTask {
     pub host_ifindex: u32,
     /// Hardware address of the task's side.
     pub mac: [u8; 6],
+    /// Whether it has an IPv6 address, too: its kernel may have none.
+    pub ipv6: bool,
     /// Whether it takes new flows. The node's own word comes before the record that it has published.
     pub state: EndpointState,
     /// Ports published in host mode.

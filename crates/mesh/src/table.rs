@@ -88,6 +88,8 @@ pub enum Place {
         ifindex: u32,
         /// The task's hardware address.
         mac: [u8; 6],
+        /// Whether its kernel has IPv6: who asks by IPv6 one that has none is refused.
+        ipv6: bool,
     },
     /// On the node with this underlay address.
     There(IpAddr),

@@ -138,6 +138,24 @@ fn who_asks_by_ipv6_a_task_that_listens_on_ipv4_is_refused_at_once() {
     }
 }
 
+#[test]
+fn who_asks_by_ipv6_a_task_whose_kernel_has_none_is_refused_at_once() {
+    let mut lab = lab();
+    for task in &mut lab.tasks {
+        task.ns.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+        task.ipv6 = false;
+    }
+    lab.apply();
+    for node in &lab.nodes {
+        assert!(lab.client.run(|| ask_tcp(node.underlay, 8080)).is_ok());
+        // Both the node's own tasks and others'.
+        for _ in 0..8 {
+            assert!(is_refused(&lab.client.run(|| ask_tcp(node.underlay6, 8080))), "tcp");
+            assert!(is_refused(&lab.client.run(|| ask_udp(node.underlay6, 8080, 10))), "udp");
+        }
+    }
+}
+
 /// Datagrams that may be cut up pass at any size: by the client's kernel, by the overlay, by the task's.
 #[test]
 fn datagrams_of_any_size_pass() {

@@ -82,6 +82,7 @@ fn ports_are_wanted_where_the_node_answers_on_them() {
         addr: "10.0.0.3".parse().unwrap(),
         host_ifindex: 3,
         mac: [0; 6],
+        ipv6: true,
         state: EndpointState::Ready,
         host_ports: vec![port(90, PublishMode::Host), port(91, PublishMode::Host)],
         host_options: vec![options(91, true, &["eth1"])],

@@ -87,6 +87,7 @@ impl Rig {
             addr: Ipv4Addr::new(10, 0, 1, 1),
             host_ifindex: 9,
             mac: [2, 0, 0, 0, 0, 1],
+            ipv6: true,
             state: EndpointState::Ready,
             host_ports: Vec::new(),
             host_options: Vec::new(),

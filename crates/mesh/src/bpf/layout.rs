@@ -107,6 +107,9 @@ pub(super) const BACKEND_READY: u8 = 1;
 pub(super) const BACKEND_DRAINING: u8 = 2;
 pub(super) const BACKEND_STARTING: u8 = 3;
 
+/// Of its flags: its kernel has no IPv6.
+pub(super) const BACKEND_NO_IPV6: u8 = 1;
+
 /// Entry of `backends`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -119,7 +122,7 @@ pub(super) struct Backend {
     pub(super) peer: u32,
     pub(super) state: u8,
     pub(super) mac: [u8; 6],
-    pub(super) pad: u8,
+    pub(super) flags: u8,
 }
 
 /// Key of `locals`: a task's address, or with none the port and protocol that some task of the node serves on.

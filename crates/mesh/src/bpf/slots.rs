@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use skep_model::TaskId;
 
-use super::layout::{self, Addr, BACKEND_DRAINING, BACKEND_GONE, BACKEND_READY, BACKEND_STARTING};
+use super::layout::{self, Addr, BACKEND_DRAINING, BACKEND_GONE, BACKEND_NO_IPV6, BACKEND_READY, BACKEND_STARTING};
 use crate::maglev;
 use crate::table::{Backend, BackendState, Place};
 
@@ -89,9 +89,11 @@ pub(super) fn name(task: &TaskId) -> u64 {
 }
 
 fn encode(task: &TaskId, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -> layout::Backend {
-    let (node, ifindex, mac, peer) = match backend.place {
-        Place::Here { ifindex, mac } => (Addr::default(), ifindex, mac, 0),
-        Place::There(node) => (node.into(), 0, [0; 6], peers.get(&node).copied().unwrap_or(0)),
+    let (node, ifindex, mac, peer, flags) = match backend.place {
+        Place::Here { ifindex, mac, ipv6 } => {
+            (Addr::default(), ifindex, mac, 0, if ipv6 { 0 } else { BACKEND_NO_IPV6 })
+        }
+        Place::There(node) => (node.into(), 0, [0; 6], peers.get(&node).copied().unwrap_or(0), 0),
     };
     layout::Backend {
         task: name(task),
@@ -106,7 +108,7 @@ fn encode(task: &TaskId, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -> la
             BackendState::Draining => BACKEND_DRAINING,
         },
         mac,
-        pad: 0,
+        flags,
     }
 }
 
@@ -119,7 +121,7 @@ mod tests {
     }
 
     fn backend(ifindex: u32, state: BackendState) -> Backend {
-        Backend { addr: [10, 0, 0, 9].into(), place: Place::Here { ifindex, mac: [2; 6] }, state }
+        Backend { addr: [10, 0, 0, 9].into(), place: Place::Here { ifindex, mac: [2; 6], ipv6: true }, state }
     }
 
     fn wanted(list: &[(char, u32, BackendState)]) -> BTreeMap<TaskId, Backend> {

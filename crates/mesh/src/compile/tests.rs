@@ -52,6 +52,7 @@ fn local(task: char, n: u8) -> LocalTask {
         addr,
         host_ifindex: 100 + u32::from(n),
         mac: [2; 6],
+        ipv6: true,
         state: EndpointState::Ready,
         host_ports: vec![],
         host_options: vec![],
@@ -106,7 +107,7 @@ fn a_service_has_backends_here_and_there() {
     assert_eq!(tables.groups[&tables.frontends[&key(8080)].group].slots.len(), maglev::SLOTS);
     assert_eq!(tables.frontends[&key(8080)].target, 80);
     let here = backend_of(&tables, '1').unwrap();
-    assert_eq!(here.place, Place::Here { ifindex: 101, mac: [2; 6] });
+    assert_eq!(here.place, Place::Here { ifindex: 101, mac: [2; 6], ipv6: true });
     assert_eq!(backend_of(&tables, '2').unwrap().place, Place::There(address("192.0.2.2")));
 }
 

@@ -62,6 +62,8 @@ pub struct Task {
     pub veth: String,
     pub state: EndpointState,
     pub host_ports: Vec<PublishedPort>,
+    /// Whether its kernel has IPv6.
+    pub ipv6: bool,
 }
 
 /// The whole picture.
@@ -211,7 +213,7 @@ impl Lab {
         serve_at(&ns, addr, addr6.into(), 80);
         let task = TaskId::random();
         let (service, state) = (service.clone(), EndpointState::Ready);
-        self.tasks.push(Task { id: task, service, node, addr, ns, veth, state, host_ports: vec![] });
+        self.tasks.push(Task { id: task, service, node, addr, ns, veth, state, host_ports: vec![], ipv6: true });
         n
     }
 
@@ -251,15 +253,7 @@ impl Lab {
                 aliases: vec![],
             },
         });
-        let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| LocalTask {
-            task: t.id.clone(),
-            addr: t.addr,
-            host_ifindex: index(&t.veth),
-            mac: t.ns.mac("eth0"),
-            state: t.state,
-            host_ports: t.host_ports.clone(),
-            host_options: vec![],
-        });
+        let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| t.local(index(&t.veth)));
         let others = self.nodes.iter().filter(|other| other.id != own.id);
         Desired {
             member_addresses: others.flat_map(|other| other.all_addresses().into_keys()).collect(),
@@ -290,6 +284,22 @@ impl Lab {
             services: self.services.clone(),
             endpoints: endpoints.collect(),
             local_tasks: locals.collect(),
+        }
+    }
+}
+
+impl Task {
+    /// As its node's data plane is told of it; `host_ifindex` is the node's side of its cable.
+    fn local(&self, host_ifindex: u32) -> LocalTask {
+        LocalTask {
+            task: self.id.clone(),
+            addr: self.addr,
+            host_ifindex,
+            mac: self.ns.mac("eth0"),
+            ipv6: self.ipv6,
+            state: self.state,
+            host_ports: self.host_ports.clone(),
+            host_options: vec![],
         }
     }
 }

@@ -243,6 +243,7 @@ fn local(n: u8, task: &Task) -> LocalTask {
         addr: [10, 0, 1, n].into(),
         host_ifindex: 100 + u32::from(n),
         mac: [2, 0, 0, 0, 0, n],
+        ipv6: true,
         state: task.state,
         host_ports: if task.host_port {
             vec![published(8000 + PORTS + u16::from(n), PublishMode::Host)]
