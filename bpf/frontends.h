@@ -201,7 +201,8 @@ __verified_once int pick(const struct flow_key *client, const struct frontend *f
 	if (frontend->idle == IDLE_AT_ONCE)
 		hash = bpf_get_prandom_u32();
 	for (int i = 0; i < PICK_TRIES; i++) {
-		__u32 index = (hash + (tries + i) * 0x9e3779b9) % MAGLEV_SLOTS;
+		/* Mixed anew each time: a backend's slots lie in steps, and steps might meet them again and again. */
+		__u32 index = (tries + i ? mix(hash + tries + i) : hash) % MAGLEV_SLOTS;
 		int slot;
 
 		/* The verifier does not follow the remainder; the compiler, who does, must not remove the check. */

@@ -1,5 +1,6 @@
 //! Which task a new flow is given to, by the same arithmetic as in the kernel (`bpf/frontends.h`): for people who ask why.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use skep_model::TaskId;
@@ -7,11 +8,27 @@ use skep_model::TaskId;
 use crate::maglev::SLOTS;
 use crate::table::{Frontend, FrontendKey, Group};
 
-/// The task that a client's new flow gets, if every node answers in time. `None` when nobody is ready.
+/// Tasks that are asked for before one that is passed over is taken after all.
+const TRIES: u32 = 5;
+
+/// The task that a client's new flow gets. `passed_over` are those that do not answer at present ([`Datapath::passed_over`]): where the
+/// first choices are all among them, the very first stands. `None` when nobody is ready.
+///
+/// [`Datapath::passed_over`]: crate::Datapath::passed_over
 #[must_use]
-pub fn choose<'a>(key: FrontendKey, frontend: &Frontend, group: &'a Group, client: SocketAddr) -> Option<&'a TaskId> {
-    let slot = hash(key, frontend.affinity, client) as usize % SLOTS;
-    group.ready.get(*group.slots.get(slot)? as usize)
+pub fn choose<'a>(
+    key: FrontendKey,
+    frontend: &Frontend,
+    group: &'a Group,
+    client: SocketAddr,
+    passed_over: &BTreeSet<TaskId>,
+) -> Option<&'a TaskId> {
+    let hash = hash(key, frontend.affinity, client);
+    let choice = |n: u32| {
+        let slot = if n == 0 { hash } else { mix(hash.wrapping_add(n)) } as usize % SLOTS;
+        group.ready.get(*group.slots.get(slot)? as usize)
+    };
+    (0..TRIES).find_map(|n| choice(n).filter(|task| !passed_over.contains(*task))).or_else(|| choice(0))
 }
 
 fn hash(key: FrontendKey, affinity: bool, client: SocketAddr) -> u32 {

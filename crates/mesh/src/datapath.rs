@@ -1,6 +1,6 @@
 //! The data plane as the rest of the house sees it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,6 +39,14 @@ pub trait Datapath: Send {
     /// When the maps cannot be read.
     fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
         Ok(Vec::new())
+    }
+
+    /// Tasks that new flows pass over at present: they, or their whole node, have left somebody without an answer a few seconds ago.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    fn passed_over(&self) -> Result<BTreeSet<TaskId>, DatapathError> {
+        Ok(BTreeSet::new())
     }
 
     /// Members for whose clients a probe of this node has come back (see [`PROBE_PORT`](crate::PROBE_PORT)), and how long ago.

@@ -99,7 +99,8 @@ impl Observer {
                 None => None,
             };
             let ports = this.reported(&desired, &assignments)?.ports;
-            Ok(trace::trace(&desired, &ports, &question, known.as_ref()))
+            let passed_over = this.read(|datapath| datapath.passed_over())?;
+            Ok(trace::trace(&desired, &ports, &question, known.as_ref(), &passed_over))
         })
         .await
     }

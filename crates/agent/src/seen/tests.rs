@@ -28,6 +28,7 @@ struct Rig {
     desired: Desired,
     counters: Counters,
     flows: Vec<Flow>,
+    passed_over: BTreeSet<TaskId>,
     tasks: [TaskId; 3],
 }
 
@@ -115,7 +116,7 @@ impl Rig {
         let (member_addresses, services) = ([].into(), vec![web]);
         let desired =
             Desired { node, devices, members, member_addresses, services, endpoints, local_tasks: vec![local] };
-        Self { desired, counters: Counters::default(), flows: Vec::new(), tasks }
+        Self { desired, counters: Counters::default(), flows: Vec::new(), passed_over: [].into(), tasks }
     }
 
     fn report(&self) -> MeshReport {
@@ -136,7 +137,7 @@ impl Rig {
         let from = from.map(|text| text.parse().unwrap());
         let question = TraceQuestion { protocol: Protocol::Tcp, port, from, to: to.map(|text| text.parse().unwrap()) };
         let known = self.flows.iter().find(|flow| super::is_of(flow, &question));
-        trace::trace(&self.desired, &self.report().ports, &question, known)
+        trace::trace(&self.desired, &self.report().ports, &question, known, &self.passed_over)
     }
 
     fn option(&mut self, publish: PublishOptions, answers: bool) {
@@ -325,6 +326,17 @@ fn a_trace_ends_where_a_packet_would() {
     }
     let none = Rig::new().trace(9999, Some(CLIENT), None);
     assert!(none.steps[0].says.contains("9999/tcp is not published here; what is: 8080/tcp"), "{none:#?}");
+}
+
+#[test]
+fn a_trace_tells_who_is_passed_over() {
+    let mut rig = Rig::new();
+    let first = rig.trace(8080, Some(CLIENT), None).backend.unwrap().task;
+    rig.passed_over.insert(first.clone());
+    let trace = rig.trace(8080, Some(CLIENT), None);
+    assert_ne!(trace.backend.unwrap().task, first);
+    let step = trace.steps.iter().find(|step| step.table == "suspects").unwrap();
+    assert!(step.passes && step.says.contains(first.as_str()), "{step:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! What would become of a connection to this node: every table is asked as a packet would ask it, and says why. Pure.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use skep_mesh::{Desired, Flow, FlowState, Frontend, FrontendKey, Group, choose, compile};
 use skep_model::seen::{BackendState, PortState, SeenBackend, SeenPort, TraceQuestion, TraceReport, TraceStep};
-use skep_model::{Balance, ListenOn, Protocol, PublishMode, mesh_ipv6};
+use skep_model::{Balance, ListenOn, Protocol, PublishMode, TaskId, mesh_ipv6};
 
 use super::report;
 
@@ -17,14 +18,16 @@ const NOT_OURS: &str = "nothing of the mesh: the node's own network stack answer
 /// A table has ended it: this is the outcome.
 struct Ended(String);
 
-/// Asks the tables. `ports` are all that are published, `known` is the flow that the client has with this port already.
+/// Asks the tables. `ports` are all that are published, `known` is the flow that the client has with this port already, `passed_over` are
+/// tasks that do not answer at present.
 pub(super) fn trace(
     desired: &Desired,
     ports: &[SeenPort],
     question: &TraceQuestion,
     known: Option<&Flow>,
+    passed_over: &BTreeSet<TaskId>,
 ) -> TraceReport {
-    let mut tracer = Tracer { desired, question, steps: Vec::new(), backend: None };
+    let mut tracer = Tracer { desired, question, passed_over, steps: Vec::new(), backend: None };
     let verdict = match tracer.run(ports, known) {
         Ok(verdict) | Err(Ended(verdict)) => verdict,
     };
@@ -43,6 +46,7 @@ pub(super) fn trace(
 struct Tracer<'a> {
     desired: &'a Desired,
     question: &'a TraceQuestion,
+    passed_over: &'a BTreeSet<TaskId>,
     steps: Vec<TraceStep>,
     backend: Option<SeenBackend>,
 }
@@ -205,7 +209,15 @@ impl Tracer<'_> {
         let Some(from) = self.question.from.filter(|_| port.balance != Balance::Datagram) else {
             return Ok(self.candidates(port, &group));
         };
-        let chosen = choose(key, &frontend, &group, from);
+        let chosen = choose(key, &frontend, &group, from, self.passed_over);
+        if let Some(first) =
+            choose(key, &frontend, &group, from, &BTreeSet::new()).filter(|first| Some(*first) != chosen)
+        {
+            let says = format!(
+                "task {first} comes first, but it or its node left somebody without an answer: it is passed over"
+            );
+            self.passes("suspects", says);
+        }
         let Some(backend) = chosen.and_then(|task| port.backends.iter().find(|b| b.task == *task)) else {
             return self.ends("maglev", "the tables are being changed", "not known: ask again");
         };

@@ -125,6 +125,14 @@ pub(super) struct Backend {
     pub(super) flags: u8,
 }
 
+/// Entry of `peers`: when a node was heard, and when it was suspected, in ticks; 0 for never.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) heard: u32,
+    pub(super) suspected: u32,
+}
+
 /// Key of `locals`: a task's address, or with none the port and protocol that some task of the node serves on.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -202,6 +210,6 @@ macro_rules! pod {
 }
 
 pod! {
-    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 24, Network = 20, Table = 4016, Backend = 48, LocalKey = 8,
+    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 24, Network = 20, Table = 4016, Backend = 48, Peer = 8, LocalKey = 8,
     FlowKey = 40, Flow = 64, Traffic = 40,
 }

@@ -6,7 +6,7 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 
-use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Network, Node, PortBits, Table, Traffic};
+use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Network, Node, Peer, PortBits, Table, Traffic};
 use super::links::say;
 use super::update::{Found, Step, Update};
 use crate::datapath::{Applied, DatapathError};
@@ -20,6 +20,8 @@ pub(super) struct Maps {
     pub(super) tables: HashMap<MapData, u32, Table>,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) locals: HashMap<MapData, LocalKey, u32>,
+    pub(super) suspects: Array<MapData, u32>,
+    pub(super) peers: Array<MapData, Peer>,
     pub(super) proofs: HashMap<MapData, Addr, u32>,
     pub(super) counters: PerCpuArray<MapData, Traffic>,
     pub(super) port_counters: PerCpuArray<MapData, Traffic>,
@@ -43,6 +45,8 @@ impl Maps {
             tables: take(ebpf, "tables")?,
             backends: take(ebpf, "backends")?,
             locals: take(ebpf, "locals")?,
+            suspects: take(ebpf, "suspects")?,
+            peers: take(ebpf, "peers")?,
             proofs: take(ebpf, "proofs")?,
             counters: take(ebpf, "counters")?,
             port_counters: take(ebpf, "port_counters")?,

@@ -15,7 +15,7 @@ mod slots;
 pub mod traces;
 mod update;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader};
+use skep_model::TaskId;
 
 use self::layout::{LAYOUT, Node};
 use self::links::{Attachment, Links, PROGRAMS, say};
@@ -215,6 +216,10 @@ impl Datapath for Bpf {
 
     fn usage(&self) -> Result<Vec<Usage>, DatapathError> {
         read::usage(&self.maps)
+    }
+
+    fn passed_over(&self) -> Result<BTreeSet<TaskId>, DatapathError> {
+        read::passed_over(&self.maps, &self.owners)
     }
 
     fn proofs(&self) -> Result<BTreeMap<IpAddr, Duration>, DatapathError> {

@@ -1,6 +1,6 @@
 //! What the kernel has counted, and which flows it knows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -21,6 +21,8 @@ use crate::table::{FrontendKey, Place, Tables};
 
 /// A UDP flow without a packet for this long, in the kernel's ticks of 2^20 ns, is not in use.
 const UDP_IDLE: u32 = 5 * 954;
+/// For how long who did not answer is passed over.
+const SUSPICION: u32 = 10 * 954;
 
 /// Whose entries of `backends` and `port_counters` are which, as the last apply left them.
 #[derive(Clone, Default)]
@@ -195,6 +197,24 @@ pub(super) fn proofs(maps: &Maps) -> Result<BTreeMap<IpAddr, Duration>, Datapath
     let now = ticks();
     let age = |(member, then): (layout::Addr, u32)| (IpAddr::from(member), since(then, now));
     maps.proofs.iter().map(|entry| entry.map(age)).collect::<Result<_, _>>().map_err(in_map("proofs"))
+}
+
+/// As `is_suspected` of the programs.
+pub(super) fn passed_over(maps: &Maps, owners: &Owners) -> Result<BTreeSet<TaskId>, DatapathError> {
+    let now = ticks();
+    let is_recent = |then: u32| then != 0 && now.wrapping_sub(then) < SUSPICION;
+    let mut found = BTreeSet::new();
+    for (&slot, (task, place)) in &owners.tasks {
+        let mut suspected = is_recent(maps.suspects.get(&slot, 0).map_err(in_map("suspects"))?);
+        if let Place::There(_) = place {
+            let peer = maps.backends.get(&slot, 0).map_err(in_map("backends"))?.peer;
+            suspected |= is_recent(maps.peers.get(&peer, 0).map_err(in_map("peers"))?.suspected);
+        }
+        if suspected {
+            found.insert(task.clone());
+        }
+    }
+    Ok(found)
 }
 
 fn since(then: u32, now: u32) -> Duration {
