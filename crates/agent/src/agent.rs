@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{NodeDescription, TaskId, TaskState};
+use skep_model::{NodeDescription, TaskId};
 use skep_netdb::NetDb;
 use skep_network::{NodeNetwork, NodePorts};
 use skep_rpc::{NodeIdentity, proto};
@@ -270,8 +270,12 @@ impl Agent {
         let (context, task) = (self.context.clone(), self.assignments().tasks.get(task).cloned());
         async move {
             if let Some(task) = task {
-                context.retire(&task).await;
-                context.runtime.remove(&containers::container_id(&task.id)).await?;
+                // Whoever asks may hang up: a task is not left where it takes no flows and runs on.
+                let removal = tokio::spawn(async move {
+                    context.retire(&task).await;
+                    context.runtime.remove(&containers::container_id(&task.id)).await
+                });
+                removal.await.unwrap_or(Ok(()))?;
             }
             Ok(())
         }
@@ -332,13 +336,13 @@ async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &As
         context.netdb.merge(owner, table);
     }
     let mut running = BTreeSet::new();
-    for task in known.tasks.values().filter(|t| t.desired <= TaskState::Running) {
-        let state = context.runtime.state(&containers::container_id(&task.id)).await?;
+    for task in known.tasks.keys() {
+        let state = context.runtime.state(&containers::container_id(task)).await?;
         if matches!(state, Some(skep_runtime::ContainerState::Running { .. })) {
-            running.insert(task.id.clone());
+            running.insert(task.clone());
         }
     }
-    context.netdb.publish_all(told.records.into_iter().filter(|(key, _)| running.contains(&key.task)));
+    context.netdb.take_over(told, |key| running.contains(&key.task));
     context.mesh.expect(running);
     Ok(())
 }
