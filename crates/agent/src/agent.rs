@@ -327,7 +327,11 @@ fn remove_dir(dir: &Path) -> Result<(), AgentError> {
 /// What was known before the daemon started is true until somebody says otherwise: what other nodes had told, and what this node had told
 /// them of every task that runs still. Nobody may take the first word of a new daemon, an empty table, for the truth; and the data
 /// plane is not touched before all these tasks are in the mesh again.
-async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &Assignments) -> Result<(), AgentError> {
+pub(crate) async fn take_over_endpoints(
+    context: &Context,
+    file: &EndpointsFile,
+    known: &Assignments,
+) -> Result<(), AgentError> {
     let own = context.netdb.own_node();
     context.netdb.set_members(known.members.values().cloned().collect());
     let mut tables = file.load()?;

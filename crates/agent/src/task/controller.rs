@@ -303,3 +303,6 @@ impl Controller {
         self.context.reporter.forget(&self.task.id);
     }
 }
+
+#[cfg(test)]
+mod tests;
