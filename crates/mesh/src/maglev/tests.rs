@@ -40,8 +40,8 @@ enum Change {
     Weigh(prop::sample::Index, u32),
 }
 
-fn change() -> impl Strategy<Value = Change> {
-    let (index, weight) = (any::<prop::sample::Index>(), 0..2_u32);
+fn change(weight: std::ops::Range<u32>) -> impl Strategy<Value = Change> {
+    let index = any::<prop::sample::Index>();
     prop_oneof![
         3 => ("[0-9a-z]{25}", weight.clone()).prop_map(|(name, weight)| Change::Add(name, weight)),
         2 => index.clone().prop_map(Change::Remove),
@@ -135,14 +135,35 @@ proptest! {
     }
 
     #[test]
-    fn changes_move_little_else(changes in prop::collection::vec(change(), 1..24)) {
-        let mut known = equals(8);
-        for change in changes {
-            let before = known.clone();
-            suffer(&mut known, change.clone());
-            let moved = moved_without_need(&before, &known);
-            println!("MOVED {moved} {} {}", before.len(), known.len());
-            prop_assert!(moved <= SLOTS / 2, "{moved} of {SLOTS} moved without need by {change:?}");
-        }
+    fn a_change_moves_little_else(changes in prop::collection::vec(change(0..2), 1..24)) {
+        prop_assert!(most_moved(changes) <= SLOTS / 4);
+    }
+
+    /// With a change of the heaviest weight everybody else's turns come at other times.
+    #[test]
+    fn a_change_of_weights_moves_little_else(changes in prop::collection::vec(change(0..9), 1..24)) {
+        prop_assert!(most_moved(changes) <= SLOTS / 3);
+    }
+}
+
+/// The most slots that one of the changes has moved without need.
+fn most_moved(changes: Vec<Change>) -> usize {
+    let mut known = equals(8);
+    let moved = changes.into_iter().map(|change| {
+        let before = known.clone();
+        suffer(&mut known, change);
+        moved_without_need(&before, &known)
+    });
+    moved.max().unwrap_or(0)
+}
+
+/// Where one leaves, and as well where one comes, not one in twenty of the others' slots moves with it.
+#[test]
+fn on_average_next_to_nothing_else_moves() {
+    for count in [2, 3, 10, 30, 100] {
+        let all = equals(count);
+        let without = |one: usize| all.iter().enumerate().filter(|(n, _)| *n != one).map(|(_, c)| c.clone()).collect();
+        let moved: usize = (0..count).map(|one| moved_without_need(&all, &without(one))).sum();
+        assert!(moved * 20 <= count * SLOTS, "of {count} one leaves: {} of {SLOTS} slots move", moved / count);
     }
 }
