@@ -117,10 +117,9 @@ impl Mesh {
 
     /// Returns once the data plane knows the task as it is now, or cannot be told any more.
     pub(crate) async fn settled(&self, task: &TaskId) {
-        let wanted = self.local(task);
         let mut applied = self.applied.subscribe();
         // An error means that the driver is gone: there is nothing to wait for.
-        let _ = applied.wait_for(|locals| locals.get(task) == wanted.as_ref()).await;
+        let _ = applied.wait_for(|locals| locals.get(task) == self.local(task).as_ref()).await;
     }
 
     /// Whether the data plane knows the task as it is now.

@@ -222,6 +222,7 @@ impl Controller {
         }
     }
 
+    /// Waits for something, unless the container ends or something else is wanted before.
     async fn unless_interrupted(&mut self, waiting: impl Future<Output = ()>) -> Readiness {
         let runtime = self.context.runtime.clone();
         tokio::select! {

@@ -37,7 +37,7 @@ pub enum Step {
 #[must_use]
 pub fn open(endpoint: Endpoint) -> Step {
     match (endpoint.here, endpoint.told) {
-        (None, told) => enter(told),
+        (None, _) | (_, None) => enter(endpoint),
         (Some(EndpointState::Ready), Some(EndpointState::Ready)) => Step::Done,
         _ => Step::AwaitListening,
     }
@@ -48,7 +48,7 @@ pub fn open(endpoint: Endpoint) -> Step {
 #[must_use]
 pub fn close(endpoint: Endpoint) -> Step {
     match (endpoint.here, endpoint.told) {
-        (None, told) => enter(told),
+        (None, _) | (_, None) => enter(endpoint),
         _ if !endpoint.published => Step::Done,
         (Some(EndpointState::Ready), _) | (_, Some(EndpointState::Ready)) => Step::Announce(EndpointState::Draining),
         _ if !endpoint.settled => Step::AwaitDataPlane,
@@ -57,8 +57,8 @@ pub fn close(endpoint: Endpoint) -> Step {
 }
 
 /// As everybody was told, so that nothing changes for anybody.
-fn enter(told: Option<EndpointState>) -> Step {
-    Step::Enter(told.unwrap_or(EndpointState::Starting))
+fn enter(endpoint: Endpoint) -> Step {
+    Step::Enter(endpoint.told.or(endpoint.here).unwrap_or(EndpointState::Starting))
 }
 
 #[cfg(test)]
