@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{NodeDescription, TaskId, TaskState};
+use skep_model::{NodeDescription, TaskId};
 use skep_netdb::NetDb;
 use skep_network::{NodeNetwork, NodePorts};
 use skep_rpc::{NodeIdentity, proto};
@@ -271,8 +271,12 @@ impl Agent {
         let (context, task) = (self.context.clone(), self.assignments().tasks.get(task).cloned());
         async move {
             if let Some(task) = task {
-                context.retire(&task).await;
-                context.runtime.remove(&containers::container_id(&task.id)).await?;
+                // Whoever asks may hang up: a task is not left where it takes no flows and runs on.
+                let removal = tokio::spawn(async move {
+                    context.retire(&task).await;
+                    context.runtime.remove(&containers::container_id(&task.id)).await
+                });
+                removal.await.unwrap_or(Ok(()))?;
             }
             Ok(())
         }
@@ -324,7 +328,11 @@ fn remove_dir(dir: &Path) -> Result<(), AgentError> {
 /// What was known before the daemon started is true until somebody says otherwise: what other nodes had told, and what this node had told
 /// them of every task that runs still. Nobody may take the first word of a new daemon, an empty table, for the truth; and the data
 /// plane is not touched before all these tasks are in the mesh again.
-async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &Assignments) -> Result<(), AgentError> {
+pub(crate) async fn take_over_endpoints(
+    context: &Context,
+    file: &EndpointsFile,
+    known: &Assignments,
+) -> Result<(), AgentError> {
     let own = context.netdb.own_node();
     context.netdb.set_members(known.members.values().cloned().collect());
     let mut tables = file.load()?;
@@ -333,14 +341,13 @@ async fn take_over_endpoints(context: &Context, file: &EndpointsFile, known: &As
         context.netdb.merge(owner, table);
     }
     let mut running = BTreeSet::new();
-    for task in known.tasks.values().filter(|t| t.desired <= TaskState::Running) {
-        let state = context.runtime.state(&containers::container_id(&task.id)).await?;
+    for task in known.tasks.keys() {
+        let state = context.runtime.state(&containers::container_id(task)).await?;
         if matches!(state, Some(skep_runtime::ContainerState::Running { .. })) {
-            running.insert(task.id.clone());
+            running.insert(task.clone());
         }
     }
-    context.netdb.set_addresses(told.addresses);
-    context.netdb.publish_all(told.records.into_iter().filter(|(key, _)| running.contains(&key.task)));
+    context.netdb.take_over(told, |key| running.contains(&key.task));
     context.mesh.expect(running);
     Ok(())
 }

@@ -17,14 +17,19 @@ use skep_runtime::images::{ImageError, Images};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::warn;
 
 use crate::mesh::Mesh;
 use crate::report::Reporter;
+use crate::task::{Endpoint, Step, close};
 use crate::underlay::Underlay;
 use crate::{Assignments, task};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long the data plane may take to learn that a task takes no new flows before it is told to stop all the same: longer than a new daemon takes to
+/// know its tasks again.
+const LEAVE: Duration = Duration::from_secs(10);
 /// How long the data plane may take to learn that a task is gone before its device is removed all the same.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How often the data plane is asked whether a draining task still has flows, at most.
@@ -197,16 +202,13 @@ impl Context {
         Ok(())
     }
 
-    /// For a task that runs: what the mesh knows of it is made true again, which after a restart of the daemon is nothing.
-    pub(crate) async fn adopt(&self, task: &Task, ports: &[PublishedPort]) -> Result<(), StepError> {
-        if self.mesh.local(&task.id).is_some() {
-            return Ok(());
-        }
-        let state = self.recorded(task).map_or(EndpointState::Starting, |record| record.state);
-        self.enter_mesh(task, ports, state).await
-    }
-
-    async fn enter_mesh(&self, task: &Task, ports: &[PublishedPort], state: EndpointState) -> Result<(), StepError> {
+    /// Into the mesh, in this state. Repairs what is there.
+    pub(crate) async fn enter_mesh(
+        &self,
+        task: &Task,
+        ports: &[PublishedPort],
+        state: EndpointState,
+    ) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
         let host_options = self.host_options(task, ports);
         self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), host_options, ..local });
@@ -218,15 +220,23 @@ impl Context {
         self.netdb.own().borrow().records.get(&key(task)?).cloned()
     }
 
-    /// Whether the task takes new flows, as everybody was told.
-    pub(crate) fn is_ready(&self, task: &Task) -> bool {
-        self.recorded(task).is_some_and(|record| record.state == EndpointState::Ready)
+    /// What is true of the task's endpoint.
+    pub(crate) fn endpoint(&self, task: &Task) -> Endpoint {
+        Endpoint {
+            here: self.mesh.local(&task.id).map(|local| local.state),
+            told: self.recorded(task).map(|record| record.state),
+            settled: self.mesh.is_settled(&task.id),
+            published: !self.target_ports(task).is_empty(),
+        }
     }
 
-    /// Says whether the task takes new flows: to this node's data plane first, then to everybody.
+    /// Says whether the task takes new flows: to this node's data plane first, then to everybody. Nothing happens for a task that is not in the
+    /// mesh any more.
     pub(crate) fn announce(&self, task: &Task, state: EndpointState) {
         self.mesh.set_state(&task.id, state);
-        self.publish(task, state);
+        if let Some(key) = key(task) {
+            self.netdb.set_state(&key, state);
+        }
     }
 
     fn publish(&self, task: &Task, state: EndpointState) {
@@ -237,18 +247,30 @@ impl Context {
     }
 
     /// Takes the task out of the mesh for new flows, and returns once it has none left or they have had their time. Returns at once for
-    /// a task that nobody is sent to.
+    /// a task that is not in the mesh.
     pub(crate) async fn retire(&self, task: &Task) {
-        if self.is_ready(task) && self.is_published(task) {
-            // It is ended in time even when flows go on.
-            let _ = timeout(self.drain_limit(task), self.drain(task)).await;
+        loop {
+            match close(self.endpoint(task)) {
+                Step::Announce(state) => self.announce(task, state),
+                Step::AwaitDataPlane => {
+                    if timeout(LEAVE, self.mesh.settled(&task.id)).await.is_err() {
+                        warn!(task = %task.display_name(), "is told to stop although the data plane may still send it new flows");
+                        return self.drain(task).await;
+                    }
+                }
+                Step::AwaitFlows => return self.drain(task).await,
+                Step::Enter(_) | Step::AwaitListening | Step::Done => return,
+            }
         }
     }
 
-    /// Takes the task out of the mesh for new flows and returns once it has none left.
+    /// Returns once the task has no flows left or they have had their time.
     async fn drain(&self, task: &Task) {
-        self.announce(task, EndpointState::Draining);
-        self.mesh.settled(&task.id).await;
+        // It is ended in time even when flows go on.
+        let _ = timeout(self.drain_limit(task), self.flows_end(task)).await;
+    }
+
+    async fn flows_end(&self, task: &Task) {
         loop {
             let (mesh, id, asked) = (self.mesh.clone(), task.id.clone(), Instant::now());
             let open = tokio::task::spawn_blocking(move || mesh.open_flows(&id)).await;
@@ -265,11 +287,6 @@ impl Context {
         let assignments = self.assignments.borrow();
         let service = assignments.services.get(&task.service);
         service.map_or(DRAIN, |service| longest_drain(service, &host))
-    }
-
-    /// Whether anybody can have a flow to the task.
-    fn is_published(&self, task: &Task) -> bool {
-        !self.target_ports(task).is_empty()
     }
 
     /// The ports that the task should listen on.

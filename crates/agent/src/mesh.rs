@@ -39,6 +39,10 @@ pub(crate) struct Mesh {
     expected: watch::Sender<BTreeSet<TaskId>>,
 }
 
+/// The data plane is not as it should be.
+#[derive(Debug)]
+pub(crate) struct NotApplied;
+
 /// What the mesh follows from besides the tasks of this node.
 pub(crate) struct Inputs {
     pub(crate) own: NodeId,
@@ -113,10 +117,14 @@ impl Mesh {
 
     /// Returns once the data plane knows the task as it is now, or cannot be told any more.
     pub(crate) async fn settled(&self, task: &TaskId) {
-        let wanted = self.local(task);
         let mut applied = self.applied.subscribe();
         // An error means that the driver is gone: there is nothing to wait for.
-        let _ = applied.wait_for(|locals| locals.get(task) == wanted.as_ref()).await;
+        let _ = applied.wait_for(|locals| locals.get(task) == self.local(task).as_ref()).await;
+    }
+
+    /// Whether the data plane knows the task as it is now.
+    pub(crate) fn is_settled(&self, task: &TaskId) -> bool {
+        self.applied.borrow().get(task) == self.local(task).as_ref()
     }
 
     /// Flows to the task that are not closed; 0 when that cannot be known. Takes as long as there are flows: never from an async task.
@@ -166,8 +174,9 @@ impl Mesh {
         loop {
             let now = locals.borrow_and_update().clone();
             if let Some(desired) = inputs.desired(&now) {
-                self.bring_to(desired).await;
-                self.applied.send_replace(now);
+                if self.bring_to(desired).await.is_ok() {
+                    self.applied.send_replace(now);
+                }
                 if self.settle_ports().await == Settled::No {
                     continue;
                 }
@@ -183,7 +192,8 @@ impl Mesh {
         }
     }
 
-    pub(crate) async fn bring_to(&self, mut desired: Desired) {
+    /// Says itself what went wrong.
+    pub(crate) async fn bring_to(&self, mut desired: Desired) -> Result<(), NotApplied> {
         let (datapath, mesh) = (self.datapath.clone(), self.clone());
         let apply = move || -> Result<Applied, DatapathError> {
             desired.node.taken = mesh.reservations().look(&wanted(&desired));
@@ -193,11 +203,16 @@ impl Mesh {
             datapath.as_mut().map_or(Ok(Applied::default()), |d| d.apply(&tables))
         };
         match tokio::task::spawn_blocking(apply).await {
-            Ok(Ok(applied)) if applied.changed() => debug!(?applied, "the mesh was brought up to date"),
-            Ok(Ok(_)) => {}
+            Ok(Ok(applied)) => {
+                if applied.changed() {
+                    debug!(?applied, "the mesh was brought up to date");
+                }
+                return Ok(());
+            }
             Ok(Err(e)) => warn!("the mesh is not as it should be, trying again: {e}"),
             Err(e) => warn!("the mesh driver failed, trying again: {e}"),
         }
+        Err(NotApplied)
     }
 
     /// After the data plane, which need not wait for it.

@@ -222,9 +222,7 @@ impl Live<'_> {
         let garbled = |e: &dyn std::fmt::Display| AgentError::Garbled(e.to_string());
         let owner: NodeId = endpoints.node_id.parse().map_err(|e| garbled(&e))?;
         let table = skep_rpc::decode(&endpoints.table).map_err(|e| garbled(&e))?;
-        if owner != self.session.identity.node {
-            self.session.netdb.merge(owner, table);
-        }
+        self.session.netdb.merge(owner, table);
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::table::{
 
 /// Compiles. Endpoints of members that are not alive, and records of the node's own tasks that do not run, are left out. Where
 /// a port is published in both modes, the node's own task comes before the mesh; where two services claim one port, the one with
-/// the smaller id has it.
+/// the smaller id has it, and of two tasks that claim one in host mode the one with the smaller id says what it is like.
 #[must_use]
 pub fn compile(desired: &Desired) -> Tables {
     let others = || desired.members.iter().filter(|m| m.node != desired.node.id);
@@ -88,7 +88,9 @@ fn frontend_key(port: &PublishedPort) -> FrontendKey {
 
 fn host_mode(desired: &Desired, tables: &mut Tables) {
     let mut members: BTreeMap<GroupKey, BTreeMap<TaskId, u32>> = BTreeMap::new();
-    for task in &desired.local_tasks {
+    let mut tasks: Vec<_> = desired.local_tasks.iter().collect();
+    tasks.sort_by_key(|task| &task.task);
+    for task in tasks {
         for port in &task.host_ports {
             let key = frontend_key(port);
             let group = GroupKey::Host(key);

@@ -19,6 +19,8 @@ mod fake;
 mod flow;
 pub mod maglev;
 mod table;
+#[cfg(test)]
+mod world;
 
 pub use bpf::{Bpf, FORWARD_VNI, MapSizes, PROBE_PORT, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
 pub use choose::choose;

@@ -96,7 +96,7 @@ pub enum Place {
 }
 
 /// Whether a backend takes flows. One that is not in the tables at all is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BackendState {
     /// It does not listen yet.
     Starting,

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use skep_model::{EndpointKey, EndpointRecord, Member, NodeId, OwnerTable};
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable};
 use tokio::sync::watch;
 
 use crate::{Merged, Tables, View};
 
 /// A node's tables. Cheap to clone; all clones are the same tables.
 ///
-/// After a restart, publish what still runs ([`NetDb::publish_all`]) *before* showing [`NetDb::own`] to anybody: an empty own table is
+/// After a restart, [take over](NetDb::take_over) what still runs *before* showing [`NetDb::own`] to anybody: an empty own table is
 /// news too, and takes the node's endpoints out of everybody's mesh.
 #[derive(Debug, Clone)]
 pub struct NetDb(Arc<Shared>);
@@ -59,12 +59,20 @@ impl NetDb {
 
     /// Adds or replaces an endpoint of this node. Saying the same again is no news and costs nothing.
     pub fn publish(&self, key: EndpointKey, record: EndpointRecord) {
-        self.publish_all([(key, record)]);
+        self.change(|tables| ((), Changed::when(tables.publish([(key, record)], now_ms()))));
     }
 
-    /// Adds or replaces several endpoints of this node at once: nobody sees some of them without the others.
-    pub fn publish_all(&self, records: impl IntoIterator<Item = (EndpointKey, EndpointRecord)>) {
-        self.change(|tables| ((), Changed::when(tables.publish(records, now_ms()))));
+    /// Says whether an endpoint of this node takes new flows. Nothing happens for one that is not there.
+    pub fn set_state(&self, key: &EndpointKey, state: EndpointState) {
+        self.change(|tables| ((), Changed::when(tables.set_state(key, state, now_ms()))));
+    }
+
+    /// Goes on where the node was before a restart: see [`Tables::take_over`].
+    pub fn take_over(&self, told: OwnerTable, holds: impl Fn(&EndpointKey) -> bool) {
+        self.change(|tables| {
+            tables.take_over(told, holds, now_ms());
+            ((), Changed::View)
+        });
     }
 
     /// Removes an endpoint of this node; no error if it is not there.

@@ -81,6 +81,21 @@ impl Tables {
         true
     }
 
+    /// Says whether an endpoint of the own node takes new flows. Whether that is news; nothing happens for one that is not there.
+    pub fn set_state(&mut self, key: &EndpointKey, state: EndpointState, now_ms: u64) -> bool {
+        let record = self.own().records.get(key).map(|record| EndpointRecord { state, ..record.clone() });
+        self.publish(record.map(|record| (key.clone(), record)), now_ms)
+    }
+
+    /// Goes on where the node was before a restart: `told` is what it had told others last, as far as is known, of which that holds still which
+    /// `holds` says does. Whatever the clock says, it is newer than `told`.
+    pub fn take_over(&mut self, told: OwnerTable, holds: impl Fn(&EndpointKey) -> bool, now_ms: u64) {
+        let records = told.records.into_iter().filter(|(key, _)| holds(key));
+        let own = self.change_own(now_ms.max(told.version.saturating_add(1)));
+        own.records.extend(records);
+        own.addresses = told.addresses;
+    }
+
     /// Removes an endpoint of the own node. Whether it was there.
     pub fn withdraw(&mut self, key: &EndpointKey, now_ms: u64) -> bool {
         let there = self.own().records.contains_key(key);

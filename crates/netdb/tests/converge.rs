@@ -160,6 +160,35 @@ proptest! {
 }
 
 #[test]
+fn a_restarted_node_goes_on_with_what_holds_still_and_is_believed_whatever_its_clock_says() {
+    for now in [0, 1, 4999, 5000, 9000] {
+        let mut before = Tables::new(IDS[0].clone(), 5000);
+        before.publish([0, 1].map(|key| (KEYS[key].clone(), record(2))), 5000);
+        let mut other = Tables::new(IDS[1].clone(), 1);
+        other.merge(IDS[0].clone(), before.own().as_ref().clone());
+
+        let mut after = Tables::new(IDS[0].clone(), now);
+        after.take_over(before.own().as_ref().clone(), |key| *key == KEYS[1], now);
+        assert_eq!(after.own().records, BTreeMap::from([(KEYS[1].clone(), record(2))]));
+        assert_eq!(other.merge(IDS[0].clone(), after.own().as_ref().clone()), Merged::Newer, "at {now}");
+    }
+}
+
+#[test]
+fn the_state_of_an_endpoint_that_is_not_there_is_no_news() {
+    let mut tables = Tables::new(IDS[0].clone(), 1);
+    assert!(!tables.set_state(&KEYS[0], EndpointState::Draining, 2));
+    assert_eq!(tables.own().version, 1);
+    tables.publish([(KEYS[0].clone(), record(2))], 3);
+    assert!(!tables.set_state(&KEYS[0], EndpointState::Ready, 4), "the same again");
+    assert!(tables.set_state(&KEYS[0], EndpointState::Draining, 5));
+    assert_eq!((tables.own().records[&KEYS[0]].state, tables.own().version), (EndpointState::Draining, 5));
+    tables.withdraw(&KEYS[0], 6);
+    assert!(!tables.set_state(&KEYS[0], EndpointState::Ready, 7));
+    assert_eq!(tables.own().records.len(), 0);
+}
+
+#[test]
 fn endpoints_of_nodes_that_are_not_alive_are_hidden_and_come_back() {
     let mut tables = Tables::new(IDS[0].clone(), 1);
     let mut other = Tables::new(IDS[1].clone(), 1);

@@ -404,7 +404,7 @@ async fn a_node_without_a_mesh_says_so_and_flows_are_not_counted_all_the_time() 
 
     let rig = Rig::new();
     let flows = |count: u16| (0..count).map(|n| flow(&rig.tasks[0], &format!("192.0.2.9:{}", n + 1), FlowState::Open));
-    mesh.bring_to(rig.desired.clone()).await;
+    mesh.bring_to(rig.desired.clone()).await.unwrap();
     datapath.show(Counters::default(), flows(2).collect(), Vec::new());
     let open = async || observer.report(Default::default()).await.unwrap().ports[0].open_flows;
     assert_eq!(open().await, Some(2));

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use skep_model::{ContainerStatus, EndpointState, Task, TaskState, TaskStatus, Timestamp};
 use skep_runtime::{ContainerId, ContainerState, RuntimeError};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
+use super::endpoint::{Step, close, open};
 use super::machine::{Action, Container, Ending, next};
 use super::readiness;
 use crate::context::Context;
@@ -16,6 +18,9 @@ use crate::{AgentError, containers, disk};
 
 /// What no process can refuse (signal(7)).
 const SIGKILL: i32 = 9;
+
+/// Until a task that could not be put into the mesh is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the node was told about a task.
 #[derive(Debug, Clone)]
@@ -39,6 +44,9 @@ enum Readiness {
     /// Its container has ended, or something else is wanted.
     Interrupted,
 }
+
+/// A task could not be put into the mesh. It was said why.
+struct Unreachable;
 
 /// Drives one task until nothing of it is left. Dropping it leaves the container as it is.
 pub(crate) struct Controller {
@@ -192,24 +200,53 @@ impl Controller {
 
     /// Waits until the task listens, and gives it connections from then on.
     async fn become_ready(&mut self) -> Readiness {
-        // After a restart of the daemon: the mesh learns again what runs here.
-        if let Err(e) = self.context.adopt(&self.task, &self.status.host_ports).await {
-            warn!(task = %self.task.display_name(), "{e}");
-        }
-        if !self.context.is_ready(&self.task) {
-            let runtime = self.context.runtime.clone();
-            tokio::select! {
-                _ = runtime.wait(&self.container) => return Readiness::Interrupted,
-                _ = self.wanted.changed() => return Readiness::Interrupted,
-                () = readiness::until_ready(&self.context, &self.task) => {}
+        let (context, task) = (self.context.clone(), self.task.clone());
+        loop {
+            let waited = match open(context.endpoint(&task)) {
+                Step::Enter(state) => match self.enter(state).await {
+                    Ok(()) => continue,
+                    Err(Unreachable) => self.unless_interrupted(sleep(RETRY)).await,
+                },
+                Step::AwaitListening => {
+                    let listening = self.unless_interrupted(readiness::until_ready(&context, &task)).await;
+                    if let Readiness::Ready = listening {
+                        context.announce(&task, EndpointState::Ready);
+                    }
+                    listening
+                }
+                _ => return Readiness::Ready,
+            };
+            if let Readiness::Interrupted = waited {
+                return waited;
             }
-            self.context.announce(&self.task, EndpointState::Ready);
         }
-        Readiness::Ready
+    }
+
+    /// Waits for something, unless the container ends or something else is wanted before.
+    async fn unless_interrupted(&mut self, waiting: impl Future<Output = ()>) -> Readiness {
+        let runtime = self.context.runtime.clone();
+        tokio::select! {
+            _ = runtime.wait(&self.container) => Readiness::Interrupted,
+            _ = self.wanted.changed() => Readiness::Interrupted,
+            () = waiting => Readiness::Ready,
+        }
+    }
+
+    /// After a restart of the daemon: the mesh learns again what runs here.
+    async fn enter(&self, state: EndpointState) -> Result<(), Unreachable> {
+        let entered = self.context.enter_mesh(&self.task, &self.status.host_ports, state).await;
+        entered.map_err(|e| {
+            warn!(task = %self.task.display_name(), "not in the mesh: {e}");
+            Unreachable
+        })
     }
 
     async fn stop(&mut self) {
         let runtime = self.context.runtime.clone();
+        if let Step::Enter(state) = close(self.context.endpoint(&self.task)) {
+            // It is told to stop even when its flows cannot be cared for.
+            let _ = self.enter(state).await;
+        }
         let mut ended = std::pin::pin!(runtime.wait(&self.container));
         tokio::select! {
             _ = &mut ended => return,
@@ -267,3 +304,6 @@ impl Controller {
         self.context.reporter.forget(&self.task.id);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,12 @@
 //! One task on this node.
 
 mod controller;
+mod endpoint;
 mod machine;
 mod ports;
 mod readiness;
 
 pub(crate) use controller::{Controller, Wanted};
+pub use endpoint::{Endpoint, Step, close, open};
 pub use machine::{Action, Container, Ending, next};
 pub use ports::assign;

@@ -32,16 +32,19 @@ struct Told {
 }
 
 impl Relay {
-    /// Takes in what `owner` says of its own endpoints.
-    pub(super) fn put(&self, owner: &NodeId, table: &OwnerTable, message: Endpoints) {
+    /// Takes in what `owner` says of its own endpoints. Returns what others have been told instead, which the owner has to outdo, when that seems to
+    /// be newer: its clock was set back between two runs of its daemon.
+    pub(super) fn put(&self, owner: &NodeId, table: &OwnerTable, message: Endpoints) -> Option<Endpoints> {
         let mut latest = lock(&self.latest);
-        if latest.tables.get(owner).is_none_or(|known| known.version < table.version) {
-            latest.count += 1;
-            let told = Told { number: latest.count, version: table.version, message };
-            latest.tables.insert(owner.clone(), told);
-            drop(latest);
-            self.changed.send_replace(());
+        if let Some(known) = latest.tables.get(owner).filter(|known| known.version >= table.version) {
+            return (known.message != message).then(|| known.message.clone());
         }
+        latest.count += 1;
+        let told = Told { number: latest.count, version: table.version, message };
+        latest.tables.insert(owner.clone(), told);
+        drop(latest);
+        self.changed.send_replace(());
+        None
     }
 
     /// Forgets nodes that are no members any more.
@@ -76,6 +79,10 @@ impl Relay {
 mod tests {
     use super::*;
 
+    fn said(node: &NodeId, version: u64) -> Endpoints {
+        Endpoints { node_id: node.to_string(), table: version.to_string().into() }
+    }
+
     #[test]
     fn news_come_once_and_in_the_order_in_which_they_came() {
         let relay = Relay::default();
@@ -83,15 +90,16 @@ mod tests {
         nodes.sort();
         let put = |node: &NodeId, version| {
             let table = OwnerTable { version, ..OwnerTable::default() };
-            relay.put(node, &table, Endpoints { node_id: node.to_string(), ..Endpoints::default() });
+            relay.put(node, &table, said(node, version))
         };
         let mut sent = BTreeMap::new();
         let mut news = || -> Vec<String> { relay.news(&nodes[3], &mut sent).into_iter().map(|m| m.node_id).collect() };
         let names = |order: [usize; 3]| order.map(|n| nodes[n].to_string());
-        [2, 0, 1, 3].into_iter().for_each(|n| put(&nodes[n], 7));
+        [2, 0, 1, 3].into_iter().for_each(|n| assert_eq!(put(&nodes[n], 7), None));
         assert_eq!(news(), names([2, 0, 1]));
-        [1, 2, 0].into_iter().for_each(|n| put(&nodes[n], 8));
-        put(&nodes[1], 6);
+        [1, 2, 0].into_iter().for_each(|n| assert_eq!(put(&nodes[n], 8), None));
+        assert_eq!(put(&nodes[1], 6), Some(said(&nodes[1], 8)), "its owner is told that it is older");
+        assert_eq!(put(&nodes[1], 8), None, "the same again");
         assert_eq!(news(), names([1, 2, 0]), "an older table does not change the place of a newer one");
         assert_eq!(news(), Vec::<String>::new());
     }

@@ -144,7 +144,9 @@ impl Session {
                 let table = skep_rpc::decode(&endpoints.table)?;
                 // A node speaks for itself alone.
                 endpoints.node_id = node.to_string();
-                self.hub.relay.put(node, &table, endpoints);
+                if let Some(newer) = self.hub.relay.put(node, &table, endpoints) {
+                    self.send(ToAgent::Endpoints(newer)).await?;
+                }
             }
             Some(FromAgent::PortConflicts(told)) => {
                 let conflicts = told.conflicts.iter().map(|one| skep_rpc::decode(one)).collect::<Result<_, _>>()?;

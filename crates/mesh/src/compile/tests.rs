@@ -1,7 +1,10 @@
 use skep_model::{EndpointKey, EndpointRecord, Member, NetworkId, Protocol, ServiceEntry, ServiceId, Version};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::desired::{Devices, OwnNode};
+use crate::world::{World, change};
 
 fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
     digit.to_string().repeat(25).parse().unwrap()
@@ -186,6 +189,17 @@ fn host_mode_comes_before_the_mesh() {
 }
 
 #[test]
+fn of_two_tasks_on_one_port_in_host_mode_the_smaller_id_says_what_it_is_like() {
+    let mut desired = desired();
+    for (task, target) in [('4', 84), ('3', 83)] {
+        let host_ports = vec![port(8080, target, PublishMode::Host)];
+        desired.local_tasks.push(LocalTask { host_ports, ..local(task, target as u8) });
+    }
+    let tables = compile(&desired);
+    assert_eq!((tables.frontends[&key(8080)].target, ready(&tables, 8080)), (83, vec![id('3'), id('4')]));
+}
+
+#[test]
 fn host_mode_ports_of_a_service_are_no_frontends_elsewhere() {
     let mut desired = desired();
     desired.services = vec![service('s', &[port(8080, 80, PublishMode::Host)])];
@@ -213,4 +227,56 @@ fn every_device_gets_its_program() {
     let hooks = compile(&desired()).hooks;
     let want = [(1, Hook::Loopback), (2, Hook::Uplink), (3, Hook::Tunnel), (5, Hook::Overlay), (101, Hook::Task)];
     assert_eq!(hooks, want.into());
+}
+
+fn world() -> impl Strategy<Value = World> {
+    prop::collection::vec(change(), 0..60).prop_map(|changes| {
+        let mut world = World::new();
+        changes.into_iter().for_each(|change| world.suffer(change));
+        world
+    })
+}
+
+fn shuffled<T: Clone + std::fmt::Debug + 'static>(list: Vec<T>) -> impl Strategy<Value = Vec<T>> {
+    Just(list).prop_shuffle()
+}
+
+/// The same, heard of in another order.
+fn reordered(desired: Desired) -> impl Strategy<Value = Desired> {
+    let Desired { members, services, endpoints, local_tasks, .. } = desired.clone();
+    let lists = (shuffled(members), shuffled(services), shuffled(endpoints), shuffled(local_tasks));
+    lists.prop_map(move |(members, services, endpoints, local_tasks)| Desired {
+        members,
+        services,
+        endpoints,
+        local_tasks,
+        ..desired.clone()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_order_in_which_things_became_known_does_not_matter(
+        (one, other) in world().prop_map(|w| w.desired()).prop_flat_map(|d| (Just(d.clone()), reordered(d))),
+    ) {
+        prop_assert_eq!(compile(&one), compile(&other));
+    }
+
+    #[test]
+    fn nodes_that_know_the_same_give_the_same_flow_to_the_same_task(world in world()) {
+        let shared = |node: u8| {
+            let groups = compile(&world.desired_on(node)).groups;
+            groups.into_iter().filter(|(key, _)| matches!(key, GroupKey::Service(_, false))).collect::<BTreeMap<_, _>>()
+        };
+        let all: Vec<_> = world.nodes_alive().map(|node| (node, shared(node))).collect();
+        for (node, groups) in &all[1..] {
+            for (key, group) in groups {
+                // A node's own port in host mode may stand before a group's only one.
+                let first = all[0].1.get(key).unwrap_or(group);
+                prop_assert_eq!(group, first, "{:?} on nodes {} and {}", key, all[0].0, node);
+            }
+        }
+    }
 }

@@ -84,7 +84,7 @@ pub struct TaskStatus {
     #[prost(bytes = "bytes", tag = "2")]
     pub status: ::prost::bytes::Bytes,
 }
-/// All endpoints of one node at one version.
+/// All endpoints of one node at one version. A node that is told of its own hears what others believe, and has to outdo it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoints {
     #[prost(string, tag = "1")]

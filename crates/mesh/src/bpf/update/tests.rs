@@ -2,257 +2,17 @@
 //! moment on the way, wherever a daemon may be killed, does anything refer to what is not there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
-use std::time::Duration;
 
 use proptest::prelude::*;
-use skep_model::{
-    Balance, EndpointKey, EndpointRecord, EndpointState, ListenOn, Member, PortOptions, Protocol, PublishMode,
-    PublishOptions, PublishedPort, ServiceEntry, TaskId, Version,
-};
+use skep_model::{EndpointState, Protocol, TaskId};
 
 use super::*;
+use crate::bpf::PROBE_PORT;
 use crate::bpf::layout::{BACKEND_GONE, Table};
 use crate::compile::compile;
-use crate::desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
+use crate::world::{Change, TASKS, World, change, id};
 
-const TASKS: u8 = 10;
-const SERVICES: u8 = 4;
-const NODES: u8 = 4;
-const PORTS: u16 = 6;
-const ROOM: u16 = 16;
-
-/// What a task of the world is like.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Task {
-    service: u8,
-    node: u8,
-    state: EndpointState,
-    weight: u32,
-    host_port: bool,
-}
-
-/// A small world that changes come over. Node 0 is the one whose maps these are.
-#[derive(Debug, Clone)]
-struct World {
-    tasks: BTreeMap<u8, Task>,
-    ports: BTreeMap<(u8, u16), u8>,
-    dead: BTreeSet<u8>,
-    taken: BTreeSet<u16>,
-    direct: bool,
-    addresses: u8,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Start {
-        task: u8,
-        service: u8,
-        node: u8,
-    },
-    Stop(u8),
-    /// One goes and another comes, as in an update.
-    Replace(u8, u8),
-    State(u8, EndpointState),
-    Weight(u8, u32),
-    /// To another node than this one: only others' records may be about tasks that have moved.
-    Move(u8, u8),
-    HostPort(u8),
-    /// Publishes it, with these options.
-    Publish {
-        service: u8,
-        port: u16,
-        options: u8,
-    },
-    Withdraw {
-        service: u8,
-        port: u16,
-    },
-    Die(u8),
-    Rise(u8),
-    Take(u16),
-    Direct,
-    Addresses(u8),
-    Nothing,
-}
-
-fn change() -> impl Strategy<Value = Change> {
-    let (task, service, port) = (0..TASKS, 0..SERVICES, 0..PORTS);
-    let state = prop_oneof![Just(EndpointState::Starting), Just(EndpointState::Ready), Just(EndpointState::Draining)];
-    prop_oneof![
-        5 => (task.clone(), service.clone(), 0..NODES).prop_map(|(task, service, node)| Change::Start { task, service, node }),
-        3 => task.clone().prop_map(Change::Stop),
-        4 => (task.clone(), task.clone()).prop_map(|(old, new)| Change::Replace(old, new)),
-        4 => (task.clone(), state).prop_map(|(task, state)| Change::State(task, state)),
-        1 => (task.clone(), 0..4_u32).prop_map(|(task, weight)| Change::Weight(task, weight)),
-        2 => (task.clone(), 1..NODES).prop_map(|(task, node)| Change::Move(task, node)),
-        1 => task.prop_map(Change::HostPort),
-        4 => (service.clone(), port.clone(), 0..8_u8)
-            .prop_map(|(service, port, options)| Change::Publish { service, port, options }),
-        2 => (service, port.clone()).prop_map(|(service, port)| Change::Withdraw { service, port }),
-        1 => (1..NODES).prop_map(Change::Die),
-        1 => (1..NODES).prop_map(Change::Rise),
-        1 => port.prop_map(Change::Take),
-        1 => Just(Change::Direct),
-        1 => (0..4_u8).prop_map(Change::Addresses),
-        1 => Just(Change::Nothing),
-    ]
-}
-
-impl World {
-    fn new() -> Self {
-        let ports = (0..SERVICES).map(|service| ((service, u16::from(service)), 0)).collect();
-        Self { tasks: [].into(), ports, dead: [].into(), taken: [].into(), direct: false, addresses: 0 }
-    }
-
-    fn suffer(&mut self, change: Change) {
-        match change {
-            Change::Start { task, service, node } => {
-                let new = Task { service, node, state: EndpointState::Starting, weight: 1, host_port: false };
-                self.tasks.entry(task).or_insert(new);
-            }
-            Change::Stop(task) => drop(self.tasks.remove(&task)),
-            Change::Replace(old, new) => {
-                if let Some(task) = self.tasks.remove(&old) {
-                    self.tasks.entry(new).or_insert(Task { state: EndpointState::Ready, ..task });
-                }
-            }
-            Change::State(task, state) => self.of(task, |task| task.state = state),
-            Change::Weight(task, weight) => self.of(task, |task| task.weight = weight),
-            Change::Move(task, node) => self.of(task, |task| task.node = if task.node == 0 { 0 } else { node }),
-            Change::HostPort(task) => self.of(task, |task| task.host_port ^= true),
-            Change::Publish { service, port, options } => drop(self.ports.insert((service, port), options)),
-            Change::Withdraw { service, port } => drop(self.ports.remove(&(service, port))),
-            Change::Die(node) => drop(self.dead.insert(node)),
-            Change::Rise(node) => drop(self.dead.remove(&node)),
-            Change::Take(port) => {
-                if !self.taken.remove(&port) {
-                    self.taken.insert(port);
-                }
-            }
-            Change::Direct => self.direct ^= true,
-            Change::Addresses(count) => self.addresses = count,
-            Change::Nothing => (),
-        }
-    }
-
-    fn of(&mut self, task: u8, change: impl FnOnce(&mut Task)) {
-        if let Some(task) = self.tasks.get_mut(&task) {
-            change(task);
-        }
-    }
-
-    fn desired(&self) -> Desired {
-        Desired {
-            node: OwnNode {
-                id: id(0),
-                underlay: underlay(0),
-                overlay: [10, 0, 0, 1].into(),
-                addresses: (0..self.addresses).map(|n| (IpAddr::from([198, 51, 100, n]), "eth1".to_owned())).collect(),
-                taken: self.taken.iter().map(|port| (Protocol::Tcp, 8000 + port)).collect(),
-                reply_direct: self.direct,
-                direct: [underlay(1), underlay(2)].into(),
-            },
-            devices: Devices {
-                loopback: 1,
-                overlay: 5,
-                overlay_mtu: 1450,
-                underlay: Some(2),
-                uplinks: [2].into(),
-                tunnels: [].into(),
-            },
-            members: (0..NODES).map(|n| self.member(n)).collect(),
-            member_addresses: (0..self.addresses).map(|n| IpAddr::from([203, 0, 113, n])).collect(),
-            services: (0..SERVICES).map(|n| self.service(n)).collect(),
-            endpoints: self.tasks.iter().map(|(n, task)| endpoint(*n, task)).collect(),
-            local_tasks: self
-                .tasks
-                .iter()
-                .filter(|(_, task)| task.node == 0)
-                .map(|(n, task)| local(*n, task))
-                .collect(),
-        }
-    }
-
-    fn member(&self, n: u8) -> Member {
-        let overlay = [10, 0, 0, n + 1].into();
-        let alive = !self.dead.contains(&n);
-        Member { node: id(n.into()), hostname: format!("n{n}"), underlay: underlay(n), overlay, alive }
-    }
-
-    fn service(&self, n: u8) -> ServiceEntry {
-        let own = || self.ports.iter().filter(move |((service, _), _)| *service == n);
-        ServiceEntry {
-            id: id(n.into()),
-            name: format!("s{n}"),
-            version: Version::default(),
-            ports: own().map(|((_, port), _)| published(8000 + port, PublishMode::Ingress)).collect(),
-            options: own().filter_map(|((_, port), options)| option(8000 + port, *options)).collect(),
-            virtual_ips: vec![],
-        }
-    }
-}
-
-fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(n: u32) -> T {
-    format!("{n:0>25}").parse().unwrap()
-}
-
-/// One node is reached by IPv6.
-fn underlay(n: u8) -> IpAddr {
-    if n == 3 { "2001:db8::3".parse().unwrap() } else { [192, 0, 2, n + 1].into() }
-}
-
-fn published(port: u16, mode: PublishMode) -> PublishedPort {
-    let number = |n: u16| n.try_into().unwrap();
-    PublishedPort { protocol: Protocol::Tcp, target: number(port - 7920), published: number(port), mode }
-}
-
-fn option(port: u16, which: u8) -> Option<PortOptions> {
-    let nets = |list: &[&str]| list.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
-    let default = PublishOptions::default();
-    let options = match which {
-        0 => return None,
-        1 => PublishOptions { sources: nets(&["10.0.0.0/8", "2001:db8::/32"]), ..default },
-        2 => PublishOptions { sources: nets(&["10.0.0.0/8", "192.168.0.0/16"]), client_affinity: true, ..default },
-        3 => PublishOptions { listen: vec![ListenOn::Interface("eth1".to_owned())], ..default },
-        4 => PublishOptions { balance: Balance::LocalFirst, ..default },
-        5 => PublishOptions { balance: Balance::Datagram, ..default },
-        6 => PublishOptions { idle_timeout: Some(Duration::from_secs(30)), sources: nets(&["0.0.0.0/0"]), ..default },
-        _ => default,
-    };
-    Some(PortOptions { protocol: Protocol::Tcp, published: port.try_into().unwrap(), options, answers: which != 7 })
-}
-
-fn endpoint(n: u8, task: &Task) -> LocatedEndpoint {
-    LocatedEndpoint {
-        key: EndpointKey { network: id(0), task: id(n.into()) },
-        owner: id(task.node.into()),
-        record: EndpointRecord {
-            service: id(task.service.into()),
-            addr: [10, 0, 1, n].into(),
-            state: task.state,
-            weight: task.weight,
-            aliases: vec![],
-        },
-    }
-}
-
-fn local(n: u8, task: &Task) -> LocalTask {
-    LocalTask {
-        task: id(n.into()),
-        addr: [10, 0, 1, n].into(),
-        host_ifindex: 100 + u32::from(n),
-        mac: [2, 0, 0, 0, 0, n],
-        ipv6: true,
-        state: task.state,
-        host_ports: if task.host_port {
-            vec![published(8000 + PORTS + u16::from(n), PublishMode::Host)]
-        } else {
-            vec![]
-        },
-        host_options: vec![],
-    }
-}
+const ROOM: u16 = 32;
 
 /// What the kernel would hold.
 #[derive(Default)]
@@ -382,9 +142,9 @@ impl Picture {
             let entry = backend(*slot).unwrap_or_else(|| panic!("{key:?} refers to nobody's {slot}"));
             assert_eq!(entry.addr, key.addr, "{key:?} refers to another task");
         }
-        for (port, bits) in (0..=u16::MAX).zip(self.ports.iter().flat_map(|ports| bits(&ports[0]))) {
-            let key = FrontendKey { port: port.to_be_bytes(), proto: Protocol::Tcp.number(), pad: 0 };
-            assert!(!bits || self.found.frontends.contains_key(&key), "port {port} is published and has no frontend");
+        for key in self.ports.iter().flat_map(published) {
+            let probes = key.proto == Protocol::Udp.number() && key.port == PROBE_PORT.to_be_bytes();
+            assert!(probes || self.found.frontends.contains_key(&key), "{key:?} is published and has no frontend");
         }
         let owners = self.found.backends.iter().filter(|entry| entry.state != BACKEND_GONE).map(|entry| entry.task);
         assert!(only_once(owners), "two entries of one task");
@@ -435,8 +195,15 @@ struct Lookups {
     locals: BTreeMap<LocalKey, Option<TaskId>>,
 }
 
-fn bits(ports: &PortBits) -> impl Iterator<Item = bool> + '_ {
-    ports.0.iter().flat_map(|word| (0..64).map(move |bit| word >> bit & 1 == 1))
+/// The ports that packets are looked at for.
+fn published(ports: &[PortBits; 3]) -> impl Iterator<Item = FrontendKey> + '_ {
+    let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().zip(ports);
+    protocols.flat_map(|(protocol, bits)| {
+        let words = (0_u16..).zip(&bits.0).filter(|(_, word)| **word != 0);
+        let ports =
+            words.flat_map(|(n, word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| n * 64 + bit));
+        ports.map(move |port| FrontendKey { port: port.to_be_bytes(), proto: protocol.number(), pad: 0 })
+    })
 }
 
 fn only_once<T: Ord>(all: impl Iterator<Item = T>) -> bool {
@@ -529,7 +296,7 @@ proptest! {
 #[test]
 fn more_tasks_than_fit_are_refused_before_anything_is_written() {
     let mut world = World::new();
-    (0..TASKS).for_each(|task| world.suffer(Change::Start { task, service: 0, node: 0 }));
+    (0..TASKS).for_each(|task| world.suffer(Change::Start { task, service: 0, node: 0, state: EndpointState::Ready }));
     let found = Found { backends_room: 3, frontends_room: 32, ..Found::default() };
     let refused = Update::plan(&found, &compile(&world.desired()));
     assert!(matches!(refused, Err(DatapathError::Full { what: "tasks", count: 10, room: 3 })));

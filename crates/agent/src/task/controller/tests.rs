@@ -1,0 +1,270 @@
+//! A new daemon and a task of the one before it, on a node in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use skep_mesh::{Applied, BackendState, Counters, Datapath, DatapathError, Fake, FlowTable};
+use skep_model::{
+    ContainerSpec, Member, Meta, NetworkAttachment, NetworkId, NodeId, PortOptions, Protocol, PublishMode,
+    PublishOptions, PublishedPort, ServiceEntry, ServiceId, TaskId, TaskSpec, Version,
+};
+use skep_netdb::NetDb;
+use skep_network::{Facts, FakeNetwork, FakePorts, NodeNetwork};
+use skep_runtime::images::Images;
+use skep_runtime::{FakeRuntime, Runtime};
+
+use super::*;
+use crate::Assignments;
+use crate::agent::take_over_endpoints;
+use crate::endpoints::EndpointsFile;
+use crate::mesh::{Inputs, Mesh};
+use crate::report::Reporter;
+use crate::underlay::Underlay;
+
+const A_WHILE: Duration = Duration::from_secs(30);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
+    digit.to_string().repeat(25).parse().unwrap()
+}
+
+/// The task, as managers know it: it has a day for its flows.
+fn task(desired: TaskState) -> Task {
+    let now = Timestamp::now();
+    let spec = TaskSpec {
+        container: ContainerSpec { image: "web".to_owned(), ..ContainerSpec::default() },
+        resources: skep_model::Resources::default(),
+        restart: None,
+        placement: skep_model::Placement::default(),
+        networks: Vec::new(),
+        force_update: 0,
+    };
+    Task {
+        id: id('t'),
+        meta: Meta::new(now),
+        service: id('s'),
+        service_name: "web".parse().unwrap(),
+        service_version: Version(1),
+        slot: Some(1),
+        node: Some(id('a')),
+        spec,
+        desired,
+        status: TaskStatus {
+            timestamp: now,
+            state: TaskState::Running,
+            message: String::new(),
+            err: None,
+            container: None,
+            host_ports: Vec::new(),
+        },
+        attachments: vec![NetworkAttachment { network: id('n'), addr: "10.0.1.1/24".parse().unwrap() }],
+        host_ports: Vec::new(),
+    }
+}
+
+fn assignments(desired: TaskState) -> Assignments {
+    let port = 8080.try_into().unwrap();
+    let service = ServiceEntry {
+        id: id('s'),
+        name: "web".to_owned(),
+        version: Version(1),
+        ports: vec![PublishedPort {
+            protocol: Protocol::Tcp,
+            target: 80.try_into().unwrap(),
+            published: port,
+            mode: PublishMode::Ingress,
+        }],
+        options: vec![PortOptions {
+            protocol: Protocol::Tcp,
+            published: port,
+            options: PublishOptions { drain: Some(DAY), ..PublishOptions::default() },
+            answers: true,
+        }],
+        virtual_ips: Vec::new(),
+    };
+    let member = Member {
+        node: id('a'),
+        hostname: "a".to_owned(),
+        underlay: [192, 0, 2, 1].into(),
+        overlay: [10, 0, 1, 9].into(),
+        alive: true,
+    };
+    Assignments {
+        tasks: BTreeMap::from([(id::<TaskId>('t'), task(desired))]),
+        services: BTreeMap::from([(id::<ServiceId>('s'), service)]),
+        members: BTreeMap::from([(id::<NodeId>('a'), member)]),
+        ..Assignments::default()
+    }
+}
+
+/// A data plane that may refuse to be changed.
+struct Refusing {
+    inner: Fake,
+    refuses: Arc<AtomicBool>,
+}
+
+impl Datapath for Refusing {
+    fn apply(&mut self, tables: &skep_mesh::Tables) -> Result<Applied, DatapathError> {
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(DatapathError::NotPermitted);
+        }
+        self.inner.apply(tables)
+    }
+
+    fn counters(&self) -> Result<Counters, DatapathError> {
+        self.inner.counters()
+    }
+
+    fn flow_table(&self) -> Result<Box<dyn FlowTable>, DatapathError> {
+        self.inner.flow_table()
+    }
+
+    fn close_and_remove(self: Box<Self>) -> Result<(), DatapathError> {
+        Box::new(self.inner).close_and_remove()
+    }
+}
+
+/// A node whose daemon has just been started again.
+struct Node {
+    runtime: Arc<FakeRuntime>,
+    network: Arc<FakeNetwork>,
+    datapath: Fake,
+    refuses: Arc<AtomicBool>,
+    context: Arc<Context>,
+    _wanted: watch::Sender<Wanted>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    /// The one before it had told everybody `told` of the task, whose container runs and has a flow.
+    async fn restarted(told: EndpointState, desired: TaskState) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Arc::new(FakeRuntime::new());
+        run_container(&runtime).await;
+        let (datapath, refuses) = (Fake::new(), Arc::new(AtomicBool::new(false)));
+        datapath.set_open_flows(1);
+        let network = Arc::new(FakeNetwork::new(Facts::default()));
+        let known = assignments(desired);
+        let underlay = Underlay { overlay: Some(2), loopback: 1, overlay_mtu: 1450, ..Underlay::default() };
+        let plane = Refusing { inner: datapath.clone(), refuses: refuses.clone() };
+        let context = Arc::new(Context {
+            runtime: runtime.clone(),
+            images: Arc::new(Images::open(&dir.path().join("images")).unwrap()),
+            network: network.clone(),
+            listeners: |_: &Path| Ok([(Protocol::Tcp, 80)].into()),
+            netdb: NetDb::new(id('a')),
+            mesh: Mesh::new(Box::new(plane), Arc::new(FakePorts::default())),
+            reporter: Reporter::default(),
+            assignments: watch::channel(Arc::new(known.clone())).1,
+            underlay: watch::channel(underlay).1,
+            tasks_dir: dir.path().to_owned(),
+            netns_dir: dir.path().to_owned(),
+            host_ports: std::sync::Mutex::default(),
+        });
+        let file = EndpointsFile::new(dir.path());
+        file.store(&before(told)).unwrap();
+        take_over_endpoints(&context, &file, &known).await.unwrap();
+        let (wanted, listening) = watch::channel(Wanted { task: task(desired), removed: false });
+        tokio::spawn(context.mesh.clone().run(Inputs {
+            own: id('a'),
+            assignments: context.assignments.clone(),
+            view: context.netdb.view(),
+            underlay: context.underlay.clone(),
+            reply_direct: false,
+            direct: watch::channel([].into()).1,
+        }));
+        tokio::spawn(Controller::new(context.clone(), listening).unwrap().run());
+        Self { runtime, network, datapath, refuses, context, _wanted: wanted, _dir: dir }
+    }
+
+    async fn make_namespace(&self) {
+        self.network.ensure_namespace(&self.context.netns_dir.join(id::<TaskId>('t').as_str())).await.unwrap();
+    }
+
+    /// What the data plane does with the task.
+    fn state(&self) -> Option<BackendState> {
+        Some(self.datapath.tables()?.backends.get(&id::<TaskId>('t'))?.state)
+    }
+
+    /// Waits until something is so, at most for a while.
+    async fn until(&self, what: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !what(self) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(A_WHILE, waiting).await.expect("what is waited for does not come");
+    }
+
+    fn is_signalled(&self) -> bool {
+        !self.runtime.signals().is_empty()
+    }
+}
+
+async fn run_container(runtime: &FakeRuntime) {
+    let container = containers::container_id(&id('t'));
+    let prepared = runtime.prepare(skep_runtime::Container {
+        id: container.clone(),
+        image: format!("sha256:{}", "0".repeat(64)).parse().unwrap(),
+        hostname: String::new(),
+        netns: PathBuf::new(),
+        addresses: Vec::new(),
+        labels: BTreeMap::new(),
+        env: Vec::new(),
+        resources: skep_model::Resources::default(),
+        spec: ContainerSpec::default(),
+    });
+    prepared.await.unwrap();
+    runtime.start(&container).await.unwrap();
+}
+
+/// What the daemon before knew.
+fn before(told: EndpointState) -> NetDb {
+    let netdb = NetDb::new(id('a'));
+    let key = skep_model::EndpointKey { network: id::<NetworkId>('n'), task: id('t') };
+    let addr = [10, 0, 1, 1].into();
+    let record = skep_model::EndpointRecord { service: id('s'), addr, state: told, weight: 1, aliases: Vec::new() };
+    netdb.publish(key, record);
+    netdb
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_to_stop_leaves_the_tables_and_drains_also_under_a_new_daemon() {
+    for told in [EndpointState::Starting, EndpointState::Ready, EndpointState::Draining] {
+        let node = Node::restarted(told, TaskState::Shutdown).await;
+        node.make_namespace().await;
+        node.until(|node| {
+            assert_eq!(node.runtime.signals(), [], "it has not left the tables, {told:?}");
+            node.state().is_some_and(|state| state != BackendState::Ready)
+        })
+        .await;
+        sleep(A_WHILE).await;
+        assert_eq!(node.runtime.signals(), [], "its flow has not had its time, {told:?}");
+        node.datapath.set_open_flows(0);
+        node.until(Node::is_signalled).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_is_not_told_to_stop_while_the_data_plane_cannot_be_told_that_it_is_to() {
+    let node = Node::restarted(EndpointState::Ready, TaskState::Shutdown).await;
+    node.make_namespace().await;
+    node.datapath.set_open_flows(0);
+    node.runtime.ignore_signals(true);
+    node.refuses.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(3)).await;
+    assert_eq!((node.state(), node.runtime.signals()), (None, vec![]));
+    node.refuses.store(false, Ordering::Relaxed);
+    node.until(Node::is_signalled).await;
+    assert_eq!(node.state(), Some(BackendState::Draining));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_could_not_be_put_into_the_mesh_is_tried_again() {
+    let node = Node::restarted(EndpointState::Ready, TaskState::Running).await;
+    sleep(A_WHILE).await;
+    assert_eq!(node.state(), None);
+    node.make_namespace().await;
+    node.until(|node| node.state() == Some(BackendState::Ready)).await;
+}
