@@ -83,7 +83,8 @@ refuses() {
     [ $code -ne 0 ] && grep -q 'this kernel lacks .*CONFIG_' /tmp/refusal
 }
 
-tests_of() { "$1" --list --format terse 2>/dev/null | sed -n 's/: test$//p'; }
+# But for the one that asks for a rate which no emulated machine reaches.
+tests_of() { "$1" --list --format terse 2>/dev/null | sed -n 's/: test$//p' | grep -v '^a_real_haproxy'; }
 
 chosen() { [ -z "$ONLY" ] || case "$1" in *"$ONLY"*) ;; *) return 1 ;; esac; }
 

@@ -15,8 +15,7 @@ use super::packages::{find, run};
 
 /// What the tests call, as far as this machine has it.
 const TOOLS: &[&str] = &[
-    "ip", "tc", "bridge", "ss", "nsenter", "unshare", "bpftool", "ethtool", "nft", "curl", "iperf3", "haproxy",
-    "setpriv", "flock",
+    "ip", "tc", "bridge", "ss", "nsenter", "unshare", "bpftool", "ethtool", "nft", "curl", "iperf3", "setpriv", "flock",
 ];
 
 /// Modules that skep or a test wants to find, as far as the kernel has them; others load them by themselves.
