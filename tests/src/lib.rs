@@ -77,13 +77,14 @@ impl Swarm {
     /// Without root, or when the lab does not come up.
     #[must_use]
     pub fn nodes(story: &str) -> Self {
-        Self::nodes_with(story, Families::Both)
+        Self::nodes_with(story, Families::Both, &[])
     }
 
-    fn nodes_with(story: &str, families: Families) -> Self {
+    fn nodes_with(story: &str, families: Families, daemon_flags: &[&str]) -> Self {
         assert!(is_root(), "end-to-end stories need root: they make network namespaces, containers and eBPF programs");
         let name = format!("e2e-{story}-{}", std::process::id());
-        let config = LabConfig { name, nodes: 3, binary: binary(), data_dir: None, families };
+        let daemon_flags = daemon_flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let config = LabConfig { name, nodes: 3, binary: binary(), data_dir: None, families, daemon_flags };
         Self { lab: LabGuard::new(Lab::up(config).expect("the lab comes up")) }
     }
 
@@ -93,16 +94,16 @@ impl Swarm {
     /// When something of that fails.
     #[must_use]
     pub fn start(story: &str) -> Self {
-        Self::start_with(story, Families::Both)
+        Self::start_with(story, Families::Both, &[])
     }
 
-    /// As [`Self::start`], in a lab with addresses of these families.
+    /// As [`Self::start`], in a lab with addresses of these families and daemons with these flags besides.
     ///
     /// # Panics
     /// When something of that fails.
     #[must_use]
-    pub fn start_with(story: &str, families: Families) -> Self {
-        let swarm = Self::nodes_with(story, families);
+    pub fn start_with(story: &str, families: Families, daemon_flags: &[&str]) -> Self {
+        let swarm = Self::nodes_with(story, families, daemon_flags);
         swarm.form();
         for image in [nginx(), udp_echo()] {
             let image = image.to_string_lossy().into_owned();

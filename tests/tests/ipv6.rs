@@ -96,7 +96,7 @@ fn datagrams_come_back_and_a_task_that_listens_by_ipv4_alone_refuses_at_once() {
 
 #[test]
 fn a_swarm_whose_nodes_have_ipv6_alone() {
-    let swarm = Swarm::start_with("ipv6-only", Families::Ipv6);
+    let swarm = Swarm::start_with("ipv6-only", Families::Ipv6, &[]);
     for node in 1..=3 {
         let address = swarm.must(1, &["node", "inspect", "--format", "{{.Status.Addr}}", &format!("node{node}")]);
         assert_eq!(address, swarm.lab.ipv6(node)[0].to_string());

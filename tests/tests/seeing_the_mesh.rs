@@ -5,6 +5,7 @@ use std::io::Read;
 use std::process::{Child, Stdio};
 
 use skep_e2e::Swarm;
+use skep_lab::Families;
 
 /// What a node serves to Prometheus, asked from outside: series to value.
 fn scrape(swarm: &Swarm, node: u8) -> BTreeMap<String, f64> {
@@ -186,4 +187,26 @@ fn a_node_in_no_swarm_says_so() {
     let said = swarm.skep(1, &["mesh", "ls"]);
     assert!(!said.ok && said.err.contains("skep swarm init"), "{}", said.err);
     assert_eq!(scrape(&swarm, 1)["skep_mesh_up"], 0.0);
+}
+
+/// Answers go past the node that was asked as soon as the probe between the nodes has come through, and the client sees no difference.
+#[test]
+fn with_reply_direct_answers_do_not_pass_the_node_that_was_asked() {
+    let swarm = Swarm::start_with("direct", Families::Both, &["--reply", "direct"]);
+    swarm.serve(8080, &["--name", "web", "--constraint", "node.hostname==node3", "-p", "8080:80", "nginx"]);
+    let passed = |direction: &str| {
+        let page = scrape(&swarm, 1);
+        sum(&page, "skep_mesh_port_packets_total", &format!("direction=\"{direction}\""))
+    };
+    let outside = swarm.lab.client_address().to_string();
+    let ask = || (0..10).for_each(|_| assert_eq!(swarm.client(1, 8080).as_deref(), Ok(outside.as_str())));
+    swarm.until("answers to go past node1", || {
+        let before = passed("out");
+        ask();
+        passed("out") == before
+    });
+    let (asked, answered) = (passed("in"), passed("out"));
+    ask();
+    assert!(passed("in") >= asked + 30.0, "a connection is three packets of the client's and more");
+    assert_eq!(passed("out"), answered, "all answers go past it");
 }

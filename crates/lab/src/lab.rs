@@ -27,6 +27,8 @@ pub struct LabConfig {
     pub data_dir: Option<PathBuf>,
     /// Which addresses everybody has.
     pub families: Families,
+    /// Further flags of every daemon.
+    pub daemon_flags: Vec<String>,
 }
 
 /// Several nodes on this machine, and a client outside of their swarm. Dropping it leaves it up; see [`crate::LabGuard`].

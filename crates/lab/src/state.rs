@@ -26,12 +26,14 @@ pub(crate) struct State {
     pub(crate) subnet: u8,
     #[serde(default)]
     pub(crate) families: Families,
+    #[serde(default)]
+    pub(crate) daemon_flags: Vec<String>,
 }
 
 impl State {
     /// Writes down a new lab. Its directory appears at once with its state in it, so that a crash never leaves one without.
     pub(crate) fn create(config: LabConfig) -> Result<Self, LabError> {
-        let LabConfig { name, nodes, binary, data_dir: data, families } = config;
+        let LabConfig { name, nodes, binary, data_dir: data, families, daemon_flags } = config;
         check_name(&name)?;
         if !(1..=MAX_NODES).contains(&nodes) {
             return Err(LabError::Nodes(nodes));
@@ -47,7 +49,7 @@ impl State {
         let taken: Vec<u8> = names()?.iter().filter_map(|n| Self::read(n).ok()).map(|s| s.subnet).collect();
         let subnet = (0..=u8::MAX).find(|x| !taken.contains(x)).ok_or(LabError::NoNetworkLeft)?;
         let data_dir = data.unwrap_or_else(|| default_data_dir(&name));
-        let state = Self { name, nodes, binary, data_dir, subnet, families };
+        let state = Self { name, nodes, binary, data_dir, subnet, families, daemon_flags };
         state.write()?;
         Ok(state)
     }
@@ -78,7 +80,15 @@ impl State {
         check_name(name)?;
         let data_dir = default_data_dir(name);
         let name = name.to_owned();
-        Ok(Self { name, nodes: MAX_NODES, binary: PathBuf::new(), data_dir, subnet: 0, families: Families::Both })
+        Ok(Self {
+            name,
+            nodes: MAX_NODES,
+            binary: PathBuf::new(),
+            data_dir,
+            subnet: 0,
+            families: Families::Both,
+            daemon_flags: Vec::new(),
+        })
     }
 
     pub(crate) fn places(&self) -> impl Iterator<Item = Place> {

@@ -20,6 +20,9 @@ pub(crate) enum Command {
         /// Give nodes and client IPv6 addresses only, instead of IPv4 and IPv6
         #[arg(long)]
         ipv6_only: bool,
+        /// Flags of every node's `skep daemon`, such as `-- --reply direct`
+        #[arg(last = true, value_name = "FLAGS")]
+        daemon_flags: Vec<String>,
     },
     /// Run a command inside a node, or inside `client`
     Exec {
@@ -54,8 +57,8 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
         bail!("a lab needs root: it makes network namespaces, containers and eBPF programs");
     }
     match command {
-        Command::Up { name, nodes, ipv6_only } => {
-            up(name.name, nodes, if ipv6_only { Families::Ipv6 } else { Families::Both })?;
+        Command::Up { name, nodes, ipv6_only, daemon_flags } => {
+            up(name.name, nodes, if ipv6_only { Families::Ipv6 } else { Families::Both }, daemon_flags)?;
         }
         Command::Exec { name, place, command } => return exec(&name.name, &place, &command),
         Command::Ls => {
@@ -68,10 +71,10 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn up(name: String, nodes: u8, families: Families) -> Result<()> {
+fn up(name: String, nodes: u8, families: Families, daemon_flags: Vec<String>) -> Result<()> {
     skep_mesh::check_kernel()?;
     let binary = std::env::current_exe().context("where is this program?")?;
-    let lab = Lab::up(LabConfig { name, nodes, binary, data_dir: None, families })?;
+    let lab = Lab::up(LabConfig { name, nodes, binary, data_dir: None, families, daemon_flags })?;
     let row = |place: &str, known_by: IpAddr, ipv6: String, rest: &str| {
         let ipv4 = if known_by.is_ipv4() { known_by.to_string() } else { "-".to_owned() };
         println!("{place:<8} {ipv4:<16} {ipv6:<20} {rest}");

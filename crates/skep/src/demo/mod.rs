@@ -84,7 +84,14 @@ fn interruption() -> Result<Arc<AtomicBool>> {
 fn raise(stage: &Stage, name: &str, nodes: u8) -> Result<Lab> {
     stage.title(&format!("{nodes} nodes on this machine, each in a network namespace of its own"));
     let binary = std::env::current_exe().context("where is this program?")?;
-    let config = LabConfig { name: name.to_owned(), nodes, binary, data_dir: None, families: Families::Both };
+    let config = LabConfig {
+        name: name.to_owned(),
+        nodes,
+        binary,
+        data_dir: None,
+        families: Families::Both,
+        daemon_flags: vec![],
+    };
     let lab = stage.step("start the nodes' daemons", || Ok(Lab::up(config)?))?;
     for node in 1..=nodes {
         stage.row(&format!("node{node}"), &lab.address(node).to_string());
