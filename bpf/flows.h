@@ -52,6 +52,8 @@ struct visit {
 	__u32 path;
 	__u32 asked;		/* of a client's: flags of the address that it asked */
 	__u32 tries;		/* that went unanswered before */
+	__u32 ifindex;		/* of BACK: the way to the client, as in its flow */
+	__u32 out;
 };
 
 static __always_inline bool is_loopback(const struct addr *addr)
@@ -79,6 +81,10 @@ static __always_inline void way_back(struct __sk_buff *skb, const struct visit *
 
 	flow->ifindex = skb->ifindex;
 	switch (visit->path) {
+	case PATH_BACK:
+		flow->out = visit->out;
+		flow->ifindex = visit->ifindex;
+		break;
 	case PATH_TASK:
 		flow->out = OUT_TASK;
 		break;

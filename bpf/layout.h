@@ -135,6 +135,7 @@ enum {
 	PATH_TASK = 1,		/* from a task */
 	PATH_FORWARD = 2,	/* from another node to a task */
 	PATH_REPLY = 3,		/* from another node to a client */
+	PATH_BACK = 4,		/* from another node to a task of the node that was asked */
 };
 
 /* What a flow entry stands for. */

@@ -279,6 +279,29 @@ __verified_once int open_here(struct __sk_buff *skb, const struct packet *packet
 	return use == TUPLE_LINGERS ? decided + DECIDED_ENDS : decided;
 }
 
+/*
+ * This node was asked, and the node that it chose has passed the flow on to a task of this one. From now on it is a flow of this node alone:
+ * otherwise it would end with the task that was chosen first.
+ */
+__verified_once int take_back(const struct packet *packet, struct visit *visit, const struct flow *asked)
+{
+	struct backend *backend;
+	__u32 slot = ~0;
+
+	if (!packet || !visit || !asked)
+		return VERDICT_DROP;
+	if (!(address_flags(&visit->origin) & ADDRESS_TRUSTED))
+		return drop(DROP_NOT_A_MEMBER);
+	backend = local_task(visit->parcel.task, &slot);
+	if (!backend || backend->state == BACKEND_GONE)
+		return DECIDED_REFUSE + DROP_UNKNOWN_TASK;
+	visit->path = PATH_BACK;
+	visit->out = asked->out;
+	visit->ifindex = asked->ifindex;
+	visit->tries = asked->tries;
+	return DECIDED_OPEN + slot;
+}
+
 /* A packet of a client of another node for a task of this one, by a flow that is not known here, or has to be opened again. */
 __verified_once int accept(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 second,
 			   struct flow_key *key)

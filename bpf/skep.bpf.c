@@ -259,8 +259,13 @@ __verified_once int from_node(struct __sk_buff *skb, struct packet *packet, stru
 	if (unlikely(!flow || !came_by(flow, &packet->key.daddr, packet->key.dport))) {
 		decided = DECIDED_ASKED;
 		flow = flow_of(&packet->key);
-		if (flow && !is_tunneled(flow))
-			flow = NULL;
+	}
+	if (unlikely(flow && decided == DECIDED_ASKED && !is_tunneled(flow))) {
+		if (second) {
+			known = KNOWN_GOOD;
+			decided = take_back(packet, visit, flow);
+		}
+		flow = NULL;
 	}
 	if (unlikely(flow && !same_addr(&flow->node, &visit->origin))) {
 		/* The node that was asked now knows what another had passed on; or the other way round. */

@@ -235,6 +235,41 @@ fn a_new_flow_for_a_task_that_takes_none_is_passed_on_once() {
     assert_eq!(members[1].answer().to, packet.from);
 }
 
+/// The node that was asked chose a task elsewhere, which was gone: that node has passed the flow on to a task of the asked node's own. From
+/// then on nobody else has a hand in it, and nobody else's end ends it.
+#[test]
+fn a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own() {
+    let mut rig = Rig::new();
+    let members = FAR.map(|address| Member::new(&rig, address));
+    let device = wire(&rig.lab.tasks[1].ns);
+    let task = rig.task_addr(1, false);
+    let mut talks = Vec::new();
+    let first = Ipv4Addr::new(10, 0, 2, 2);
+    for (proto, v6) in [(TCP, false), (TCP, true), (UDP, false), (UDP, true)] {
+        let asking = |port| Packet::new(proto, client(v6, port), SocketAddr::new(rig.own(v6), MIXED));
+        let goes_far = |port: &u16| {
+            let (_, out) = rig.run(Via::Uplink, &asking(*port).frame());
+            out[..4] == [2, 0x73, 0x6b, 1] && parcel(&out).0 == first
+        };
+        let packet = asking((40_000..).find(goes_far).unwrap());
+        members[0].forward(SECOND_CHANCE_VNI, &packet, task);
+        captured(&device, |seen| seen.from == packet.from);
+        // Its answers leave by the uplink, and nobody is in between.
+        let answer = Packet::new(proto, SocketAddr::new(rig.task_addr(1, v6), 80), packet.from).flags(SYN | ACK);
+        let (seen, out) = rig.passes(Via::Task(1), &answer);
+        assert_eq!((seen.from, seen.to), (packet.to, packet.from));
+        assert_ne!(out[..4], [2, 0x73, 0x6b, 1]);
+        talks.push((packet, answer));
+    }
+    // The task that was chosen first is known to be gone here too.
+    rig.apply(|desired| desired.endpoints.retain(|e| e.record.addr != first));
+    for (packet, answer) in talks {
+        let (seen, _) = rig.passes(Via::Uplink, &packet.clone().flags(ACK));
+        assert_eq!((seen.from, seen.to), (packet.from, answer.from));
+        assert_eq!(rig.passes(Via::Task(1), &answer.flags(ACK)).0.to, packet.from);
+    }
+}
+
 #[test]
 fn an_answer_is_taken_from_the_one_who_was_asked() {
     let rig = Rig::new();
