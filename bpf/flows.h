@@ -47,13 +47,17 @@ static __always_inline bool put_flow(const struct flow_key *key, const struct fl
 
 /* How a packet came here, and what is known about it from that. */
 struct visit {
-	struct addr origin;	/* of FORWARD and REPLY: the node that sent it */
+	union {
+		struct addr origin;	/* of FORWARD and REPLY: the node that sent it */
+		struct {
+			__u32 ifindex;
+			__u32 out;
+		} back;			/* of BACK: the way to the client, as in its flow */
+	};
 	struct parcel parcel;	/* of FORWARD */
 	__u32 path;
 	__u32 asked;		/* of a client's: flags of the address that it asked */
 	__u32 tries;		/* that went unanswered before */
-	__u32 ifindex;		/* of BACK: the way to the client, as in its flow */
-	__u32 out;
 };
 
 static __always_inline bool is_loopback(const struct addr *addr)
@@ -82,8 +86,8 @@ static __always_inline void way_back(struct __sk_buff *skb, const struct visit *
 	flow->ifindex = skb->ifindex;
 	switch (visit->path) {
 	case PATH_BACK:
-		flow->out = visit->out;
-		flow->ifindex = visit->ifindex;
+		flow->out = visit->back.out;
+		flow->ifindex = visit->back.ifindex;
 		break;
 	case PATH_TASK:
 		flow->out = OUT_TASK;

@@ -296,8 +296,8 @@ __verified_once int take_back(const struct packet *packet, struct visit *visit, 
 	if (!backend || backend->state == BACKEND_GONE)
 		return DECIDED_REFUSE + DROP_UNKNOWN_TASK;
 	visit->path = PATH_BACK;
-	visit->out = asked->out;
-	visit->ifindex = asked->ifindex;
+	visit->back.out = asked->out;
+	visit->back.ifindex = asked->ifindex;
 	visit->tries = asked->tries;
 	return DECIDED_OPEN + slot;
 }
