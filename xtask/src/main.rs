@@ -24,7 +24,7 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Rebuild the eBPF object from bpf/ (needs clang-19)
+    /// Rebuild the eBPF object from bpf/ (needs clang-19 and llvm-19)
     Bpf {
         /// Change nothing; fail when the committed object is not what bpf/ gives
         #[arg(long)]
