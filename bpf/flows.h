@@ -116,7 +116,8 @@ enum tuple_use { TUPLE_BUSY, TUPLE_FREE, TUPLE_LINGERS };
 
 /*
  * Whether nobody can still mean this entry, so that a new flow may have its tuple. A connection that the task's side closed first is in
- * TIME_WAIT there: a SYN of an unrelated connection with the same tuple would be taken for an old one.
+ * TIME_WAIT there: a SYN of an unrelated connection with the same tuple would be taken for an old one. Which side it was cannot be told from
+ * here when both ends cross on the way, so that every connection of a minute ago may be.
  */
 static __always_inline enum tuple_use tuple_use(const struct flow *flow, __u8 proto, __u32 now)
 {
@@ -128,7 +129,7 @@ static __always_inline enum tuple_use tuple_use(const struct flow *flow, __u8 pr
 		return TUPLE_FREE;
 	if (!(flow->flags & FLOW_CLOSED))
 		return flow->flags & FLOW_CLIENT_FIN && flow->flags & FLOW_TASK_FIN && idle > TIME_WAIT_TICKS ? TUPLE_FREE : TUPLE_BUSY;
-	if (proto == PROTO_TCP && flow->flags & FLOW_TASK_FIRST && idle <= TIME_WAIT_TICKS)
+	if (proto == PROTO_TCP && idle <= TIME_WAIT_TICKS)
 		return TUPLE_LINGERS;
 	return TUPLE_FREE;
 }
@@ -219,8 +220,6 @@ static __always_inline void note_end(struct __sk_buff *skb, const struct packet 
 			flow->fin = sequence_end(skb, packet);
 			flow->flags |= FLOW_CLIENT_FIN;
 		} else {
-			if (!(flow->flags & FLOW_CLIENT_FIN))
-				flow->flags |= FLOW_TASK_FIRST;
 			flow->flags |= FLOW_TASK_FIN;
 		}
 	} else if ((flow->flags & both) == both) {

@@ -171,7 +171,6 @@ enum {
 	FLOW_ANSWERED = 0x01,	/* the task has said something */
 	FLOW_CLIENT_FIN = 0x02,
 	FLOW_TASK_FIN = 0x04,
-	FLOW_TASK_FIRST = 0x08,	/* the task's FIN came before the client's: its kernel will be in TIME_WAIT */
 	FLOW_CLOSED = 0x10,	/* both FINs were acknowledged */
 	FLOW_RESET = 0x20,
 	FLOW_CHANGED = 0x40,	/* the task sees another address than the client's own */

@@ -272,7 +272,6 @@ impl Rig {
 pub const ANSWERED: u8 = 0x01;
 pub const CLIENT_FIN: u8 = 0x02;
 pub const TASK_FIN: u8 = 0x04;
-pub const TASK_FIRST: u8 = 0x08;
 pub const CLOSED: u8 = 0x10;
 pub const RESET: u8 = 0x20;
 pub const CHANGED: u8 = 0x40;
