@@ -279,7 +279,9 @@ fn whatever_a_member_sends_reaches_a_task_right_or_not_at_all() {
             member.send(vni, &frame);
         }
         // All of them have been dealt with when the one behind them is.
-        let last = Packet::new(UDP, client(false, 50_000 + round), asked(false, HERE)).body(b"the last of these");
+        // Of a client that none of the others can have become: its port is nobody else's.
+        let from = SocketAddr::from(([198, 51, 100, 77], 50_000 + round));
+        let last = Packet::new(UDP, from, asked(false, HERE)).body(b"the last of these");
         member.drain();
         member.forward(FORWARD_VNI, &last, rig.task_addr(0, false));
         let seen = captured(&device, |seen| {
