@@ -281,11 +281,11 @@ __verified_once int open_here(struct __sk_buff *skb, const struct packet *packet
 
 /*
  * This node was asked, and the node that it chose has passed the flow on to a task of this one. From now on it is a flow of this node alone:
- * otherwise it would end with the task that was chosen first.
+ * otherwise it would end with the task that was chosen first. Of a node that has been given up for another one nothing is taken.
  */
 __verified_once int take_back(const struct packet *packet, struct visit *visit, const struct flow *asked)
 {
-	struct backend *backend;
+	struct backend *backend, *chosen;
 	__u32 slot = ~0;
 
 	if (!packet || !visit || !asked)
@@ -293,6 +293,12 @@ __verified_once int take_back(const struct packet *packet, struct visit *visit, 
 	if (!(address_flags(&visit->origin) & ADDRESS_TRUSTED))
 		return drop(DROP_NOT_A_MEMBER);
 	backend = local_task(visit->parcel.task, &slot);
+	/* What was on its way when the flow was taken back. */
+	if (backend && asked->slot == slot && asked->generation == backend->generation)
+		return DECIDED_ASKED;
+	chosen = backend_at(asked->slot);
+	if (!chosen || !same_addr(&chosen->node, &visit->origin))
+		return drop(DROP_UNKNOWN_FLOW);
 	if (!backend || backend->state == BACKEND_GONE)
 		return DECIDED_REFUSE + DROP_UNKNOWN_TASK;
 	visit->path = PATH_BACK;

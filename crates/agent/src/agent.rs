@@ -276,7 +276,7 @@ impl Agent {
                     context.retire(&task).await;
                     context.runtime.remove(&containers::container_id(&task.id)).await
                 });
-                removal.await.unwrap_or(Ok(()))?;
+                removal.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
             }
             Ok(())
         }

@@ -209,14 +209,11 @@ impl Tracer<'_> {
         let Some(from) = self.question.from.filter(|_| port.balance != Balance::Datagram) else {
             return Ok(self.candidates(port, &group));
         };
+        let first = choose(key, &frontend, &group, from, &BTreeSet::new());
         let chosen = choose(key, &frontend, &group, from, self.passed_over);
-        if let Some(first) =
-            choose(key, &frontend, &group, from, &BTreeSet::new()).filter(|first| Some(*first) != chosen)
-        {
-            let says = format!(
-                "task {first} comes first, but it or its node left somebody without an answer: it is passed over"
-            );
-            self.passes("suspects", says);
+        if let Some(first) = first.filter(|_| first != chosen) {
+            let why = "comes first, but it or its node left somebody without an answer: it is passed over";
+            self.passes("suspects", format!("task {first} {why}"));
         }
         let Some(backend) = chosen.and_then(|task| port.backends.iter().find(|b| b.task == *task)) else {
             return self.ends("maglev", "the tables are being changed", "not known: ask again");

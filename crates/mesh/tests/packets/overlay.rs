@@ -252,6 +252,10 @@ fn a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own() {
             out[..4] == [2, 0x73, 0x6b, 1] && parcel(&out).0 == first
         };
         let packet = asking((40_000..).find(goes_far).unwrap());
+        // Nobody but the node of the chosen task has a say in it, and that one none any more later.
+        let before = rig.drops(DropReason::UnknownFlow);
+        members[1].forward(SECOND_CHANCE_VNI, &packet, task);
+        eventually("it is dropped", || rig.drops(DropReason::UnknownFlow) == before + 1);
         members[0].forward(SECOND_CHANCE_VNI, &packet, task);
         captured(&device, |seen| seen.from == packet.from);
         // Its answers leave by the uplink, and nobody is in between.
@@ -259,6 +263,11 @@ fn a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own() {
         let (seen, out) = rig.passes(Via::Task(1), &answer);
         assert_eq!((seen.from, seen.to), (packet.to, packet.from));
         assert_ne!(out[..4], [2, 0x73, 0x6b, 1]);
+        let before = rig.drops(DropReason::UnknownFlow);
+        members[0].forward(SECOND_CHANCE_VNI, &packet, rig.task_addr(0, false));
+        eventually("a late one is dropped", || rig.drops(DropReason::UnknownFlow) == before + 1);
+        members[0].forward(SECOND_CHANCE_VNI, &packet.clone().flags(ACK).body(b"on its way"), task);
+        captured(&device, |seen| seen.from == packet.from && seen.l4.ends_with(b"on its way"));
         talks.push((packet, answer));
     }
     // The task that was chosen first is known to be gone here too.
