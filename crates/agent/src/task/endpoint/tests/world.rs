@@ -2,18 +2,20 @@
 //! What decides is the real thing: [`next`], [`open`], [`close`], the tables of [`skep_netdb`] and the compiler of [`skep_mesh`]. Made up is
 //! only what they drive: the process, the data planes, the disk, the messages.
 
+mod plane;
+mod side;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use skep_mesh::{BackendState, Desired, Devices, GroupKey, LocalTask, LocatedEndpoint, OwnNode, compile};
-use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable, Protocol, PublishMode, PublishedPort,
-    ServiceEntry, ServiceId, TaskId, TaskState, Version,
-};
-use skep_netdb::{Merged, Tables, View};
+use skep_mesh::BackendState;
+use skep_model::{EndpointState, OwnerTable, TaskState};
+use skep_netdb::{Merged, Tables};
 
+use self::plane::{Plane, compiled};
+use self::side::Side::{self, Other, Owner};
 use crate::task::machine::{Action, Container, next};
 use crate::task::{Endpoint, Step, close, open};
 
@@ -27,73 +29,6 @@ const ON_THEIR_WAY: usize = 2;
 /// The clocks stand still, which is the hardest case for versions.
 const NOW: u64 = 0;
 
-fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
-    digit.to_string().repeat(25).parse().unwrap()
-}
-
-static SERVICE: LazyLock<ServiceId> = LazyLock::new(|| id('s'));
-
-/// The two nodes, which have a task each: the first node's is the one that all this is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Side {
-    Owner,
-    Other,
-}
-
-use Side::{Other, Owner};
-
-impl Side {
-    fn digit(self) -> u8 {
-        match self {
-            Owner => 1,
-            Other => 2,
-        }
-    }
-
-    fn node(self) -> &'static NodeId {
-        static NODES: LazyLock<[NodeId; 2]> = LazyLock::new(|| ['1', '2'].map(id));
-        &NODES[usize::from(self.digit() - 1)]
-    }
-
-    fn key(self) -> &'static EndpointKey {
-        static KEYS: LazyLock<[EndpointKey; 2]> =
-            LazyLock::new(|| ['a', 'b'].map(|task| EndpointKey { network: id('n'), task: id(task) }));
-        &KEYS[usize::from(self.digit() - 1)]
-    }
-
-    fn task(self) -> &'static TaskId {
-        &self.key().task
-    }
-
-    fn record(self, state: EndpointState) -> EndpointRecord {
-        let addr = [10, 0, 1, self.digit()].into();
-        EndpointRecord { service: SERVICE.clone(), addr, state, weight: 1, aliases: Vec::new() }
-    }
-
-    fn member(self, alive: bool) -> Member {
-        Member {
-            node: self.node().clone(),
-            hostname: String::new(),
-            underlay: [192, 0, 2, self.digit()].into(),
-            overlay: [10, 0, 0, self.digit()].into(),
-            alive,
-        }
-    }
-
-    fn local(self, state: EndpointState) -> LocalTask {
-        LocalTask {
-            task: self.task().clone(),
-            addr: [10, 0, 1, self.digit()].into(),
-            host_ifindex: 9,
-            mac: [2; 6],
-            ipv6: true,
-            state,
-            host_ports: Vec::new(),
-            host_options: Vec::new(),
-        }
-    }
-}
-
 /// What the process of the task does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Process {
@@ -102,16 +37,6 @@ pub(super) enum Process {
     /// Dead, and its end is not written down yet.
     Dead,
     Ended,
-}
-
-/// What a data plane does with the task.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Plane {
-    state: Option<BackendState>,
-    /// Whether it is among those that new flows are shared among.
-    chosen: bool,
-    /// Whether somebody else is.
-    others: bool,
 }
 
 /// The daemon of the task's node.
@@ -577,73 +502,6 @@ impl World {
         let inputs = Inputs { side, here, told, other_ready: self.other_ready, silent, lost };
         let compiled = || compiled(side, &netdb.view(), here.map(|state| side.local(state)));
         self.planes.borrow_mut().entry(inputs).or_insert_with(compiled).clone()
-    }
-}
-
-fn compiled(side: Side, view: &View, local: Option<LocalTask>) -> Plane {
-    let desired = desired(side, view, local);
-    let tables = compile(&desired);
-    let group = &tables.groups[&GroupKey::Service(SERVICE.clone(), false)];
-    let with = |state: BackendState| -> BTreeSet<TaskId> {
-        let found = tables.backends.iter().filter(|(_, backend)| backend.state == state);
-        found.map(|(task, _)| task.clone()).collect()
-    };
-    let (ready, draining) = (with(BackendState::Ready), with(BackendState::Draining));
-    let best = if ready.is_empty() { draining } else { ready };
-    let chosen: BTreeSet<_> = group.ready.iter().cloned().collect();
-    assert!(chosen.is_subset(&best), "better ones are there: {view:?}");
-    assert_eq!(chosen.is_empty(), best.is_empty(), "somebody is better than nobody: {view:?}");
-    assert_eq!(chosen.is_empty(), group.slots.is_empty());
-    Plane {
-        state: tables.backends.get(Owner.task()).map(|backend| backend.state),
-        chosen: group.ready.contains(Owner.task()),
-        others: group.ready.contains(Other.task()),
-    }
-}
-
-fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
-    let member = side.member(true);
-    let number = |n: u16| n.try_into().unwrap();
-    let port = PublishedPort {
-        protocol: Protocol::Tcp,
-        target: number(80),
-        published: number(8080),
-        mode: PublishMode::Ingress,
-    };
-    Desired {
-        node: OwnNode {
-            id: member.node,
-            underlay: member.underlay,
-            overlay: member.overlay,
-            addresses: BTreeMap::new(),
-            taken: BTreeSet::new(),
-            reply_direct: false,
-            direct: BTreeSet::new(),
-        },
-        devices: Devices {
-            loopback: 1,
-            overlay: 2,
-            overlay_mtu: 1450,
-            underlay: None,
-            uplinks: BTreeSet::new(),
-            tunnels: BTreeSet::new(),
-        },
-        members: view.members.values().cloned().collect(),
-        member_addresses: view.addresses.clone(),
-        services: vec![ServiceEntry {
-            id: SERVICE.clone(),
-            name: "web".to_owned(),
-            version: Version::default(),
-            ports: vec![port],
-            options: Vec::new(),
-            virtual_ips: Vec::new(),
-        }],
-        endpoints: view
-            .endpoints
-            .iter()
-            .map(|(key, at)| LocatedEndpoint { key: key.clone(), owner: at.owner.clone(), record: at.record.clone() })
-            .collect(),
-        local_tasks: local.into_iter().collect(),
     }
 }
 
