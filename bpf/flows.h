@@ -58,6 +58,7 @@ struct visit {
 	__u32 path;
 	__u32 asked;		/* of a client's: flags of the address that it asked */
 	__u32 tries;		/* that went unanswered before */
+	__u32 silent;		/* number of the node that left the last one unanswered; 0 if none did */
 };
 
 static __always_inline bool is_loopback(const struct addr *addr)

@@ -53,6 +53,18 @@ static __always_inline enum known judge(const struct packet *packet, struct flow
 	return likely(state != BACKEND_GONE) ? KNOWN_GOOD : KNOWN_GONE;
 }
 
+/* What is known of earlier tries when a flow is opened again. */
+static __always_inline void try_again(struct visit *visit, const struct flow *flow)
+{
+	struct backend *backend;
+
+	if (!flow || !flow->tries)
+		return;
+	visit->tries = flow->tries;
+	backend = backend_at(flow->slot);
+	visit->silent = backend ? backend->peer : 0;
+}
+
 static __always_inline void clamp(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct node *own = own_node();

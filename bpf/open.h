@@ -211,7 +211,7 @@ __verified_once int ask(struct __sk_buff *skb, const struct packet *packet, cons
 	/* A reset of something unknown needs neither a flow nor an answer. */
 	if (packet->signals & TCP_RST)
 		return VERDICT_DROP;
-	slot = pick(&packet->key, frontend, visit->tries);
+	slot = pick(&packet->key, frontend, visit->tries, visit->silent);
 	if (slot < 0)
 		return DECIDED_REFUSE + DROP_NO_BACKEND;
 	return DECIDED_OPEN + slot;
@@ -232,7 +232,7 @@ __verified_once int pass_on(const struct packet *packet, const struct visit *vis
 	if (!frontend)
 		return VERDICT_NEXT;
 	for (int i = 0; i < 3; i++) {
-		int slot = pick(&packet->key, frontend, visit->tries + i);
+		int slot = pick(&packet->key, frontend, visit->tries + i, visit->silent);
 
 		if (slot < 0)
 			return VERDICT_NEXT;

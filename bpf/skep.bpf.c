@@ -102,7 +102,7 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback, __u
 	if (unlikely(known == KNOWN_GONE)) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
-		visit.tries = flow ? flow->tries : 0;
+		try_again(&visit, flow);
 		visit.asked = loopback && is_loopback(&packet.key.daddr) ? ADDRESS_OWN : address_flags(&packet.key.daddr);
 		if (!(visit.asked & ADDRESS_OWN))
 			return VERDICT_NEXT;
@@ -204,7 +204,7 @@ __verified_once int from_task_client(struct __sk_buff *skb, struct packet *packe
 	if (known == KNOWN_GONE) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (known == KNOWN_REOPEN) {
-		visit.tries = flow ? flow->tries : 0;
+		try_again(&visit, flow);
 		decided = from_task_unknown(skb, packet, &visit, ours);
 		flow = NULL;
 	}
@@ -278,7 +278,7 @@ __verified_once int from_node(struct __sk_buff *skb, struct packet *packet, stru
 	if (unlikely(known == KNOWN_GONE)) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
-		visit->tries = flow ? flow->tries : 0;
+		try_again(visit, flow);
 		decided = accept(skb, packet, visit, second, &key);
 		flow = NULL;
 	}

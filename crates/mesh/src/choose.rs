@@ -9,7 +9,7 @@ use crate::maglev::SLOTS;
 use crate::table::{Frontend, FrontendKey, Group};
 
 /// Tasks that are asked for before one that is passed over is taken after all.
-const TRIES: u32 = 5;
+const TRIES: u32 = 16;
 
 /// The task that a client's new flow gets. `passed_over` are those that do not answer at present ([`Datapath::passed_over`]): where the
 /// first choices are all among them, the very first stands. `None` when nobody is ready.
