@@ -158,7 +158,7 @@ fn identify(authenticate: &dyn Authenticate, request: &mut http::Request<Body>) 
         request.extensions_mut().insert(admitted);
         return Ok(());
     }
-    let managers_only = service == "skep.v1.Raft";
+    let managers_only = matches!(service, "skep.v1.Raft" | "skep.v1.Api");
     let peer = member(authenticate, request.headers(), addr)?;
     if managers_only && peer.role != Role::Manager {
         return Err(Refusal::NotManager);

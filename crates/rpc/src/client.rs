@@ -13,6 +13,8 @@ use crate::{Credentials, MESSAGE_LIMIT, NodeIdentity, RpcError, dial, dial_lazy}
 pub type DispatcherClient = proto::dispatcher_client::DispatcherClient<Authenticated>;
 /// What managers say to each other to agree.
 pub type RaftClient = proto::raft_client::RaftClient<Authenticated>;
+/// By what a manager passes people's requests on ([`crate::open_tunnel`]).
+pub type ApiClient = proto::api_client::ApiClient<Authenticated>;
 
 /// A join may wait for the managers to agree, on slow disks too.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -60,4 +62,12 @@ pub fn raft_client(addr: &str, identity: &NodeIdentity) -> Result<RaftClient, Rp
     Ok(RaftClient::new(Credentials::of_node(identity).on(channel))
         .max_decoding_message_size(MESSAGE_LIMIT)
         .max_encoding_message_size(MESSAGE_LIMIT))
+}
+
+/// Passes people's requests on to the manager at `addr` (`host:port`); connects at the first one.
+///
+/// # Errors
+/// [`RpcError::BadAddress`].
+pub fn api_client(addr: &str, identity: &NodeIdentity) -> Result<ApiClient, RpcError> {
+    Ok(ApiClient::new(Credentials::of_node(identity).on(dial_lazy(addr)?)))
 }

@@ -23,15 +23,19 @@ mod identity;
 mod listen;
 pub mod proto;
 mod server;
+mod tunnel;
 
 pub use auth::{Authenticate, Refusal};
-pub use client::{DispatcherClient, MembershipClient, RaftClient, dispatcher_client, raft_client};
+pub use client::{
+    ApiClient, DispatcherClient, MembershipClient, RaftClient, api_client, dispatcher_client, raft_client,
+};
 pub use codec::{DecodeError, decode, encode};
 pub use dial::{DEFAULT_PORT, dial, dial_lazy};
 pub use error::RpcError;
 pub use identity::{Admitted, Credentials, NodeIdentity, Peer, admitted, peer};
 pub use listen::listen;
 pub use server::{Services, serve};
+pub use tunnel::{TunnelIo, open_tunnel};
 
 /// The largest message that is sent or taken, in bytes: full assignments of a large node fit many times over, and a
 /// damaged length does not exhaust the memory.

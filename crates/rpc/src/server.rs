@@ -13,9 +13,11 @@ use tonic::transport::Server;
 use crate::auth::GateLayer;
 use crate::connection::Connection;
 use crate::dial::{PING_INTERVAL, PING_TIMEOUT};
+use crate::proto::api_server::ApiServer;
 use crate::proto::dispatcher_server::{Dispatcher, DispatcherServer};
 use crate::proto::membership_server::{Membership, MembershipServer};
 use crate::proto::raft_server::{Raft, RaftServer};
+use crate::tunnel::{TunnelIo, Tunnels};
 use crate::{Authenticate, MESSAGE_LIMIT, RpcError, error};
 
 /// How long a new connection may be silent. Clients speak first and at once.
@@ -51,6 +53,14 @@ impl Services {
     pub fn raft(mut self, service: impl Raft) -> Self {
         let server = RaftServer::new(service);
         self.0.add_service(server.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT));
+        self
+    }
+
+    /// Adds the service by which other managers pass people's requests on. Whoever serves the API takes the connections from the other end of
+    /// `tunnels`.
+    #[must_use]
+    pub fn api(mut self, tunnels: mpsc::Sender<TunnelIo>) -> Self {
+        self.0.add_service(ApiServer::new(Tunnels(tunnels)));
         self
     }
 
