@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{NodeDescription, TaskId};
+use skep_model::{Node, NodeDescription, TaskId};
 use skep_netdb::NetDb;
 use skep_network::{NodeNetwork, NodePorts};
 use skep_rpc::{NodeIdentity, proto};
@@ -86,6 +87,10 @@ pub struct Agent {
     assignments: watch::Receiver<Arc<Assignments>>,
     managers: watch::Receiver<Vec<String>>,
     connected: watch::Receiver<Result<(), String>>,
+    /// The node as the managers have told it since the daemon started.
+    told: watch::Receiver<Option<Node>>,
+    /// Its part among the managers: number, and where its manager port answers.
+    manages: watch::Sender<Option<(u64, SocketAddr)>>,
     leaving: watch::Sender<bool>,
     tasks: JoinHandle<()>,
     session: AbortHandle,
@@ -148,6 +153,8 @@ impl Agent {
         let (managers, managers_seen) = watch::channel(config.managers.clone());
         let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
         let (leaving, leaving_seen) = watch::channel(false);
+        let (tell, told) = watch::channel(None);
+        let (manages, manages_seen) = watch::channel(None);
         let driver = Driver {
             own: own.clone(),
             network: context.network.clone(),
@@ -176,6 +183,8 @@ impl Agent {
             netdb: context.netdb.clone(),
             logs: LogPusher::new(context.runtime.clone()),
             connected,
+            told: tell,
+            manages: manages_seen,
         };
         let mut others = vec![
             tokio::spawn(driver.run()).abort_handle(),
@@ -195,6 +204,8 @@ impl Agent {
             assignments: assigned,
             managers: managers_seen,
             connected: connected_seen,
+            told,
+            manages,
             leaving,
             tasks,
             session,
@@ -218,6 +229,17 @@ impl Agent {
     #[must_use]
     pub fn managers(&self) -> watch::Receiver<Vec<String>> {
         self.managers.clone()
+    }
+
+    /// The node as managers know it, from what they have told since the daemon started: what it is to be.
+    #[must_use]
+    pub fn told(&self) -> watch::Receiver<Option<Node>> {
+        self.told.clone()
+    }
+
+    /// Lets the managers know that this node is one of them, by that number and at that address; or that it is none any more.
+    pub fn manages(&self, seat: Option<(u64, SocketAddr)>) {
+        self.manages.send_replace(seat);
     }
 
     /// Returns once a manager holds a session with this node and has told it what to run.

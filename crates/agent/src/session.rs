@@ -1,10 +1,11 @@
 //! The life line between this node and a manager.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{NodeDescription, NodeId, OwnerTable, PortConflict};
+use skep_model::{Node, NodeDescription, NodeId, OwnerTable, PortConflict};
 use skep_netdb::NetDb;
 use skep_rpc::proto::manager_message::Message as FromManager;
 use skep_rpc::proto::{self, AgentMessage, agent_message::Message as ToManager};
@@ -45,6 +46,10 @@ pub(crate) struct Session {
     pub(crate) logs: LogPusher,
     /// Whether a manager holds a session with this node, and if not why not.
     pub(crate) connected: watch::Sender<Result<(), String>>,
+    /// What the manager says of this node itself.
+    pub(crate) told: watch::Sender<Option<Node>>,
+    /// This node's part among the managers: number, and where its manager port answers.
+    pub(crate) manages: watch::Receiver<Option<(u64, SocketAddr)>>,
 }
 
 impl Session {
@@ -52,24 +57,44 @@ impl Session {
     pub(crate) async fn run(self) {
         let mut failures = 0;
         loop {
-            let managers = self.managers.borrow().clone();
-            for addr in &managers {
+            let mut ahead: VecDeque<String> = self.managers.borrow().iter().cloned().collect();
+            let mut asked = BTreeSet::new();
+            while let Some(addr) = ahead.pop_front() {
+                if !asked.insert(addr.clone()) {
+                    continue;
+                }
                 let began = Instant::now();
-                let ended = self.hold(addr).await;
-                let why = ended.map_or_else(|e| e.to_string(), |never| match never {});
+                let Err(ended) = self.hold(&addr).await;
                 if began.elapsed() > WELCOME_TIMEOUT {
                     failures = 0;
                 }
-                debug!(%addr, "no session: {why}");
-                // Whoever was silent may be back, and nobody would say so.
-                self.netdb.set_silent(BTreeSet::new());
-                if self.connected.send_replace(Err(why.clone())).is_ok() {
-                    warn!(%addr, "lost the session with the manager: {why}");
+                // The one that leads is asked next.
+                if let AgentError::Rpc(RpcError::NoLeader { leader: Some(leader), .. }) = &ended {
+                    ahead.push_front(leader.clone());
                 }
+                self.without(&addr, &ended.to_string());
             }
             tokio::time::sleep(BACKOFF[failures.min(BACKOFF.len() - 1)]).await;
             failures += 1;
         }
+    }
+
+    /// There is no session with that manager, or none any more.
+    fn without(&self, addr: &str, why: &str) {
+        debug!(%addr, "no session: {why}");
+        // Whoever was silent may be back, and nobody would say so.
+        self.netdb.set_silent(BTreeSet::new());
+        if self.connected.send_replace(Err(why.to_owned())).is_ok() {
+            warn!(%addr, "lost the session with the manager: {why}");
+        }
+        // The others are asked first from now on: this one may not be there any more, and that takes time to find out.
+        self.managers.send_if_modified(|managers| {
+            let last = managers.iter().position(|known| known == addr);
+            last.is_some_and(|at| {
+                managers[at..].rotate_left(1);
+                at + 1 < managers.len()
+            })
+        });
     }
 
     async fn hold(&self, addr: &str) -> Result<std::convert::Infallible, AgentError> {
@@ -82,14 +107,11 @@ impl Session {
             reports: self.reporter.watch(),
             own: self.netdb.own(),
             port_conflicts: self.port_conflicts.clone(),
+            manages: self.manages.clone(),
             seen: 0,
             heartbeat: ticks(Duration::from_secs(1)),
         };
-        live.send(ToManager::Hello(proto::Hello {
-            description: skep_rpc::encode(&self.description),
-            addr: String::new(),
-        }))
-        .await?;
+        live.say_hello().await?;
         let answer = timeout(WELCOME_TIMEOUT, client.session(ReceiverStream::new(outgoing))).await;
         let answer = answer.map_err(|_| RpcError::Timeout { addr: addr.to_owned() })?;
         let mut incoming = answer.map_err(|status| RpcError::from_status(addr, &status))?.into_inner();
@@ -110,6 +132,7 @@ impl Session {
                 }
                 Ok(()) = live.own.changed() => live.send_endpoints().await?,
                 Ok(()) = live.port_conflicts.changed() => live.send_port_conflicts().await?,
+                Ok(()) = live.manages.changed() => live.say_hello().await?,
                 _ = live.heartbeat.tick() => live.send(ToManager::Heartbeat(proto::Heartbeat {})).await?,
             }
         }
@@ -130,6 +153,7 @@ struct Live<'a> {
     reports: watch::Receiver<Reports>,
     own: watch::Receiver<OwnerTable>,
     port_conflicts: watch::Receiver<Option<Vec<PortConflict>>>,
+    manages: watch::Receiver<Option<(u64, SocketAddr)>>,
     /// The number of the last change of a status that was sent.
     seen: u64,
     heartbeat: Interval,
@@ -139,6 +163,17 @@ impl Live<'_> {
     async fn send(&self, message: ToManager) -> Result<(), AgentError> {
         let message = AgentMessage { message: Some(message) };
         self.outbox.send(message).await.map_err(|_| AgentError::SessionEnded("the connection broke".to_owned()))
+    }
+
+    /// Who this node is, and whether it is a manager.
+    async fn say_hello(&mut self) -> Result<(), AgentError> {
+        let manages = *self.manages.borrow_and_update();
+        let hello = proto::Hello {
+            description: skep_rpc::encode(&self.session.description),
+            addr: manages.map(|(_, addr)| addr.to_string()).unwrap_or_default(),
+            raft_id: manages.map(|(raft_id, _)| raft_id).unwrap_or_default(),
+        };
+        self.send(ToManager::Hello(hello)).await
     }
 
     async fn send_statuses(&mut self) -> Result<(), AgentError> {
@@ -195,7 +230,9 @@ impl Live<'_> {
     }
 
     fn welcomed(&mut self, addr: &str, welcome: proto::Welcome) {
-        info!(%addr, "in session with the manager");
+        if self.session.connected.borrow().is_err() {
+            info!(%addr, "in session with the manager");
+        }
         self.heartbeat = ticks(Duration::from_millis(welcome.heartbeat_ms.clamp(50, 60_000)));
         let others = welcome.managers.into_iter().filter(|m| m != addr);
         let managers: Vec<_> = std::iter::once(addr.to_owned()).chain(others).collect();
@@ -210,6 +247,9 @@ impl Live<'_> {
     fn assigned(&self, message: &proto::Assignments) -> Result<(), AgentError> {
         let mut next = Assignments::clone(&self.session.assignments.borrow());
         next.apply(message)?;
+        if !message.node.is_empty() {
+            self.session.told.send_replace(next.node.clone());
+        }
         self.session.assignments.send_if_modified(|known| {
             let changed = **known != next;
             *known = Arc::new(next);

@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use tokio::io::DuplexStream;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::backend::Backend;
 use crate::events::EventLog;
+use crate::routes::forward::PassedOn;
 use crate::routes::{self, App};
 
 /// Where to listen.
@@ -61,6 +63,27 @@ pub struct Server {
     unix: Vec<(SocketFile, UnixListener)>,
     tcp: Vec<TcpListener>,
     metrics: Vec<TcpListener>,
+    tunnels: Option<Tunnels>,
+}
+
+/// Connections that other managers have opened through the manager port, to pass requests on to this one.
+#[derive(Debug)]
+struct Tunnels(mpsc::Receiver<DuplexStream>);
+
+impl axum::serve::Listener for Tunnels {
+    type Io = DuplexStream;
+    type Addr = &'static str;
+
+    async fn accept(&mut self) -> (DuplexStream, &'static str) {
+        match self.0.recv().await {
+            Some(connection) => (connection, "another manager"),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<&'static str> {
+        Ok("the manager port")
+    }
 }
 
 /// A socket's path, removed when the server goes.
@@ -92,7 +115,14 @@ impl Server {
         for path in &listeners.unix {
             unix.push(bind_unix(path).await?);
         }
-        Ok(Self { unix, tcp: bind_tcp(&listeners.tcp).await?, metrics: bind_tcp(&listeners.metrics).await? })
+        let (tcp, metrics) = (bind_tcp(&listeners.tcp).await?, bind_tcp(&listeners.metrics).await?);
+        Ok(Self { unix, tcp, metrics, tunnels: None })
+    }
+
+    /// Answers other managers too, on the connections that come out of `tunnels`.
+    #[must_use]
+    pub fn with_tunnels(self, tunnels: mpsc::Receiver<DuplexStream>) -> Self {
+        Self { tunnels: Some(Tunnels(tunnels)), ..self }
     }
 
     /// The TCP addresses that it listens on, with the ports that were chosen.
@@ -134,6 +164,10 @@ impl Server {
         for (listener, router) in tcp.chain(self.metrics.into_iter().map(|listener| (listener, &metrics))) {
             let at = listener.local_addr().map_or_else(|_| "tcp".to_owned(), |a| a.to_string());
             serving.spawn(answer(listener, router.clone(), closing.clone(), at));
+        }
+        if let Some(tunnels) = self.tunnels {
+            let router = router.layer(axum::Extension(PassedOn));
+            serving.spawn(answer(tunnels, router, closing.clone(), "the manager port".to_owned()));
         }
         let result = tokio::select! {
             () = shutdown => Ok(()),

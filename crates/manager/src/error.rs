@@ -50,14 +50,11 @@ pub enum ControlError {
     /// The last manager stays one.
     #[error("attempting to demote the last manager of the swarm")]
     LastManager,
-    /// There is one manager for now.
-    #[error("node {0} cannot be promoted: further managers cannot join a swarm yet")]
-    Promotion(NodeId),
-    /// Join tokens of managers admit nobody for now.
+    /// Without that manager too few would answer to agree on anything.
     #[error(
-        "further managers cannot join a swarm yet: join with the token that `docker swarm join-token worker` prints"
+        "node {0} cannot be demoted now: without it fewer than half of the managers would answer, and nothing could be changed any more; bring back the managers that do not answer, or demote those first"
     )]
-    ManagerJoin,
+    LosesQuorum(NodeId),
     /// No addresses for the swarm's own network.
     #[error(transparent)]
     Subnet(#[from] SubnetError),
@@ -122,8 +119,7 @@ impl ControlError {
             | Self::IsManager(_)
             | Self::NotDown(_)
             | Self::LastManager
-            | Self::Promotion(_)
-            | Self::ManagerJoin
+            | Self::LosesQuorum(_)
             | Self::RouteCollision { .. }
             | Self::NoCluster => ErrorKind::FailedPrecondition,
             Self::Propose(ProposeError::NoLeader) => ErrorKind::NoLeader,

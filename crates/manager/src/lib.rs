@@ -7,6 +7,7 @@
 //!   planners that are pure functions of the tables, the time and a seed: `orchestrator` (which tasks there should be),
 //!   `allocator` (ports and addresses), `scheduler` (which node). Events only say which services to look at again; what is decided
 //!   depends on the tables alone, so a new leader goes on where the old one stopped;
+//! - the keeper of the [`Group`] of managers, which follows the nodes' roles;
 //! - the dispatcher, which holds a session with every node: it tells what to run and what to know, takes in what became of it, passes the
 //!   nodes' endpoints on, and notices when a node is lost.
 //!
@@ -21,6 +22,7 @@ mod control;
 mod dispatcher;
 mod draft;
 mod error;
+mod group;
 mod leader;
 mod manager;
 mod orchestrator;
@@ -35,4 +37,5 @@ pub use control::{
 };
 pub use dispatcher::{DispatcherService, LogLine, LogStream, MembershipService};
 pub use error::{ControlError, ErrorKind};
+pub use group::{Group, GroupError, GroupMember};
 pub use manager::{Manager, ManagerConfig};

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::dispatcher::{DispatcherService, Hub, MembershipService};
+use crate::group::{self, Group};
 use crate::{Control, leader};
 
 /// What a manager needs.
@@ -23,6 +24,10 @@ pub struct ManagerConfig {
     pub writer: Arc<Writer>,
     /// Whether this manager leads.
     pub leading: watch::Receiver<bool>,
+    /// Where the manager answers that leads, as far as this one knows.
+    pub leader: watch::Receiver<Option<SocketAddr>>,
+    /// The managers that agree on everything.
+    pub group: Arc<dyn Group>,
 }
 
 /// A manager at work.
@@ -36,14 +41,15 @@ impl Manager {
     /// Begins to manage: decides whenever `leading` says so. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(config: ManagerConfig) -> Self {
-        let ManagerConfig { node, addr, writer, leading } = config;
-        let hub = Arc::new(Hub::new(writer.clone(), leading.clone(), addr));
+        let ManagerConfig { node, addr, writer, leading, leader, group } = config;
+        let hub = Arc::new(Hub::new(writer.clone(), leading.clone(), leader, addr, group.clone()));
         tracing::debug!(%node, %addr, "the manager starts");
         let mut tasks = JoinSet::new();
-        tasks.spawn(leader::run(writer.clone(), leading));
+        tasks.spawn(leader::run(writer.clone(), leading.clone()));
+        tasks.spawn(group::run(writer.clone(), group.clone(), leading));
         tasks.spawn(hub.clone().write_statuses());
         tasks.spawn(hub.clone().watch_nodes());
-        Self { control: Control::new(writer, hub.clone()), hub, tasks }
+        Self { control: Control::new(writer, hub.clone(), group), hub, tasks }
     }
 
     /// The service that lets machines join.
@@ -98,7 +104,7 @@ impl Authenticate for Gatekeeper {
     fn identify(&self, node: &NodeId, key: &NodeKey) -> Result<Role, Refusal> {
         self.0.view(|tables| {
             if tables.cluster().is_none() {
-                return Err(Refusal::NotReady);
+                return Ok(Role::Manager);
             }
             let node = tables.get::<Node>(node).ok_or(Refusal::UnknownNode)?;
             if key.matches(&node.credential) { Ok(node.spec.role) } else { Err(Refusal::WrongKey) }

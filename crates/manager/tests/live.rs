@@ -1,12 +1,14 @@
 //! A manager that leads, and a node that speaks with it over the network.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use skep_ca::{JoinToken, NodeKey};
 use skep_manager::{
-    InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions, TaskLogSource, init_cluster,
+    Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions,
+    TaskLogSource, init_cluster,
 };
 use skep_model::{
     Availability, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable, PortConflict,
@@ -26,6 +28,28 @@ struct Cluster {
     store: Store,
     addr: String,
     _leading: watch::Sender<bool>,
+}
+
+/// A manager that agrees with itself.
+struct Alone;
+
+#[async_trait::async_trait]
+impl Group for Alone {
+    fn own(&self) -> u64 {
+        1
+    }
+
+    fn members(&self) -> BTreeMap<u64, GroupMember> {
+        BTreeMap::from([(1, GroupMember { votes: true, answers: true })])
+    }
+
+    async fn add(&self, _: u64, _: SocketAddr) -> Result<(), GroupError> {
+        Err(GroupError::NotLeader)
+    }
+
+    async fn remove(&self, _: u64) -> Result<(), GroupError> {
+        Err(GroupError::NotLeader)
+    }
 }
 
 impl Cluster {
@@ -57,7 +81,9 @@ impl Cluster {
         };
         writer.update(|_| Ok::<_, skep_manager::ControlError>(((), init_cluster(init)?))).await.unwrap();
         let (leading, leads) = watch::channel(true);
-        let manager = Manager::start(ManagerConfig { node, addr, writer, leading: leads });
+        let (_, leader) = watch::channel(None);
+        let group = Arc::new(Alone);
+        let manager = Manager::start(ManagerConfig { node, addr, writer, leading: leads, leader, group });
         let services = Services::default().membership(manager.membership()).dispatcher(manager.dispatcher());
         tokio::spawn(skep_rpc::serve(listener, services, manager.authenticate(), std::future::pending()));
         Self { manager, store, addr: addr.to_string(), _leading: leading }
@@ -80,7 +106,8 @@ impl Cluster {
         let mut client = skep_rpc::dispatcher_client(&self.addr, identity).await.unwrap();
         let (outbox, outgoing) = mpsc::channel(16);
         let description = skep_rpc::encode(&NodeDescription { hostname: "w".to_owned(), ..Default::default() });
-        let mut agent_outbox = Agent::message(ToManager::Hello(proto::Hello { description, addr: String::new() }));
+        let mut agent_outbox =
+            Agent::message(ToManager::Hello(proto::Hello { description, addr: String::new(), raft_id: 0 }));
         outbox.send(std::mem::take(&mut agent_outbox)).await.unwrap();
         let incoming = client.session(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         Agent { client, outbox, incoming }

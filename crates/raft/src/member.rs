@@ -134,6 +134,11 @@ impl Raft {
         }
     }
 
+    /// Whether this member leads still: a majority says so, and everything that was acknowledged before is applied to this manager's store.
+    pub async fn confirm(&self) -> bool {
+        matches!(tokio::time::timeout(PATIENCE, self.0.core.ensure_linearizable()).await, Ok(Ok(_)))
+    }
+
     /// Who leads, and changes of that.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -161,6 +166,14 @@ impl Raft {
         membership.nodes().filter(|(id, _)| voters.contains(id)).map(|(id, node)| (*id, node.addr.clone())).collect()
     }
 
+    /// Members that are being brought up to date, and do not vote yet.
+    #[must_use]
+    pub fn learners(&self) -> BTreeSet<u64> {
+        let metrics = self.0.core.metrics();
+        let membership = metrics.borrow().membership_config.clone();
+        membership.membership().learner_ids().collect()
+    }
+
     /// Adds a member that has been started and not initialised: it is brought up to date first and votes then. Leader only.
     ///
     /// # Errors
@@ -175,6 +188,9 @@ impl Raft {
     /// # Errors
     /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
     pub async fn remove_member(&self, raft_id: u64) -> Result<(), RaftError> {
+        if self.learners().contains(&raft_id) {
+            return self.change(ChangeMembers::RemoveNodes(BTreeSet::from([raft_id]))).await;
+        }
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([raft_id]))).await
     }
 

@@ -1,8 +1,25 @@
 //! What can go wrong on the calling side.
 
+use std::net::SocketAddr;
+
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::Refusal;
+
+/// Under this key a manager that does not lead tells who does.
+const LEADER: &str = "skep-leader";
+
+/// What a manager answers that does not lead, to what only the leader can do.
+#[must_use]
+pub fn not_leader(leader: Option<SocketAddr>) -> Status {
+    let mut status = Status::unavailable("this manager does not lead");
+    if let Some(addr) = leader {
+        let addr = MetadataValue::try_from(addr.to_string()).expect("an address is of digits, points and brackets");
+        status.metadata_mut().insert(LEADER, addr);
+    }
+    status
+}
 
 /// Why a call to another node failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +55,15 @@ pub enum RpcError {
         /// Why.
         refusal: Refusal,
     },
-    /// The other side cannot decide because there is no leader.
-    #[error("the manager at {addr} has no leader to ask: {message}")]
+    /// The other side cannot decide: another manager leads, or none does.
+    #[error("the manager at {addr} does not lead: {message}")]
     NoLeader {
         /// Where.
         addr: String,
         /// What it says.
         message: String,
+        /// Who leads, if it knows: `host:port`.
+        leader: Option<String>,
     },
     /// The other side was asked for something that it does not do, and says so.
     #[error("{addr} answered: {message}")]
@@ -77,7 +96,10 @@ impl RpcError {
                 Self::Unreachable { addr, why: cause(status) }
             }
             Code::DeadlineExceeded | Code::Cancelled => Self::Timeout { addr },
-            Code::Unavailable => Self::NoLeader { addr, message },
+            Code::Unavailable => {
+                let leader = status.metadata().get(LEADER).and_then(|leader| leader.to_str().ok());
+                Self::NoLeader { addr, message, leader: leader.map(str::to_owned) }
+            }
             _ => Self::Rejected { addr, message },
         }
     }

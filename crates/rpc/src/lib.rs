@@ -31,7 +31,7 @@ pub use client::{
 };
 pub use codec::{DecodeError, decode, encode};
 pub use dial::{DEFAULT_PORT, dial, dial_lazy};
-pub use error::RpcError;
+pub use error::{RpcError, not_leader};
 pub use identity::{Admitted, Credentials, NodeIdentity, Peer, admitted, peer};
 pub use listen::listen;
 pub use server::{Services, serve};

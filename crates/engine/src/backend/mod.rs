@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod container;
 pub mod image;
+pub mod leader;
 pub mod log;
 pub mod node;
 pub mod swarm;
@@ -20,6 +21,7 @@ use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
 use image::{ImageInfo, LoadEvent, Removed};
+use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
 use swarm::{InitOptions, JoinOptions};
@@ -104,6 +106,13 @@ pub trait Backend: Send + Sync + 'static {
 
     // ---- the swarm: managers only ----
 
+    /// Whether this node is the manager that leads, as far as it knows itself.
+    fn leads(&self) -> bool;
+
+    /// Where requests that concern the swarm are answered. Waits for a moment when nobody leads; then [`Error::no_leader`]. Here it is when
+    /// this manager is sure that it leads still.
+    async fn leader(&self) -> Result<Leader, Error>;
+
     /// The swarm as this manager knows it, consistent in itself, at least as new as the last write made through this
     /// backend.
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
@@ -125,7 +134,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
 
-    /// Replaces a node's spec. The role in it is the node's present one.
+    /// Replaces a node's spec; another role promotes or demotes it. The last manager is not demoted ("attempting to demote the last manager of
+    /// the swarm").
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error>;
 
     /// Removes a node. One that is not down needs [`cluster::NodeRemoval::Force`]; a manager is never removed.

@@ -20,6 +20,7 @@ use crate::backend::Backend;
 use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
 use crate::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
 use crate::backend::swarm::{InitOptions, JoinOptions, Leave};
@@ -50,6 +51,11 @@ impl FakeBackend {
     /// Puts an image on the node.
     pub fn with_image(&self, reference: &ImageRef) {
         self.state().images.push(node::image(Some(reference.clone())));
+    }
+
+    /// Another manager leads when it is asked next.
+    pub fn led_by(&self, tunnel: Tunnel) {
+        self.state().leader = Some(tunnel);
     }
 
     /// Makes the node a worker of somebody else's swarm.
@@ -232,6 +238,14 @@ impl Backend for FakeBackend {
 
     fn changes(&self) -> BoxStream<'static, SwarmChange> {
         BroadcastStream::new(self.changes.subscribe()).filter_map(async |change| change.ok()).boxed()
+    }
+
+    fn leads(&self) -> bool {
+        true
+    }
+
+    async fn leader(&self) -> Result<Leader, Error> {
+        Ok(self.state().leader.take().map_or(Leader::Here, Leader::Elsewhere))
     }
 
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error> {

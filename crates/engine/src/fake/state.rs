@@ -29,6 +29,8 @@ pub(super) struct State {
     version: u64,
     addresses: u8,
     rotations: u32,
+    /// How the leader is reached, when it is another one.
+    pub(super) leader: Option<crate::backend::leader::Tunnel>,
 }
 
 impl State {
@@ -164,6 +166,10 @@ impl State {
     }
 
     pub(super) fn update_node(&mut self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {
+        if spec.role == Role::Worker {
+            let last = "attempting to demote the last manager of the swarm";
+            return Err(Error::new(ErrorKind::FailedPrecondition, last));
+        }
         let mut node = (**self.view()?.nodes.get(id).ok_or_else(|| Error::not_found("node", id))?).clone();
         in_sequence(node.meta.version, version)?;
         self.touch(&mut node.meta);

@@ -7,6 +7,7 @@ pub(crate) mod answer;
 mod containers;
 mod elsewhere;
 pub(crate) mod filters;
+pub(crate) mod forward;
 mod images;
 mod mesh;
 mod networks;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Uri};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use tokio::sync::watch;
@@ -61,7 +63,7 @@ type Shared = State<Arc<App>>;
 
 /// The whole API.
 pub(crate) fn entry(app: Arc<App>) -> Router {
-    let endpoints = endpoints().with_state(app);
+    let endpoints = endpoints(&app).with_state(app);
     Router::new().fallback(move |request: Request| negotiate(endpoints.clone(), request))
 }
 
@@ -113,9 +115,10 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
 }
 
 /// The table of endpoints.
-fn endpoints() -> Router<Arc<App>> {
+fn endpoints(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
-        .merge(of_the_swarm())
+        .merge(of_the_swarm().route_layer(from_fn_with_state(app.clone(), forward::to_leader)))
+        .merge(of_membership())
         .merge(of_the_node())
         .merge(of_skep())
         .merge(elsewhere::routes())
@@ -123,15 +126,21 @@ fn endpoints() -> Router<Arc<App>> {
         .method_not_allowed_fallback(async || Refusal::page_not_found())
 }
 
-fn of_the_swarm() -> Router<Arc<App>> {
+/// What a node is to a swarm, it says itself.
+fn of_membership() -> Router<Arc<App>> {
     Router::new()
-        .route("/swarm", get(swarm::inspect))
         .route("/swarm/init", post(swarm::init))
         .route("/swarm/join", post(swarm::join))
         .route("/swarm/leave", post(swarm::leave))
+        .route("/swarm/unlock", post(swarm::unlock))
+}
+
+/// What the leader answers, whichever manager is asked.
+fn of_the_swarm() -> Router<Arc<App>> {
+    Router::new()
+        .route("/swarm", get(swarm::inspect))
         .route("/swarm/update", post(swarm::update))
         .route("/swarm/unlockkey", get(swarm::unlock_key))
-        .route("/swarm/unlock", post(swarm::unlock))
         .route("/nodes", get(nodes::list))
         .route("/nodes/{id}", get(nodes::inspect).delete(nodes::remove))
         .route("/nodes/{id}/update", post(nodes::update))

@@ -47,7 +47,6 @@ pub(super) async fn update(
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
     let node = resolve::node(&view, &id)?;
     let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
-    translate::check_role(node.spec.role, spec.role).map_err(Refusal::of_cluster)?;
     app.backend.update_node(&node.id, version, spec).await.map_err(Refusal::of_cluster)?;
     Ok(empty())
 }

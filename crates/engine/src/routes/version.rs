@@ -13,6 +13,12 @@ pub const OLDEST: &str = "1.24";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ApiVersion(u16, u16);
 
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
 impl ApiVersion {
     /// Major and minor.
     pub(crate) const fn new(major: u16, minor: u16) -> Self {

@@ -3,7 +3,7 @@
 use skep_model::{Node, NodeDescription, NodeSpec, Role};
 
 use super::{conflict, optional, signed, text};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::types::meta::ObjectVersion;
 use crate::types::node as wire;
 
@@ -77,22 +77,6 @@ pub fn spec_from_wire(spec: &wire::NodeSpec) -> Result<NodeSpec, Error> {
         role,
         availability: availability(&spec.availability)?,
     })
-}
-
-/// Refuses a change of role, as there can be only one manager so far.
-///
-/// # Errors
-/// [`ErrorKind::FailedPrecondition`] for demoting, [`ErrorKind::Unimplemented`] for promoting.
-pub fn check_role(old: Role, new: Role) -> Result<(), Error> {
-    match (old, new) {
-        (Role::Manager, Role::Worker) => {
-            Err(Error::new(ErrorKind::FailedPrecondition, "attempting to demote the last manager of the swarm"))
-        }
-        (Role::Worker, Role::Manager) => {
-            Err(Error::unimplemented("this version of skep has one manager per swarm: a worker cannot be promoted yet"))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Writes a node.

@@ -27,9 +27,6 @@ pub(crate) struct Joining {
 /// Makes a machine a member, or finds the member that it is already.
 pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<(Node, Vec<Change>), ControlError> {
     cluster(tables)?;
-    if joining.role == Role::Manager {
-        return Err(ControlError::ManagerJoin);
-    }
     check_address(tables, joining.addr)?;
     let ingress = tables.ingress().ok_or(EndpointError::NoIngress)?;
     let subnet = ingress.spec.ipam.subnet;

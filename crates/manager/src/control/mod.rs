@@ -23,6 +23,7 @@ pub use self::node::NodeRemoval;
 pub use self::validate::SpecError;
 use crate::ControlError;
 use crate::dispatcher::Hub;
+use crate::group::Group;
 
 /// What people can ask of the swarm. Cheap to clone. Works on the leader; elsewhere writes are refused for want of a leader.
 ///
@@ -31,11 +32,12 @@ use crate::dispatcher::Hub;
 pub struct Control {
     writer: Arc<Writer>,
     hub: Arc<Hub>,
+    group: Arc<dyn Group>,
 }
 
 impl Control {
-    pub(crate) fn new(writer: Arc<Writer>, hub: Arc<Hub>) -> Self {
-        Self { writer, hub }
+    pub(crate) fn new(writer: Arc<Writer>, hub: Arc<Hub>, group: Arc<dyn Group>) -> Self {
+        Self { writer, hub, group }
     }
 
     /// What this manager knows of the swarm.

@@ -25,6 +25,7 @@ impl MembershipService {
 impl membership_server::Membership for MembershipService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let admitted = skep_rpc::admitted(&request)?;
+        self.0.leads()?;
         let joining = joining(admitted.role, admitted.addr.ip(), &request.into_inner())?;
         let joined = self.0.writer.update(|tables| {
             let cluster = tables.cluster().map(|cluster| cluster.id.clone()).ok_or(ControlError::NoCluster)?;

@@ -19,6 +19,7 @@ use skep_model::NodeId;
 use skep_rpc::proto::manager_message::Message;
 use skep_store::Writer;
 use tokio::sync::{mpsc, watch};
+use tonic::Status;
 
 use self::liveness::Liveness;
 pub(crate) use self::logs::Logs;
@@ -28,13 +29,17 @@ use self::relay::Relay;
 pub use self::service::DispatcherService;
 use self::silence::Silence;
 use self::status::StatusQueue;
+use crate::group::Group;
 
 /// What the sessions share.
 pub(crate) struct Hub {
     writer: Arc<Writer>,
     leading: watch::Receiver<bool>,
+    /// Where the manager answers that leads, as far as this one knows.
+    leader: watch::Receiver<Option<SocketAddr>>,
     /// Where this manager answers.
     addr: SocketAddr,
+    group: Arc<dyn Group>,
     closed: watch::Sender<bool>,
     sessions: Mutex<Sessions>,
     liveness: Liveness,
@@ -55,11 +60,19 @@ struct Sessions {
 const COMMANDS: usize = 64;
 
 impl Hub {
-    pub(crate) fn new(writer: Arc<Writer>, leading: watch::Receiver<bool>, addr: SocketAddr) -> Self {
+    pub(crate) fn new(
+        writer: Arc<Writer>,
+        leading: watch::Receiver<bool>,
+        leader: watch::Receiver<Option<SocketAddr>>,
+        addr: SocketAddr,
+        group: Arc<dyn Group>,
+    ) -> Self {
         Self {
             writer,
             leading,
+            leader,
             addr,
+            group,
             closed: watch::Sender::new(false),
             sessions: Mutex::default(),
             liveness: Liveness::default(),
@@ -75,8 +88,12 @@ impl Hub {
         self.closed.send_replace(true);
     }
 
-    fn leads(&self) -> bool {
-        *self.leading.borrow() && !*self.closed.borrow()
+    /// Refuses on a manager that does not lead, and says who does.
+    fn leads(&self) -> Result<(), Status> {
+        if *self.leading.borrow() && !*self.closed.borrow() {
+            return Ok(());
+        }
+        Err(skep_rpc::not_leader(self.leader.borrow().filter(|leader| *leader != self.addr)))
     }
 
     fn open(&self, node: &NodeId) -> (u64, mpsc::Receiver<Message>) {

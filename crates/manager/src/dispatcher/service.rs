@@ -4,17 +4,19 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use skep_model::{Node, NodeId, NodeState, Role};
 use skep_rpc::proto::agent_message::Message;
 use skep_rpc::proto::{
     AgentMessage, LeaveRequest, LeaveResponse, LogChunk, ManagerMessage, PublishLogsResponse, dispatcher_server,
 };
+use skep_store::{Change, Tables};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Hub;
 use super::session::Session;
-use crate::plan::lose;
+use crate::group::{Group, may_go};
 
 /// Messages on their way to one node.
 const OUTBOX: usize = 64;
@@ -28,10 +30,6 @@ impl DispatcherService {
     pub(crate) fn new(hub: Arc<Hub>) -> Self {
         Self(hub)
     }
-
-    fn leads(&self) -> Result<(), Status> {
-        if self.0.leads() { Ok(()) } else { Err(Status::unavailable("this manager does not lead (yet)")) }
-    }
 }
 
 #[tonic::async_trait]
@@ -43,7 +41,7 @@ impl dispatcher_server::Dispatcher for DispatcherService {
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = skep_rpc::peer(&request)?;
-        self.leads()?;
+        self.0.leads()?;
         let mut incoming = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("the node did not say hello"))??;
@@ -67,13 +65,25 @@ impl dispatcher_server::Dispatcher for DispatcherService {
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveResponse>, Status> {
         let peer = skep_rpc::peer(&request)?;
-        self.leads()?;
+        self.0.leads()?;
         // Its session ends first, so that nothing it still says makes it ready again.
         super::lock(&self.0.sessions).open.remove(&peer.node);
-        let left = self.0.writer.update(|tables| {
-            Ok::<_, Infallible>(((), lose(tables, std::slice::from_ref(&peer.node), "left the swarm")))
-        });
+        let group = self.0.group.as_ref();
+        let left = self.0.writer.update(|tables| Ok::<_, Infallible>(((), leave(tables, group, &peer.node))));
         left.await.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(LeaveResponse {}))
     }
+}
+
+/// What becomes of a node that leaves by itself. A manager takes its leave of the managers too, if they can do without it: what cannot be
+/// changed any more then would be of no use to anybody.
+fn leave(tables: &Tables, group: &dyn Group, id: &NodeId) -> Vec<Change> {
+    let Some(before) = tables.get::<Node>(id) else { return Vec::new() };
+    let mut node = Node::clone(before);
+    node.status.state = NodeState::Down;
+    "left the swarm".clone_into(&mut node.status.message);
+    if node.spec.role == Role::Manager && may_go(tables, group, &node).is_ok() {
+        node.spec.role = Role::Worker;
+    }
+    if node == **before { Vec::new() } else { vec![node.into()] }
 }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use skep_model::{Node, NodeDescription, NodeId, NodeState, PortConflict, TaskId};
+use skep_model::{ManagerStatus, Node, NodeDescription, NodeId, NodeState, PortConflict, Reachability, Role, TaskId};
 use skep_rpc::proto::agent_message::Message as FromAgent;
 use skep_rpc::proto::manager_message::Message as ToAgent;
 use skep_rpc::proto::{self, AgentMessage, ManagerMessage};
@@ -26,12 +27,13 @@ pub(super) struct Session {
     pub(super) peer: Peer,
     pub(super) outbox: Outbox,
     told: Told,
+    managers: Vec<String>,
     endpoints: BTreeMap<NodeId, u64>,
 }
 
 impl Session {
     pub(super) fn new(hub: Arc<Hub>, peer: Peer, outbox: Outbox) -> Self {
-        Self { hub, peer, outbox, told: Told::default(), endpoints: BTreeMap::new() }
+        Self { hub, peer, outbox, told: Told::default(), managers: Vec::new(), endpoints: BTreeMap::new() }
     }
 
     /// Holds the session until either side gives up.
@@ -74,6 +76,7 @@ impl Session {
                     // What a node is to stop may depend on what has begun elsewhere: that is told first.
                     self.pass_endpoints().await?;
                     self.assign().await?;
+                    self.welcome().await?;
                 }
                 Ok(()) = silence.changed() => {
                     let silent = silence::message(&silence.borrow_and_update());
@@ -96,7 +99,8 @@ impl Session {
         self.outbox.send(Ok(message)).await.map_err(|_| Status::cancelled("the node hung up"))
     }
 
-    async fn welcome(&self) -> Result<(), Status> {
+    /// Tells whom else the node may turn to, when that has changed.
+    async fn welcome(&mut self) -> Result<(), Status> {
         let (period, managers) = self.hub.writer.store().view(|tables| {
             let addrs = tables.all::<Node>().filter_map(|node| Some(node.manager.as_ref()?.addr));
             (heartbeat(tables), addrs.collect::<Vec<_>>())
@@ -106,6 +110,10 @@ impl Session {
         if !managers.contains(&own) {
             managers.push(own);
         }
+        if managers == self.managers {
+            return Ok(());
+        }
+        self.managers.clone_from(&managers);
         let heartbeat_ms = u64::try_from(heartbeat_every(period).as_millis()).unwrap_or(1000);
         self.send(ToAgent::Welcome(proto::Welcome { heartbeat_ms, managers })).await
     }
@@ -167,7 +175,7 @@ impl Hub {
     /// Takes in what a node says of itself: it is ready from then on.
     pub(super) async fn hello(&self, peer: &Peer, hello: &proto::Hello) -> Result<(), Status> {
         self.liveness.heard(&peer.node);
-        self.ready(peer, Some(skep_rpc::decode(&hello.description)?)).await
+        self.ready(peer, Some(hello)).await
     }
 
     /// Takes in which published ports a node leaves to its own processes.
@@ -184,11 +192,20 @@ impl Hub {
         written.await.map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    async fn ready(&self, peer: &Peer, description: Option<NodeDescription>) -> Result<(), Status> {
+    async fn ready(&self, peer: &Peer, hello: Option<&proto::Hello>) -> Result<(), Status> {
+        let description: Option<NodeDescription> = hello.map(|h| skep_rpc::decode(&h.description)).transpose()?;
+        let opened = hello.and_then(opened);
         let written = self.writer.update(|tables| {
             let Some(before) = tables.get::<Node>(&peer.node) else { return Ok((false, Vec::new())) };
             let mut node = Node::clone(before);
             node.description = description.or(node.description);
+            // Of a node that is to be none, or none any more, it is a word from before.
+            if let (Role::Manager, Some((raft_id, addr))) = (node.spec.role, opened)
+                && node.manager.as_ref().is_none_or(|known| (known.raft_id, known.addr) != (raft_id, addr))
+            {
+                node.manager =
+                    Some(ManagerStatus { raft_id, addr, leader: false, reachability: Reachability::Unknown });
+            }
             node.status.state = NodeState::Ready;
             node.status.message.clear();
             node.status.addr = node.status.addr.or(Some(peer.addr.ip()));
@@ -201,6 +218,12 @@ impl Hub {
             Err(error) => Err(Status::unavailable(error.to_string())),
         }
     }
+}
+
+/// What a node says of its own part among the managers.
+fn opened(hello: &proto::Hello) -> Option<(u64, SocketAddr)> {
+    let addr = hello.addr.parse().ok()?;
+    (hello.raft_id != 0).then_some((hello.raft_id, addr))
 }
 
 /// Resolves once `flag` is `value`, or nobody is left to set it.

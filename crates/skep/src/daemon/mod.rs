@@ -4,9 +4,11 @@ mod advertise;
 mod backend;
 mod flags;
 mod host;
+mod leader;
 mod node;
 mod node_file;
 mod pidfile;
+mod role;
 mod seat;
 
 use std::fs;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use skep_engine::{Listeners, Server};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tracing::info;
 
 use self::backend::NodeBackend;
@@ -49,11 +52,15 @@ const WORKERS: usize = 4;
 /// Files that may be open: every published port is one, and all ports of three protocols are as many as can be published.
 const FILES: u64 = 1 << 18;
 
+/// Requests of other managers that may wait to be taken.
+const TUNNELS: usize = 16;
+
 async fn run(flags: Flags, host: Option<String>) -> Result<()> {
     let address = host.unwrap_or_else(|| format!("unix://{}", flags.exec_root.join("skep.sock").display()));
     let metrics = flags.metrics_addr.into_iter().collect();
     let listeners = Listeners { metrics, ..listeners(&address)? };
-    let node = Arc::new(LocalNode::open(flags)?);
+    let (tunnels, passed_on) = mpsc::channel(TUNNELS);
+    let node = Arc::new(LocalNode::open(flags, tunnels)?);
     node.resume().await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -64,7 +71,7 @@ async fn run(flags: Flags, host: Option<String>) -> Result<()> {
         }
         info!("told to end: tasks and traffic go on");
     };
-    let server = Server::bind(&listeners).await?;
+    let server = Server::bind(&listeners).await?.with_tunnels(passed_on);
     for at in server.metrics_addrs() {
         info!(%at, "metrics at /metrics");
     }

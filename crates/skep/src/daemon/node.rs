@@ -1,8 +1,10 @@
 //! This node, in or out of a swarm: what is opened when, and the ways from one to the other.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use skep_agent::{Agent, AgentConfig, Parts};
@@ -14,18 +16,26 @@ use skep_manager::InitCluster;
 use skep_mesh::{Bpf, MapSizes};
 use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
-use skep_rpc::{MembershipClient, NodeIdentity, RpcError, proto};
+use skep_rpc::{MembershipClient, NodeIdentity, RpcError, TunnelIo, proto};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
 use skep_store::Store;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, mpsc, watch};
+use tokio::task::AbortHandle;
 use tracing::{error, info, warn};
 
 use super::advertise;
 use super::flags::{Flags, Reply};
 use super::host::Host;
+use super::leader::LeaderFinder;
 use super::node_file::{ManagerSeat, Membership, NodeFile};
+use super::role;
 use super::seat::{Opened, Seat};
+
+/// How long a manager that has joined may need to be one.
+const JOINING: Duration = Duration::from_secs(20);
+/// How long managers may need to have a leader again.
+const ELECTION: Duration = Duration::from_secs(5);
 
 /// UDP port of the overlay unless a swarm says otherwise (IANA: vxlan).
 const DATA_PATH_PORT: u16 = 4789;
@@ -46,6 +56,10 @@ pub(crate) struct LocalNode {
     state: Mutex<SwarmState>,
     /// The store of a manager; changes when the node becomes one or ceases to be one.
     store: watch::Sender<Option<Store>>,
+    /// A manager's way to the leader.
+    finder: Mutex<Option<LeaderFinder>>,
+    /// Whoever serves the API takes what other managers pass on from the other end.
+    tunnels: mpsc::Sender<TunnelIo>,
 }
 
 /// What a member of a swarm has.
@@ -53,11 +67,22 @@ pub(crate) struct Member {
     pub(crate) membership: Membership,
     pub(crate) agent: Agent,
     pub(crate) seat: Option<Seat>,
+    /// Follows the role that the managers give this node.
+    role: AbortOnDrop,
+}
+
+/// A task that ends with whoever has started it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl LocalNode {
     /// Opens what every node has.
-    pub(crate) fn open(flags: Flags) -> Result<Self> {
+    pub(crate) fn open(flags: Flags, tunnels: mpsc::Sender<TunnelIo>) -> Result<Self> {
         let data = &flags.data_root;
         let images = Arc::new(Images::open(&data.join("images"))?);
         let runtime = Embedded::open(EmbeddedConfig {
@@ -77,12 +102,14 @@ impl LocalNode {
             member: RwLock::new(None),
             state: Mutex::new(SwarmState::Inactive),
             store: watch::Sender::new(None),
+            finder: Mutex::default(),
+            tunnels,
             flags,
         })
     }
 
     /// Goes on where the last daemon stopped.
-    pub(crate) async fn resume(&self) -> Result<()> {
+    pub(crate) async fn resume(self: &Arc<Self>) -> Result<()> {
         let Some(membership) = self.file.load()? else { return Ok(()) };
         let mut member = self.member.write().await;
         self.set_state(SwarmState::Pending);
@@ -96,12 +123,18 @@ impl LocalNode {
 
     /// Stops managing and following; tasks and traffic stay.
     pub(crate) async fn suspend(&self) {
-        if let Some(Member { agent, seat, .. }) = self.member.write().await.take() {
+        if let Some(Member { agent, seat, role, .. }) = self.member.write().await.take() {
+            drop(role);
             drop(agent);
             if let Some(seat) = seat {
                 seat.close().await;
             }
         }
+    }
+
+    /// The way to the leader, on a manager.
+    pub(crate) fn finder(&self) -> Option<LeaderFinder> {
+        self.finder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What the node is to a swarm.
@@ -124,7 +157,7 @@ impl LocalNode {
     }
 
     /// Starts a swarm with this node as its manager.
-    pub(crate) async fn init(&self, options: InitOptions) -> Result<NodeId, Error> {
+    pub(crate) async fn init(self: &Arc<Self>, options: InitOptions) -> Result<NodeId, Error> {
         let mut member = self.try_write()?;
         if member.is_some() {
             return Err(Error::already_in_swarm());
@@ -152,7 +185,7 @@ impl LocalNode {
     }
 
     async fn found(
-        &self,
+        self: &Arc<Self>,
         member: &mut Option<Member>,
         options: InitOptions,
         (facts, addr): (Facts, IpAddr),
@@ -188,6 +221,8 @@ impl LocalNode {
             addr,
             managers: vec![seat.advertise.to_string()],
             data_path_port,
+            listen: seat.listen,
+            advertise_port: seat.advertise.port(),
             manager: Some(seat),
         };
         self.file.store(&membership).map_err(unknown)?;
@@ -196,7 +231,7 @@ impl LocalNode {
     }
 
     /// Joins a swarm.
-    pub(crate) async fn join(&self, options: JoinOptions) -> Result<(), Error> {
+    pub(crate) async fn join(self: &Arc<Self>, options: JoinOptions) -> Result<(), Error> {
         let mut member = self.try_write()?;
         if member.is_some() {
             return Err(Error::already_in_swarm());
@@ -210,6 +245,8 @@ impl LocalNode {
         if let Some(addr) = advertised {
             self.same_data_path(&facts, options.data_path_addr.as_ref(), addr)?;
         }
+        let listen = advertise::listen(&facts, &options.listen_addr)?;
+        let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
         let key = NodeKey::random();
         let request = proto::JoinRequest {
             node_key: key.to_string(),
@@ -219,8 +256,8 @@ impl LocalNode {
             routes: facts.routes.iter().map(ToString::to_string).collect(),
         };
         self.set_state(SwarmState::Pending);
-        let joined = self.admitted(&mut member, &options.remote_addrs, &token, key, request).await;
-        if joined.is_err() {
+        let joined = self.admitted(&mut member, &options, (listen, port), (&token, key), request).await;
+        if member.is_none() {
             self.set_state(SwarmState::Inactive);
             self.forget();
         }
@@ -228,14 +265,14 @@ impl LocalNode {
     }
 
     async fn admitted(
-        &self,
+        self: &Arc<Self>,
         member: &mut Option<Member>,
-        managers: &[String],
-        token: &JoinToken,
-        key: NodeKey,
+        options: &JoinOptions,
+        listen: (SocketAddr, u16),
+        (token, key): (&JoinToken, NodeKey),
         request: proto::JoinRequest,
     ) -> Result<(), Error> {
-        let (manager, answer) = ask_to_join(managers, token, request).await?;
+        let (manager, answer) = ask_to_join(&options.remote_addrs, token, request).await?;
         let garbled =
             |what: &str| Error::new(ErrorKind::Unknown, format!("the manager at {manager} answered with a bad {what}"));
         let membership = Membership {
@@ -245,34 +282,52 @@ impl LocalNode {
             addr: answer.node_addr.parse().map_err(|_| garbled("node address"))?,
             managers: vec![manager.clone()],
             data_path_port: DATA_PATH_PORT,
+            listen: listen.0,
+            advertise_port: listen.1,
             manager: None,
         };
         self.file.store(&membership).map_err(unknown)?;
-        let entered = self.enter(membership, None).await.map_err(unknown)?;
+        let mut entered = self.enter(membership, None).await.map_err(unknown)?;
         entered.agent.joined().await;
-        *member = Some(entered);
-        Ok(())
+        let manages = if answer.role == "manager" { self.join_managers(&mut entered).await } else { Ok(()) };
+        match manages {
+            Ok(()) | Err(Error { kind: ErrorKind::Unavailable, .. }) => *member = Some(entered),
+            Err(_) => drop(entered.agent.leave().await),
+        }
+        manages
+    }
+
+    /// A node that has joined as a manager becomes one.
+    async fn join_managers(&self, member: &mut Member) -> Result<(), Error> {
+        self.open_seat(member).await.map_err(unknown)?;
+        let Some(seat) = &member.seat else { return Ok(()) };
+        tokio::time::timeout(JOINING, seat.joined()).await.map_err(|_| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node.",
+            )
+        })
     }
 
     /// Leaves the swarm and forgets it.
     pub(crate) async fn leave(&self, leave: Leave) -> Result<(), Error> {
         let mut member = self.try_write()?;
         let Some(current) = member.as_ref() else { return Err(Error::not_in_swarm()) };
-        if current.seat.is_some() && leave == Leave::Gently {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "You are attempting to leave the swarm on a node that is participating as a manager. Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message.",
-            ));
+        if let (Some(seat), Leave::Gently) = (&current.seat, leave) {
+            return Err(manages_still(seat.managers()));
         }
         // The file first: a daemon killed in the middle must not come back as a member.
         self.file.remove().map_err(unknown)?;
-        if let Some(Member { agent, seat, .. }) = member.take() {
+        if let Some(Member { agent, seat, role, .. }) = member.take() {
+            drop(role);
             for e in agent.leave().await {
                 warn!("leaving the swarm: {e}");
             }
-            self.store.send_replace(None);
             if let Some(seat) = seat {
-                seat.close().await;
+                if seat.managers() > 1 {
+                    seat.parted().await;
+                }
+                self.give_up(seat).await;
             }
         }
         self.forget();
@@ -282,13 +337,81 @@ impl LocalNode {
     }
 
     /// Starts what a member has.
-    async fn enter(&self, membership: Membership, opened: Option<Opened>) -> Result<Member> {
-        let seat = opened.map(|opened| opened.manage(membership.node.clone()));
+    async fn enter(self: &Arc<Self>, membership: Membership, opened: Option<Opened>) -> Result<Member> {
+        // First, for the agent turns to it.
+        let seat = opened.map(|opened| opened.manage(self.tunnels.clone()));
         let agent = self.start_agent(&membership).await?;
-        self.store.send_replace(seat.as_ref().map(|s| s.store().clone()));
-        self.set_state(if seat.is_some() { SwarmState::Manager } else { SwarmState::Worker });
+        self.set_state(SwarmState::Worker);
         self.remember_managers(&membership, &agent);
-        Ok(Member { membership, agent, seat })
+        let role = AbortOnDrop(tokio::spawn(role::follow(Arc::downgrade(self), agent.told())).abort_handle());
+        let mut member = Member { membership, agent, seat: None, role };
+        if let Some(seat) = seat {
+            self.take_seat(&mut member, seat);
+        }
+        Ok(member)
+    }
+
+    /// Is a manager from now on.
+    fn take_seat(&self, member: &mut Member, seat: Seat) {
+        *self.finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(seat.finder().clone());
+        self.store.send_replace(Some(seat.store().clone()));
+        self.set_state(SwarmState::Manager);
+        let opened = member.membership.manager.as_ref().map(|seat| (seat.raft_id, seat.advertise));
+        member.agent.manages(opened);
+        member.seat = Some(seat);
+    }
+
+    /// Stops managing.
+    async fn give_up(&self, seat: Seat) {
+        *self.finder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.store.send_replace(None);
+        seat.close().await;
+    }
+
+    /// The managers want this node among them, and it is not yet.
+    async fn open_seat(&self, member: &mut Member) -> Result<()> {
+        if member.seat.is_some() {
+            return Ok(());
+        }
+        let mut membership = member.membership.clone();
+        let seat = ManagerSeat {
+            raft_id: rand_id(),
+            listen: membership.listen,
+            advertise: SocketAddr::new(membership.addr, membership.advertise_port),
+        };
+        // Something that an earlier time as a manager has left is of no use to this one.
+        remove_dir(&self.raft_dir())?;
+        let opened = Opened::new(&self.flags.data_root, &seat, membership.identity()?).await?;
+        membership.manager = Some(seat);
+        membership.managers = member.agent.managers().borrow().clone();
+        self.file.store(&membership)?;
+        member.membership = membership;
+        self.take_seat(member, opened.manage(self.tunnels.clone()));
+        info!("promoted: this node becomes a manager");
+        Ok(())
+    }
+
+    /// The managers do without this node from now on.
+    async fn close_seat(&self, member: &mut Member) -> Result<()> {
+        let Some(seat) = member.seat.take() else { return Ok(()) };
+        member.membership.manager = None;
+        member.membership.managers = member.agent.managers().borrow().clone();
+        self.file.store(&member.membership)?;
+        member.agent.manages(None);
+        self.give_up(seat).await;
+        self.set_state(SwarmState::Worker);
+        info!("demoted: this node is a worker");
+        remove_dir(&self.raft_dir())
+    }
+
+    /// Becomes what the managers want it to be.
+    pub(crate) async fn follow(&self, wanted: role::Wanted) -> Result<()> {
+        let mut member = self.member.write().await;
+        let Some(member) = member.as_mut() else { return Ok(()) };
+        match wanted {
+            role::Wanted::Manager => self.open_seat(member).await,
+            role::Wanted::Worker => self.close_seat(member).await,
+        }
     }
 
     async fn start_agent(&self, membership: &Membership) -> Result<Agent> {
@@ -317,15 +440,19 @@ impl LocalNode {
 
     /// Managers that become known are remembered for the next start.
     fn remember_managers(&self, membership: &Membership, agent: &Agent) {
-        let (mut managers, file, mut membership) = (agent.managers(), self.file.clone(), membership.clone());
+        let (mut managers, file, node) = (agent.managers(), self.file.clone(), membership.node.clone());
         tokio::spawn(async move {
             while managers.changed().await.is_ok() {
-                membership.managers = managers.borrow_and_update().clone();
-                if let Err(e) = file.update(&membership) {
+                let known = managers.borrow_and_update().clone();
+                if let Err(e) = file.remember(&node, known) {
                     warn!("{e:#}");
                 }
             }
         });
+    }
+
+    fn raft_dir(&self) -> PathBuf {
+        self.flags.data_root.join("raft")
     }
 
     fn agent_dir(&self) -> PathBuf {
@@ -337,12 +464,9 @@ impl LocalNode {
         if let Err(e) = self.file.remove() {
             error!("{e:#}");
         }
-        for dir in ["raft", "agent"] {
-            let dir = self.flags.data_root.join(dir);
-            if let Err(e) = std::fs::remove_dir_all(&dir)
-                && e.kind() != std::io::ErrorKind::NotFound
-            {
-                error!("{}: {e}", dir.display());
+        for dir in [self.raft_dir(), self.agent_dir()] {
+            if let Err(e) = remove_dir(&dir) {
+                error!("{e:#}");
             }
         }
     }
@@ -389,16 +513,27 @@ impl LocalNode {
     }
 }
 
-/// Asks one manager after the other. What a manager that answers says, counts.
+/// Asks one manager after the other, and the one that leads as soon as one says which that is. What it answers, counts.
 async fn ask_to_join(
     managers: &[String],
     token: &JoinToken,
     request: proto::JoinRequest,
 ) -> Result<(String, proto::JoinResponse), Error> {
     let mut last = Error::invalid("at least one manager's address is needed to join a swarm");
-    for manager in managers {
-        match MembershipClient::join(manager, token, request.clone()).await {
-            Ok(answer) => return Ok((manager.clone(), answer)),
+    let mut ahead: VecDeque<String> = managers.iter().cloned().collect();
+    let deadline = Instant::now() + ELECTION;
+    while let Some(manager) = ahead.pop_front() {
+        match MembershipClient::join(&manager, token, request.clone()).await {
+            Ok(answer) => return Ok((manager, answer)),
+            Err(e @ RpcError::NoLeader { .. }) if Instant::now() > deadline => {
+                return Err(Error::new(ErrorKind::Unavailable, e.to_string()));
+            }
+            Err(RpcError::NoLeader { leader: Some(leader), .. }) if leader != manager => ahead.push_front(leader),
+            // One will be elected soon.
+            Err(RpcError::NoLeader { .. }) => {
+                tokio::time::sleep(ELECTION / 20).await;
+                ahead.push_back(manager);
+            }
             Err(e @ (RpcError::Unreachable { .. } | RpcError::Timeout { .. })) => {
                 last = Error::new(ErrorKind::Unavailable, e.to_string());
             }
@@ -406,6 +541,30 @@ async fn ask_to_join(
         }
     }
     Err(last)
+}
+
+/// Why a manager does not leave by the way.
+fn manages_still(managers: usize) -> Error {
+    let then = match managers {
+        0 | 1 => "Removing the last manager erases all current state of the swarm.".to_owned(),
+        2 => "Of two managers one cannot decide anything alone: promote another node first, or demote this one."
+            .to_owned(),
+        many => format!(
+            "{} of {many} managers would be left; `docker node demote` on this node makes it a worker, which leaves without more ado.",
+            many - 1
+        ),
+    };
+    let message = format!(
+        "You are attempting to leave the swarm on a node that is participating as a manager. {then} Use `--force` to ignore this message."
+    );
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| dir.display().to_string()),
+        _ => Ok(()),
+    }
 }
 
 fn availability(availability: Availability) -> &'static str {

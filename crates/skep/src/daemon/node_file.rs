@@ -25,6 +25,10 @@ pub(crate) struct Membership {
     pub(crate) managers: Vec<String>,
     /// UDP port of the overlay.
     pub(crate) data_path_port: u16,
+    /// Where its manager port is when it becomes a manager.
+    pub(crate) listen: SocketAddr,
+    /// Where other nodes reach that port.
+    pub(crate) advertise_port: u16,
     /// Only on a manager.
     pub(crate) manager: Option<ManagerSeat>,
 }
@@ -73,9 +77,12 @@ impl NodeFile {
         write().with_context(|| self.0.display().to_string())
     }
 
-    /// As [`Self::store`], if the node is still a member: a late word must not bring back what was left.
-    pub(crate) fn update(&self, membership: &Membership) -> Result<()> {
-        if self.load()?.is_some_and(|known| known.node == membership.node) { self.store(membership) } else { Ok(()) }
+    /// Notes which managers there are, if `node` is still a member: a late word must not bring back what was left.
+    pub(crate) fn remember(&self, node: &NodeId, managers: Vec<String>) -> Result<()> {
+        match self.load()? {
+            Some(known) if known.node == *node => self.store(&Membership { managers, ..known }),
+            _ => Ok(()),
+        }
     }
 
     /// The node is in no swarm any more.

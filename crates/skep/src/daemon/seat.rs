@@ -1,26 +1,35 @@
 //! What a manager has besides what every node has: a member of the Raft group, the leader's loops, and the manager port.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use skep_manager::{Control, ControlError, InitCluster, Manager, ManagerConfig};
+use async_trait::async_trait;
+use skep_manager::{Control, ControlError, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig};
 use skep_model::ClusterId;
-use skep_raft::{Raft, RaftConfig};
-use skep_rpc::{NodeIdentity, Services};
+use skep_raft::{Leadership, Raft, RaftConfig, RaftError};
+use skep_rpc::{NodeIdentity, Services, TunnelIo};
 use skep_store::{Store, Writer};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use super::leader::LeaderFinder;
 use super::node_file::ManagerSeat;
+
+/// How long a manager that leaves waits for the others to go on without it.
+const PARTING: Duration = Duration::from_secs(3);
 
 /// A manager's parts, running.
 pub(crate) struct Seat {
     raft: Raft,
     manager: Manager,
     store: Store,
+    finder: LeaderFinder,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
 }
@@ -31,6 +40,7 @@ pub(crate) struct Opened {
     store: Store,
     writer: Arc<Writer>,
     seat: ManagerSeat,
+    identity: NodeIdentity,
     listener: TcpListener,
 }
 
@@ -41,10 +51,15 @@ impl Opened {
             format!("cannot listen on {}: is another manager running? Give --listen-addr another port", seat.listen)
         })?;
         let store = Store::default();
-        let config = RaftConfig { dir: data_root.join("raft"), raft_id: seat.raft_id, addr: seat.advertise, identity };
+        let config = RaftConfig {
+            dir: data_root.join("raft"),
+            raft_id: seat.raft_id,
+            addr: seat.advertise,
+            identity: identity.clone(),
+        };
         let raft = Raft::start(config, store.clone()).await?;
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(raft.clone())));
-        Ok(Self { raft, store, writer, seat: seat.clone(), listener })
+        Ok(Self { raft, store, writer, seat: seat.clone(), identity, listener })
     }
 
     /// The first member of a new group.
@@ -59,15 +74,26 @@ impl Opened {
         self.store.view(|tables| tables.cluster().map(|c| c.id.clone())).ok_or(ControlError::NoCluster)
     }
 
-    /// Begins to manage.
-    pub(crate) fn manage(self, own: skep_model::NodeId) -> Seat {
-        let leading = leading(&self.raft);
-        let manager =
-            Manager::start(ManagerConfig { node: own, addr: self.seat.advertise, writer: self.writer, leading });
+    /// Begins to manage. What other managers pass on comes out of the other end of `tunnels`.
+    pub(crate) fn manage(self, tunnels: mpsc::Sender<TunnelIo>) -> Seat {
+        let addr = self.seat.advertise;
+        let manager = Manager::start(ManagerConfig {
+            node: self.identity.node.clone(),
+            addr,
+            writer: self.writer,
+            leading: told(&self.raft, Leadership::is_leader),
+            leader: told(&self.raft, move |leadership| match leadership {
+                Leadership::Leader { .. } => Some(addr),
+                Leadership::Follower { addr, .. } => Some(*addr),
+                Leadership::Unknown | Leadership::Stopped(_) => None,
+            }),
+            group: Arc::new(RaftGroup(self.raft.clone())),
+        });
         let services = Services::default()
             .membership(manager.membership())
             .dispatcher(manager.dispatcher())
-            .raft(self.raft.service());
+            .raft(self.raft.service())
+            .api(tunnels);
         let (stop, mut stopped) = watch::channel(false);
         let authenticate = manager.authenticate();
         let listener = self.listener;
@@ -78,21 +104,57 @@ impl Opened {
                 error!("{e}");
             }
         });
-        info!(addr = %self.seat.advertise, "managing");
-        Seat { raft: self.raft, manager, store: self.store, stop, server }
+        info!(%addr, "managing");
+        let finder = LeaderFinder::new(self.raft.clone(), self.store.clone(), self.identity);
+        Seat { raft: self.raft, manager, store: self.store, finder, stop, server }
     }
 }
 
-/// Whether this manager leads, as a plain yes or no.
-fn leading(raft: &Raft) -> watch::Receiver<bool> {
+/// What leadership means for somebody, as it changes.
+fn told<T: PartialEq + Send + Sync + 'static>(
+    raft: &Raft,
+    meaning: impl Fn(&Leadership) -> T + Send + 'static,
+) -> watch::Receiver<T> {
     let mut leadership = raft.leadership();
-    let (tell, leading) = watch::channel(leadership.borrow_and_update().is_leader());
+    let (tell, told) = watch::channel(meaning(&leadership.borrow_and_update()));
     tokio::spawn(async move {
         while leadership.changed().await.is_ok() && !tell.is_closed() {
-            tell.send_replace(leadership.borrow_and_update().is_leader());
+            let now = meaning(&leadership.borrow_and_update());
+            tell.send_if_modified(|before| std::mem::replace(before, now) != *before);
         }
     });
-    leading
+    told
+}
+
+/// The Raft group as the manager changes it.
+struct RaftGroup(Raft);
+
+#[async_trait]
+impl Group for RaftGroup {
+    fn own(&self) -> u64 {
+        self.0.raft_id()
+    }
+
+    fn members(&self) -> BTreeMap<u64, GroupMember> {
+        let voters = self.0.members().into_keys().map(|id| (id, GroupMember { votes: true, answers: true }));
+        let learners = self.0.learners().into_iter().map(|id| (id, GroupMember { votes: false, answers: true }));
+        learners.chain(voters).collect()
+    }
+
+    async fn add(&self, raft_id: u64, addr: SocketAddr) -> Result<(), GroupError> {
+        self.0.add_member(raft_id, addr).await.map_err(group_error)
+    }
+
+    async fn remove(&self, raft_id: u64) -> Result<(), GroupError> {
+        self.0.remove_member(raft_id).await.map_err(group_error)
+    }
+}
+
+fn group_error(error: RaftError) -> GroupError {
+    match error {
+        RaftError::NotLeader => GroupError::NotLeader,
+        error => GroupError::Failed(error.to_string()),
+    }
 }
 
 impl Seat {
@@ -104,6 +166,35 @@ impl Seat {
     /// What it knows.
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// The way to the leader.
+    pub(crate) fn finder(&self) -> &LeaderFinder {
+        &self.finder
+    }
+
+    /// How many managers agree on things at present.
+    pub(crate) fn managers(&self) -> usize {
+        self.raft.members().len()
+    }
+
+    /// Returns once it is one of the managers, knows the swarm, and knows who leads.
+    pub(crate) async fn joined(&self) {
+        let mut leadership = self.raft.leadership();
+        let led = |now: &Leadership| matches!(now, Leadership::Leader { .. } | Leadership::Follower { .. });
+        // An error means that it has stopped; then nobody waits.
+        drop(leadership.wait_for(led).await);
+        let mut events = self.store.watch();
+        while self.store.view(|tables| tables.cluster().is_none()) && events.next().await.is_some() {}
+    }
+
+    /// Returns once the other managers do without this one, or have had time for it.
+    pub(crate) async fn parted(&self) {
+        let mut leadership = self.raft.leadership();
+        let left = async { while leadership.borrow_and_update().is_leader() && leadership.changed().await.is_ok() {} };
+        if tokio::time::timeout(PARTING, left).await.is_err() {
+            info!("this manager leads still while it leaves");
+        }
     }
 
     /// Stops managing. Everything acknowledged is on the disk already.

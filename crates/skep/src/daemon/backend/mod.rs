@@ -16,6 +16,7 @@ use skep_engine::backend::Backend;
 use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use skep_engine::backend::container::ContainerInfo;
 use skep_engine::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use skep_engine::backend::leader::Leader;
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
 use skep_engine::backend::node::{NodeInfo, ProcessInfo, SwarmInfo, SwarmState};
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
@@ -175,6 +176,18 @@ impl Backend for NodeBackend {
 
     fn changes(&self) -> BoxStream<'static, SwarmChange> {
         swarm::changes(self.0.store())
+    }
+
+    fn leads(&self) -> bool {
+        self.0.finder().is_some_and(|finder| finder.leads())
+    }
+
+    async fn leader(&self) -> Result<Leader, Error> {
+        match self.0.finder() {
+            Some(finder) => finder.find().await,
+            // Whoever answers here says that it is no manager.
+            None => Ok(Leader::Here),
+        }
     }
 
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error> {
