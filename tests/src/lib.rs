@@ -77,14 +77,30 @@ impl Swarm {
     /// Without root, or when the lab does not come up.
     #[must_use]
     pub fn nodes(story: &str) -> Self {
-        Self::nodes_with(story, Families::Both, &[])
+        Self::nodes_with(story, 3, Families::Both, &[])
     }
 
-    fn nodes_with(story: &str, families: Families, daemon_flags: &[&str]) -> Self {
+    /// A swarm of that many nodes, of which the first `managers` are managers.
+    ///
+    /// # Panics
+    /// Without root, or when it does not come about.
+    #[must_use]
+    pub fn managed(story: &str, nodes: u8, managers: u8) -> Self {
+        let swarm = Self::nodes_with(story, nodes, Families::Both, &[]);
+        let addr = swarm.begin();
+        for node in 2..=nodes {
+            let role = if node <= managers { "manager" } else { "worker" };
+            let token = swarm.must(1, &["swarm", "join-token", "-q", role]);
+            swarm.must(node, &["swarm", "join", "--token", &token, &addr]);
+        }
+        swarm
+    }
+
+    fn nodes_with(story: &str, nodes: u8, families: Families, daemon_flags: &[&str]) -> Self {
         assert!(is_root(), "end-to-end stories need root: they make network namespaces, containers and eBPF programs");
         let name = format!("e2e-{story}-{}", std::process::id());
         let daemon_flags = daemon_flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let config = LabConfig { name, nodes: 3, binary: binary(), data_dir: None, families, daemon_flags };
+        let config = LabConfig { name, nodes, binary: binary(), data_dir: None, families, daemon_flags };
         Self { lab: LabGuard::new(Lab::up(config).expect("the lab comes up")) }
     }
 
@@ -103,7 +119,7 @@ impl Swarm {
     /// When something of that fails.
     #[must_use]
     pub fn start_with(story: &str, families: Families, daemon_flags: &[&str]) -> Self {
-        let swarm = Self::nodes_with(story, families, daemon_flags);
+        let swarm = Self::nodes_with(story, 3, families, daemon_flags);
         swarm.form();
         for image in [nginx(), udp_echo()] {
             let image = image.to_string_lossy().into_owned();
@@ -117,13 +133,18 @@ impl Swarm {
     /// # Panics
     /// When one does not join.
     pub fn form(&self) {
-        let first = self.lab.address(1);
-        let manager = SocketAddr::new(first, 2377).to_string();
-        self.must(1, &["swarm", "init", "--advertise-addr", &first.to_string()]);
+        let manager = self.begin();
         let token = self.must(1, &["swarm", "join-token", "-q", "worker"]);
         for node in 2..=3 {
             self.must(node, &["swarm", "join", "--token", &token, &manager]);
         }
+    }
+
+    /// Begins a swarm on the first node; returns where others join it.
+    fn begin(&self) -> String {
+        let first = self.lab.address(1);
+        self.must(1, &["swarm", "init", "--advertise-addr", &first.to_string()]);
+        SocketAddr::new(first, 2377).to_string()
     }
 
     /// Runs the docker CLI against a node, or skep's own where there is none or where `SKEP_E2E_CLI=skep` asks for it.
