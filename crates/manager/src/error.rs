@@ -126,7 +126,7 @@ impl ControlError {
             | Self::ManagerJoin
             | Self::RouteCollision { .. }
             | Self::NoCluster => ErrorKind::FailedPrecondition,
-            Self::Propose(ProposeError::NoLeader) => ErrorKind::NoLeader,
+            Self::Propose(ProposeError::NoLeader | ProposeError::Unknown) => ErrorKind::NoLeader,
             Self::Propose(ProposeError::Fatal(_)) => ErrorKind::Internal,
         }
     }

@@ -3,5 +3,6 @@
 mod alone;
 mod damage;
 mod group;
+mod quorum;
 mod rig;
 mod suite;

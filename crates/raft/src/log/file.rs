@@ -26,6 +26,7 @@ const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const LAST: &str = "last";
 const COMMITTED: &str = "committed";
+const GROUP: &str = "group";
 
 /// Digests are cut to this many bytes: they find damage, they need not withstand an attacker.
 const SEAL: usize = 8;
@@ -93,6 +94,7 @@ pub(super) struct State {
     pub(super) purged: Option<LogId>,
     pub(super) last: Option<LogId>,
     pub(super) committed: Option<LogId>,
+    pub(super) group: Option<u64>,
 }
 
 /// The open file.
@@ -174,6 +176,7 @@ impl LogFile {
                     }
                     Op::Vote(vote, _) => note(VOTE, json(vote))?,
                     Op::Committed(id) => note(COMMITTED, json(id))?,
+                    Op::Group(id, _) => note(GROUP, json(id))?,
                 }
             }
         }
@@ -260,5 +263,6 @@ fn check(database: &Database) -> Result<State, FileError> {
         let (last, noted) = (last.map(|id| id.index), noted.map(|id| id.index));
         return Err(FileError::Order(format!("its last entry is {last:?}, and should be {noted:?}")));
     }
-    Ok(State { vote: read_fact(&facts, VOTE)?, purged, last, committed: read_fact(&facts, COMMITTED)? })
+    let (vote, committed) = (read_fact(&facts, VOTE)?, read_fact(&facts, COMMITTED)?);
+    Ok(State { vote, purged, last, committed, group: read_fact(&facts, GROUP)? })
 }

@@ -9,6 +9,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, OptionalSend, RaftLogId, RaftLogReader};
 
-use self::file::LogFile;
+use self::file::{LogFile, State};
 use self::writer::{Op, Writer};
 use crate::RaftError;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
@@ -51,6 +52,7 @@ pub(crate) struct LogStore {
     writer: Writer,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    group: Option<u64>,
     order: Order,
 }
 
@@ -69,12 +71,24 @@ impl LogStore {
         let tail = Tail { pending: BTreeMap::new(), purged: state.purged, last: state.last };
         let tail = Arc::new(RwLock::new(tail));
         let writer = Writer::start(file.clone(), tail.clone()).map_err(|why| RaftError::io(dir, &why))?;
-        Ok((Self { file, tail, writer, vote: state.vote, committed: state.committed, order }, closed))
+        let State { vote, committed, group, .. } = state;
+        Ok((Self { file, tail, writer, vote, committed, group, order }, closed))
     }
 
     /// The last index that is gone from the log's beginning.
     pub(crate) fn purged(&self) -> Option<u64> {
         self.read_tail(|tail| tail.purged.map(|id| id.index))
+    }
+
+    /// The identity of the group that the log belongs to, as it was when the log was opened.
+    pub(crate) fn group(&self) -> Option<u64> {
+        self.group
+    }
+
+    /// Writes the identity of the group that the log belongs to from now on.
+    pub(crate) async fn set_group(&mut self, group: u64) -> io::Result<()> {
+        self.group = Some(group);
+        self.writer.durable(|done| Op::Group(group, done)).await
     }
 
     /// The last log id, of an entry or of what is gone.

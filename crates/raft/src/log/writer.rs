@@ -36,6 +36,8 @@ pub(super) enum Op {
         done: Done,
     },
     Vote(Vote, Done),
+    /// The group's identity.
+    Group(u64, Done),
     /// Not worth a transaction of its own: it is written with the next of the others.
     Committed(LogId),
 }
@@ -49,7 +51,9 @@ impl Op {
         match self {
             Self::Append { callback, .. } => callback.log_io_completed(result),
             // Who does not wait any more has stopped.
-            Self::Truncate { done, .. } | Self::Purge { done, .. } | Self::Vote(_, done) => drop(done.send(result)),
+            Self::Truncate { done, .. } | Self::Purge { done, .. } | Self::Vote(_, done) | Self::Group(_, done) => {
+                drop(done.send(result));
+            }
             Self::Committed(_) => {}
         }
     }
