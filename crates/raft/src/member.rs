@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 use crate::RaftError;
 use crate::group::Group;
 use crate::leadership::{self, Leadership};
-use crate::log::{LogStore, Order};
+use crate::log::{LogStore, Order, recover};
 use crate::machine::Machine;
 use crate::network::rpc::Rpc;
 use crate::network::{Network, Transport};
@@ -122,6 +122,23 @@ impl Raft {
         let (sender, leadership) = watch::channel(Leadership::Unknown);
         let follower = tokio::spawn(leadership::follow(core.clone(), sender)).abort_handle();
         Ok(Self(Arc::new(Shared { core, config, group, heard, leadership, follower, closed })))
+    }
+
+    /// Starts the member as a group of one with everything that is on its disk, and waits until it leads: for the operator who has lost
+    /// the majority of a group for good. What was acknowledged is there if this member had it; what it had and nobody
+    /// acknowledged is there too. The former members are strangers from then on, whatever they still have.
+    ///
+    /// # Errors
+    /// [`RaftError::NothingToRecover`] when it was in no group, and as [`Self::start`].
+    pub async fn recover_alone(config: RaftConfig, store: Store) -> Result<Self, RaftError> {
+        let rewriting = {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || recover::rewrite(&config))
+        };
+        rewriting.await.map_err(|why| RaftError::stopped(&why))??;
+        let raft = Self::start(config, store).await?;
+        raft.led().await?;
+        Ok(raft)
     }
 
     /// Makes this member a group of one, and waits until it leads.

@@ -4,5 +4,6 @@ mod alone;
 mod damage;
 mod group;
 mod quorum;
+mod recovery;
 mod rig;
 mod suite;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::writer::Op;
+use super::writer::Change;
 use crate::RaftError;
 use crate::types::{Entry, LogId, Vote};
 
@@ -147,8 +147,8 @@ impl LogFile {
         Ok((entries, true))
     }
 
-    /// Writes all operations in order, all or none. When it returns they are on disk.
-    pub(super) fn write(&self, batch: &[Op]) -> Result<(), FileError> {
+    /// Writes all changes in order, all or none. When it returns they are on disk.
+    pub(super) fn write<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), FileError> {
         let transaction = self.database.begin_write()?;
         {
             let mut log = transaction.open_table(LOG)?;
@@ -157,26 +157,26 @@ impl LogFile {
                 facts.insert(name, seal(name.as_bytes(), fact).as_slice())?;
                 Ok(())
             };
-            for op in batch {
-                match op {
-                    Op::Append { entries, last, .. } => {
+            for change in changes {
+                match change {
+                    Change::Append { entries, last } => {
                         for entry in entries {
                             log.insert(entry.index, entry.value.as_slice())?;
                         }
                         note(LAST, json(last))?;
                     }
-                    Op::Truncate { from, last, .. } => {
+                    Change::Truncate { from, last } => {
                         log.retain_in(*from.., |_, _| false)?;
                         note(LAST, json(last))?;
                     }
-                    Op::Purge { upto, last, .. } => {
+                    Change::Purge { upto, last } => {
                         log.retain_in(..=upto.index, |_, _| false)?;
                         note(PURGED, json(upto))?;
                         note(LAST, json(last))?;
                     }
-                    Op::Vote(vote, _) => note(VOTE, json(vote))?,
-                    Op::Committed(id) => note(COMMITTED, json(id))?,
-                    Op::Group(id, _) => note(GROUP, json(id))?,
+                    Change::Vote(vote) => note(VOTE, json(vote))?,
+                    Change::Committed(id) => note(COMMITTED, json(id))?,
+                    Change::Group(id) => note(GROUP, json(id))?,
                 }
             }
         }
