@@ -94,11 +94,8 @@ fn any_manager_takes_requests_while_managers_come_and_go() {
         creating.join().expect("nothing was refused")
     });
     assert!(created.len() > 5, "{}", created.len());
-    let ids = |node| -> BTreeSet<String> {
-        swarm.must(node, &["service", "ls", "-q", "--no-trunc"]).lines().map(str::to_owned).collect()
-    };
     for node in 1..=3 {
-        let known = ids(node);
+        let known = ids(&swarm, node);
         assert!(created.iter().all(|id| known.iter().any(|known| id.starts_with(known.as_str()))), "node{node}");
     }
     let ports: Vec<_> =

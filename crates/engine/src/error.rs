@@ -21,6 +21,8 @@ pub enum ErrorKind {
     PermissionDenied,
     /// No swarm, not a manager, locked, already part of a swarm, timed out: 503.
     Unavailable,
+    /// No manager leads, and nothing was done: 500.
+    NoLeader,
     /// Not in this version of skep: 501.
     Unimplemented,
     /// Everything else that went wrong inside: 500.
@@ -37,7 +39,7 @@ impl ErrorKind {
             Self::PermissionDenied => 403,
             Self::NotFound => 404,
             Self::AlreadyExists | Self::Conflict => 409,
-            Self::Unknown => 500,
+            Self::Unknown | Self::NoLeader => 500,
             Self::Unimplemented => 501,
             Self::Unavailable => 503,
         }
@@ -53,7 +55,7 @@ impl ErrorKind {
             Self::AlreadyExists => Some("AlreadyExists"),
             Self::PermissionDenied => Some("PermissionDenied"),
             Self::Unimplemented => Some("Unimplemented"),
-            Self::Unknown => Some("Unknown"),
+            Self::Unknown | Self::NoLeader => Some("Unknown"),
             Self::NotFound | Self::Conflict | Self::Unauthenticated | Self::Unavailable => None,
         }
     }
@@ -126,7 +128,7 @@ impl Error {
     #[must_use]
     pub fn no_leader() -> Self {
         Self::new(
-            ErrorKind::Unknown,
+            ErrorKind::NoLeader,
             "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online.",
         )
     }

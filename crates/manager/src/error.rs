@@ -123,7 +123,7 @@ impl ControlError {
             | Self::RouteCollision { .. }
             | Self::NoCluster => ErrorKind::FailedPrecondition,
             Self::Propose(ProposeError::NoLeader) => ErrorKind::NoLeader,
-            Self::Propose(ProposeError::Fatal(_)) => ErrorKind::Internal,
+            Self::Propose(ProposeError::Unknown | ProposeError::Fatal(_)) => ErrorKind::Internal,
         }
     }
 }

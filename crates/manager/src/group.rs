@@ -161,7 +161,13 @@ async fn round(writer: &Writer, group: &dyn Group) {
     let own = group.own();
     let members = group.members();
     for step in writer.store().view(|tables| steps(tables, &members, own)) {
-        match tokio::time::timeout(STEP, take(group, step)).await {
+        let taking = tokio::time::timeout(STEP, take(group, step));
+        let taken = match step {
+            // Whoever asks for something meanwhile is told for sure that it was not done, and asks the next leader.
+            Step::Remove { raft_id } if raft_id == own => writer.still(taking).await,
+            _ => taking.await,
+        };
+        match taken {
             Ok(Ok(())) => info!(?step, "the group of managers has changed"),
             Ok(Err(GroupError::NotLeader)) => return,
             Ok(Err(error)) => warn!(?step, %error, "cannot change the group of managers"),

@@ -65,6 +65,12 @@ pub enum RaftError {
     /// The member is in a group already.
     #[error("this node is already part of a swarm")]
     AlreadyInitialized,
+    /// There is no log, or nothing in it, that a member could go on with alone.
+    #[error("there is nothing to recover in {}: this node was not a manager of a swarm", path.display())]
+    NothingToRecover {
+        /// The member's directory.
+        path: PathBuf,
+    },
     /// Another member leads, or none does.
     #[error("this manager does not lead the swarm")]
     NotLeader,

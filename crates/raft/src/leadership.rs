@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::types::Core;
 
@@ -40,22 +41,24 @@ impl Leadership {
     }
 }
 
-/// A leader that has not heard of a majority for so long does not lead any more, though nobody has told it yet.
-const QUORUM_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(500);
+/// A leader that has not heard of a majority for so long does not lead any more, though nobody has told it yet. By then the others
+/// may have elected another one: they wait for 600 ms of silence and then for as long again at most.
+const QUORUM_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often that is looked at when openraft has nothing new to say.
+const LOOK: Duration = Duration::from_millis(200);
 
 type Metrics = RaftMetrics<u64, openraft::BasicNode>;
 
 /// Follows openraft's own metrics until the member stops.
 pub(crate) async fn follow(core: Core, leadership: watch::Sender<Leadership>) {
     let mut metrics = core.metrics();
+    let mut told = Instant::now();
     loop {
         let now = metrics.borrow_and_update().clone();
         let current = leadership.borrow().clone();
         let next = match &now.running_state {
             Err(fatal) => Leadership::Stopped(fatal.to_string()),
-            Ok(()) if now.state == ServerState::Leader => lead(&core, &now, &current).await,
+            Ok(()) if now.state == ServerState::Leader => lead(&core, &now, told, &current).await,
             Ok(()) => followed(&now).unwrap_or(Leadership::Unknown),
         };
         let stopped = matches!(next, Leadership::Stopped(_));
@@ -68,25 +71,34 @@ pub(crate) async fn follow(core: Core, leadership: watch::Sender<Leadership>) {
         }
         // Only a leader looks again by itself: others are told of every change.
         let changed = match now.state {
-            ServerState::Leader => tokio::time::timeout(LOOK, metrics.changed()).await.unwrap_or(Ok(())),
-            _ => metrics.changed().await,
+            ServerState::Leader => tokio::time::timeout(LOOK, metrics.changed()).await,
+            _ => Ok(metrics.changed().await),
         };
-        if changed.is_err() {
-            leadership.send_replace(Leadership::Stopped("it was shut down".to_owned()));
-            return;
+        match changed {
+            Ok(Ok(())) => told = Instant::now(),
+            Ok(Err(_)) => {
+                leadership.send_replace(Leadership::Stopped("it was shut down".to_owned()));
+                return;
+            }
+            Err(_) => {}
         }
     }
 }
 
-/// Whether openraft's leader may be believed.
-async fn lead(core: &Core, metrics: &Metrics, current: &Leadership) -> Leadership {
+/// Whether openraft's leader may be believed. `told` is when openraft last said anything: one that hangs does not hear either.
+async fn lead(core: &Core, metrics: &Metrics, told: Instant, current: &Leadership) -> Leadership {
     let leader = Leadership::Leader { term: metrics.current_term };
     let alone = metrics.membership_config.voter_ids().count() == 1;
-    let silent = metrics.millis_since_quorum_ack.is_none_or(|ms| Duration::from_millis(ms) > QUORUM_TIMEOUT);
-    if *current == leader && (alone || !silent) {
+    let silence = metrics.millis_since_quorum_ack.map(|ms| Duration::from_millis(ms) + told.elapsed());
+    let silent = !alone && silence.is_some_and(|silence| silence > QUORUM_TIMEOUT);
+    if silent {
+        // Not asked for again before somebody answers by himself: whoever waits for this must hear at once.
+        return Leadership::Unknown;
+    }
+    if *current == leader {
         return leader;
     }
-    // New, or in doubt: ask a majority, and wait until everything that it has is applied here.
+    // New, or heard again: ask a majority, and wait until everything that it has is applied here.
     match tokio::time::timeout(QUORUM_TIMEOUT, core.ensure_linearizable()).await {
         Ok(Ok(_)) => leader,
         _ => Leadership::Unknown,

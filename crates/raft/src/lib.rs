@@ -14,11 +14,13 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod group;
 mod leadership;
 mod log;
 mod machine;
 mod member;
 mod network;
+mod reach;
 mod service;
 mod snapshot;
 mod types;
@@ -29,4 +31,5 @@ mod tests;
 pub use error::RaftError;
 pub use leadership::Leadership;
 pub use member::{Raft, RaftConfig};
+pub use reach::Reachability;
 pub use service::RaftService;

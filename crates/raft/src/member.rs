@@ -16,15 +16,21 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::RaftError;
+use crate::group::Group;
 use crate::leadership::{self, Leadership};
-use crate::log::{LogStore, Order};
+use crate::log::{LogStore, Order, recover};
 use crate::machine::Machine;
-use crate::network::Network;
-use crate::service::RaftService;
+use crate::network::rpc::Rpc;
+use crate::network::{Network, Transport};
+use crate::reach::{Heard, Reachability};
+use crate::service::{Answers, RaftService};
 use crate::types::{Applied, Core};
 
-/// How long a proposal may take. A leader that is cut off learns of it sooner; this is for disks that hang.
+/// How long a proposal may take while this member leads: this is for disks that hang. A leader that is cut off learns of it within
+/// about a second, and then nobody waits any longer.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a majority may take to confirm who leads.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long to wait for the first election of a group of one, and for the log to be closed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,6 +54,8 @@ pub struct Raft(Arc<Shared>);
 struct Shared {
     core: Core,
     config: RaftConfig,
+    group: Group,
+    heard: Heard,
     leadership: watch::Receiver<Leadership>,
     follower: AbortHandle,
     closed: watch::Receiver<()>,
@@ -77,6 +85,17 @@ impl Raft {
         snapshot_policy: SnapshotPolicy,
         keep: u64,
     ) -> Result<Self, RaftError> {
+        let transport = Rpc { identity: config.identity.clone() };
+        Self::start_over(transport, config, store, snapshot_policy, keep).await
+    }
+
+    pub(crate) async fn start_over(
+        transport: impl Transport,
+        config: RaftConfig,
+        store: Store,
+        snapshot_policy: SnapshotPolicy,
+        keep: u64,
+    ) -> Result<Self, RaftError> {
         let timing = Config {
             cluster_name: "skep".to_owned(),
             // A leader is missed after the longest election timeout; candidates then wait for up to as long again: about a second.
@@ -95,13 +114,31 @@ impl Raft {
             let opening = tokio::task::spawn_blocking(move || open(&config, store));
             opening.await.map_err(|why| RaftError::stopped(&why))??
         };
-        let network = Network { identity: config.identity.clone() };
+        let (group, heard) = (Group::of(&log), Heard::default());
+        let network = Network { transport, group: group.clone(), heard: heard.clone() };
         let core = Core::new(config.raft_id, timing, network, log, machine).await;
         let core = core.map_err(|why| RaftError::stopped(&why))?;
         lead_when_alone(&core).await?;
         let (sender, leadership) = watch::channel(Leadership::Unknown);
         let follower = tokio::spawn(leadership::follow(core.clone(), sender)).abort_handle();
-        Ok(Self(Arc::new(Shared { core, config, leadership, follower, closed })))
+        Ok(Self(Arc::new(Shared { core, config, group, heard, leadership, follower, closed })))
+    }
+
+    /// Starts the member as a group of one with everything that is on its disk, and waits until it leads: for the operator who has lost
+    /// the majority of a group for good. What was acknowledged is there if this member had it; what it had and nobody
+    /// acknowledged is there too. The former members are strangers from then on, whatever they still have.
+    ///
+    /// # Errors
+    /// [`RaftError::NothingToRecover`] when it was in no group, and as [`Self::start`].
+    pub async fn recover_alone(config: RaftConfig, store: Store) -> Result<Self, RaftError> {
+        let rewriting = {
+            let config = config.clone();
+            tokio::task::spawn_blocking(move || recover::rewrite(&config))
+        };
+        rewriting.await.map_err(|why| RaftError::stopped(&why))??;
+        let raft = Self::start(config, store).await?;
+        raft.led().await?;
+        Ok(raft)
     }
 
     /// Makes this member a group of one, and waits until it leads.
@@ -109,6 +146,10 @@ impl Raft {
     /// # Errors
     /// [`RaftError::AlreadyInitialized`] when it is in a group already.
     pub async fn initialize(&self) -> Result<(), RaftError> {
+        if self.is_initialized().await? {
+            return Err(RaftError::AlreadyInitialized);
+        }
+        self.0.group.found().await?;
         let member = BTreeMap::from([(self.0.config.raft_id, BasicNode::new(self.0.config.addr))]);
         self.0.core.initialize(member).await.map_err(|error| match error {
             CoreError::APIError(InitializeError::NotAllowed(_)) => RaftError::AlreadyInitialized,
@@ -134,11 +175,6 @@ impl Raft {
         }
     }
 
-    /// Whether this member leads still: a majority says so, and everything that was acknowledged before is applied to this manager's store.
-    pub async fn confirm(&self) -> bool {
-        matches!(tokio::time::timeout(PATIENCE, self.0.core.ensure_linearizable()).await, Ok(Ok(_)))
-    }
-
     /// Who leads, and changes of that.
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -154,7 +190,11 @@ impl Raft {
     /// The service by which other members reach this one: for [`skep_rpc::Services::raft`]. It keeps the member running.
     #[must_use]
     pub fn service(&self) -> RaftService {
-        RaftService { core: self.0.core.clone(), member: self.0.config.raft_id }
+        RaftService(self.answers())
+    }
+
+    pub(crate) fn answers(&self) -> Answers {
+        Answers { core: self.0.core.clone(), member: self.0.config.raft_id, group: self.0.group.clone() }
     }
 
     /// The members that vote, and where they answer.
@@ -172,6 +212,33 @@ impl Raft {
         let metrics = self.0.core.metrics();
         let membership = metrics.borrow().membership_config.clone();
         membership.membership().learner_ids().collect()
+    }
+
+    /// Which members answer. Only the leader knows of the others; a member that does not lead knows of itself.
+    #[must_use]
+    pub fn reachable(&self) -> BTreeMap<u64, Reachability> {
+        let leads = self.0.leadership.borrow().is_leader();
+        let reachability = |id| match id {
+            id if id == self.raft_id() => Reachability::Reachable,
+            _ if !leads => Reachability::Unknown,
+            id if self.0.heard.lately(id) => Reachability::Reachable,
+            _ => Reachability::Unreachable,
+        };
+        self.members().into_keys().map(|id| (id, reachability(id))).collect()
+    }
+
+    /// Waits until a majority has confirmed that this member leads. What the store shows then is at least as new as everything that was
+    /// acknowledged anywhere before the call. A leader that was cut off a moment ago may still believe that it leads, for a second at
+    /// most: who must not read something outdated in that second calls this first.
+    ///
+    /// # Errors
+    /// [`RaftError::NotLeader`] after two seconds at most, or [`RaftError::Stopped`].
+    pub async fn confirm(&self) -> Result<(), RaftError> {
+        match tokio::time::timeout(CONFIRM_TIMEOUT, self.0.core.ensure_linearizable()).await {
+            Ok(Ok(_)) => Ok(()),
+            Err(_) | Ok(Err(CoreError::APIError(_))) => Err(RaftError::NotLeader),
+            Ok(Err(fatal)) => Err(RaftError::stopped(&fatal)),
+        }
     }
 
     /// Adds a member that has been started and not initialised: it is brought up to date first and votes then. Leader only.
@@ -204,6 +271,7 @@ impl Raft {
         if let Err(error) = self.0.core.shutdown().await {
             tracing::warn!(%error, "the manager's log did not stop cleanly");
         }
+        self.0.group.close();
         // An error says that the file is closed, which is what is waited for.
         let mut closed = self.0.closed.clone();
         if tokio::time::timeout(PATIENCE, closed.changed()).await.is_err() {
@@ -244,14 +312,22 @@ fn not_leader(error: CoreError<u64, ClientWriteError<u64, BasicNode>>) -> RaftEr
 #[async_trait]
 impl Log for Raft {
     async fn propose(&self, proposal: Proposal) -> Result<Version, ProposeError> {
-        match &*self.0.leadership.borrow() {
+        let mut leadership = self.leadership();
+        let leading = leadership.borrow_and_update().clone();
+        match &leading {
             Leadership::Leader { .. } => {}
             Leadership::Stopped(why) => return Err(ProposeError::Fatal(why.clone())),
             Leadership::Unknown | Leadership::Follower { .. } => return Err(ProposeError::NoLeader),
         }
-        let writing = self.0.core.client_write(proposal);
-        let Ok(written) = tokio::time::timeout(PROPOSE_TIMEOUT, writing).await else {
-            return Err(ProposeError::NoLeader);
+        let writing = tokio::time::timeout(PROPOSE_TIMEOUT, self.0.core.client_write(proposal));
+        let losing = leadership.wait_for(|now| *now != leading);
+        let written = tokio::select! {
+            biased;
+            written = writing => written.map_err(|_| ProposeError::Unknown)?,
+            lost = losing => return Err(match lost.as_deref() {
+                Ok(Leadership::Stopped(why)) => ProposeError::Fatal(why.clone()),
+                _ => ProposeError::Unknown,
+            }),
         };
         match written {
             Ok(response) => match response.data {
@@ -259,7 +335,8 @@ impl Log for Raft {
                 Applied::Outdated => Err(ProposeError::Outdated(skep_store::Outdated)),
                 Applied::Nothing => Err(ProposeError::Fatal("the proposal was applied as something else".to_owned())),
             },
-            Err(CoreError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NoLeader),
+            // Also what openraft answers when the next leader makes it forget the entry: another member may still have it.
+            Err(CoreError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::Unknown),
             Err(error) => Err(ProposeError::Fatal(error.to_string())),
         }
     }

@@ -1,6 +1,10 @@
-//! Calling other members.
+//! Calling other members, as openraft wants it done.
+//!
+//! What carries the messages is a [`Transport`]: [`rpc`] in a daemon, and something that can be cut and delayed at will in tests.
 
 #![allow(clippy::result_large_err, reason = "the errors are openraft's own")]
+
+pub(crate) mod rpc;
 
 use std::time::Duration;
 
@@ -12,76 +16,112 @@ use openraft::error::{
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, BasicNode, OptionalSend, RaftNetwork, RaftNetworkFactory};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use skep_rpc::proto::{RaftMessage, SnapshotPart};
-use skep_rpc::{NodeIdentity, RaftClient, RpcError, decode, encode, raft_client};
-use tonic::{Code, Request, Status};
+use skep_rpc::{decode, encode};
 
+use crate::group::{Envelope, Group};
+use crate::reach::Heard;
 use crate::types::{Snapshot, Types, Vote};
 
 /// How long to leave a member alone that could not be reached. Short: it may be back before the next election.
 const PAUSE: Duration = Duration::from_millis(200);
-/// How much of a snapshot goes into one message.
-const PART: usize = 1 << 20;
 
 type Failure<E> = RPCError<u64, BasicNode, E>;
 
+/// Why a message was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unanswered {
+    /// Nobody is there, or another member, or one that does not want it: it is left alone for a moment.
+    #[error("{0}")]
+    Away(String),
+    /// It took too long, or the connection broke: it is tried again at once.
+    #[error("{0}")]
+    Late(String),
+}
+
+/// Carries messages to other members.
+pub(crate) trait Transport: Send + Sync + 'static {
+    /// The way to one of them.
+    type Link: Link;
+
+    /// The way to the member `target`, which answers at `addr`. Nothing is sent yet.
+    fn link(&self, target: u64, addr: &str) -> Self::Link;
+}
+
+/// The way to one other member. Each call answers `within` the given time or fails; dropped, it is given up.
+pub(crate) trait Link: Send + Sync + 'static {
+    fn append_entries(
+        &mut self,
+        payload: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<Bytes, Unanswered>> + Send;
+
+    fn vote(&mut self, payload: Bytes, within: Duration) -> impl Future<Output = Result<Bytes, Unanswered>> + Send;
+
+    fn install_snapshot(
+        &mut self,
+        header: Bytes,
+        file: Bytes,
+        within: Duration,
+    ) -> impl Future<Output = Result<Bytes, Unanswered>> + Send;
+}
+
 /// Makes a [`Caller`] for each other member.
-pub(crate) struct Network {
-    pub(crate) identity: NodeIdentity,
+pub(crate) struct Network<T> {
+    pub(crate) transport: T,
+    pub(crate) group: Group,
+    pub(crate) heard: Heard,
 }
 
-impl RaftNetworkFactory<Types> for Network {
-    type Network = Caller;
+impl<T: Transport> RaftNetworkFactory<Types> for Network<T> {
+    type Network = Caller<T::Link>;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Caller {
-        Caller { target, client: raft_client(&node.addr, &self.identity) }
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
+        let link = self.transport.link(target, &node.addr);
+        Caller { target, link, group: self.group.clone(), heard: self.heard.clone() }
     }
 }
 
-/// Calls one other member. The connection is made when it is needed, and again when it was lost.
-pub(crate) struct Caller {
+/// Calls one other member.
+pub(crate) struct Caller<L> {
     target: u64,
-    client: Result<RaftClient, RpcError>,
+    link: L,
+    group: Group,
+    heard: Heard,
 }
 
-impl Caller {
-    fn client(&self) -> Result<RaftClient, Unreachable> {
-        self.client.clone().map_err(|why| Unreachable::new(&why))
-    }
-
-    fn request(&self, payload: Bytes, option: &RPCOption) -> Request<RaftMessage> {
-        let mut request = Request::new(RaftMessage { to: self.target, payload });
-        request.set_timeout(option.hard_ttl());
-        request
+impl<L> Caller<L> {
+    /// A message with the group's identity on it.
+    fn message<T: Serialize>(&self, body: T) -> Result<Bytes, Unreachable> {
+        let nowhere = || Unreachable::new(&AnyError::error("this member is in no group yet"));
+        let group = self.group.id().ok_or_else(nowhere)?;
+        Ok(encode(&Envelope { group, body }))
     }
 
     /// What the other member answered: a result or its own error.
     fn answer<R: DeserializeOwned, E: std::error::Error + DeserializeOwned>(
         &self,
-        answer: Result<tonic::Response<RaftMessage>, Status>,
+        answer: Result<Bytes, Unanswered>,
     ) -> Result<R, Failure<E>> {
-        let message = answer.map_err(|status| failure(&status))?.into_inner();
-        let result: Result<R, E> = decode(&message.payload).map_err(|why| NetworkError::new(&why))?;
+        let payload = answer.map_err(|why| match why {
+            Unanswered::Away(_) => Failure::from(Unreachable::new(&why)),
+            Unanswered::Late(_) => NetworkError::new(&why).into(),
+        })?;
+        self.heard.from(self.target);
+        let result: Result<R, E> = decode(&payload).map_err(|why| NetworkError::new(&why))?;
         result.map_err(|error| RemoteError::new(self.target, error).into())
     }
 }
 
-/// A member that is down, or another one in its place, is left alone for a moment; anything else is tried again at once.
-fn failure<E: std::error::Error>(status: &Status) -> Failure<E> {
-    match status.code() {
-        Code::DeadlineExceeded | Code::Aborted => NetworkError::new(status).into(),
-        _ => Unreachable::new(status).into(),
-    }
-}
-
-impl RaftNetwork<Types> for Caller {
+impl<L: Link> RaftNetwork<Types> for Caller<L> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failure<RaftError<u64>>> {
-        let answer = self.client()?.append_entries(self.request(encode(&rpc), &option)).await;
+        let message = self.message(&rpc)?;
+        let answer = self.link.append_entries(message, option.hard_ttl()).await;
         self.answer(answer)
     }
 
@@ -90,7 +130,8 @@ impl RaftNetwork<Types> for Caller {
         rpc: VoteRequest<u64>,
         option: RPCOption,
     ) -> Result<VoteResponse<u64>, Failure<RaftError<u64>>> {
-        let answer = self.client()?.vote(self.request(encode(&rpc), &option)).await;
+        let message = self.message(&rpc)?;
+        let answer = self.link.vote(message, option.hard_ttl()).await;
         self.answer(answer)
     }
 
@@ -101,15 +142,13 @@ impl RaftNetwork<Types> for Caller {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
-        let mut client = self.client()?;
-        let first = SnapshotPart { to: self.target, header: encode(&(vote, snapshot.meta)), data: Bytes::new() };
-        let parts = futures::stream::iter(std::iter::once(first).chain(parts(*snapshot.snapshot)));
-        let mut request = Request::new(parts);
-        request.set_timeout(option.hard_ttl());
-        let sending = std::pin::pin!(client.install_snapshot(request));
-        let answer = match select(sending, std::pin::pin!(cancel)).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right((closed, _)) => return Err(closed.into()),
+        let header = self.message((vote, snapshot.meta))?;
+        let answer = {
+            let sending = self.link.install_snapshot(header, *snapshot.snapshot, option.hard_ttl());
+            match select(std::pin::pin!(sending), std::pin::pin!(cancel)).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((closed, _)) => return Err(closed.into()),
+            }
         };
         self.answer(answer).map_err(|failure: Failure<Fatal<u64>>| match failure {
             RPCError::Timeout(error) => error.into(),
@@ -123,12 +162,4 @@ impl RaftNetwork<Types> for Caller {
     fn backoff(&self) -> Backoff {
         Backoff::new(std::iter::repeat(PAUSE))
     }
-}
-
-/// A file cut into messages.
-fn parts(mut file: Bytes) -> impl Iterator<Item = SnapshotPart> + Send {
-    std::iter::from_fn(move || {
-        let data = file.split_to(file.len().min(PART));
-        (!data.is_empty()).then(|| SnapshotPart { to: 0, header: Bytes::new(), data })
-    })
 }

@@ -3,5 +3,7 @@
 mod alone;
 mod damage;
 mod group;
+mod quorum;
+mod recovery;
 mod rig;
 mod suite;

@@ -16,6 +16,13 @@ pub enum ProposeError {
         "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
     )]
     NoLeader,
+    /// The leader lost its majority or its office after it took the proposal and before it knew what became of it. It may be committed
+    /// already, may still be, or never will. A proposal with a [`base`](Proposal::base) can be planned anew without harm: of two
+    /// on the same base at most one is applied.
+    #[error(
+        "The swarm lost its leader while this was being decided. Whether the change was made is not known: look before you repeat it."
+    )]
+    Unknown,
     /// The log cannot be written any more: this manager must be restarted.
     #[error("the manager's log has failed: {0}; see the daemon's log, and restart it once the cause is gone")]
     Fatal(String),
@@ -66,13 +73,21 @@ impl Writer {
         &self.store
     }
 
+    /// Runs `work` while nothing is being committed, and lets nothing begin before it has ended: what must not be decided halfway.
+    pub async fn still<R>(&self, work: impl Future<Output = R>) -> R {
+        let _turn = self.turn.lock().await;
+        work.await
+    }
+
     /// Lets `plan` read the tables and commits the changes that it returns, all or none. No changes, no commit.
     ///
     /// Safe to cancel: what `plan` has returned is committed all the same, and the next update waits for it. Must be
     /// called within a tokio runtime.
     ///
     /// # Errors
-    /// What `plan` returns, and then nothing has changed; or that the log did not commit.
+    /// What `plan` returns, and then nothing has changed; or that the log did not commit. After [`ProposeError::Unknown`] the change
+    /// may show later. The next update is safe all the same: its plan names the version that it read, so that it is
+    /// [`Outdated`] when the lost change turns out to be before it in the log.
     pub async fn update<R, E>(
         &self,
         plan: impl FnOnce(&Tables) -> Result<(R, Vec<Change>), E>,

@@ -1,7 +1,7 @@
 //! Answers: JSON, and refusals.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -44,7 +44,11 @@ pub(crate) struct Refusal {
     status: StatusCode,
     message: String,
     plain: bool,
+    undone: bool,
 }
+
+/// On refusals for want of a leader: nothing was done, and another manager may be asked without harm.
+pub(crate) const UNDONE: HeaderName = HeaderName::from_static("skep-undone");
 
 /// What endpoints answer.
 pub(crate) type Answer<T = Response> = Result<T, Refusal>;
@@ -52,12 +56,12 @@ pub(crate) type Answer<T = Response> = Result<T, Refusal>;
 impl Refusal {
     /// As JSON.
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), plain: false }
+        Self { status, message: message.into(), plain: false, undone: false }
     }
 
     /// As text.
     pub(crate) fn text(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), plain: true }
+        Self { status, message: message.into(), plain: true, undone: false }
     }
 
     /// No such endpoint.
@@ -76,7 +80,7 @@ impl Refusal {
 
     fn plain(kind: ErrorKind, message: String) -> Self {
         let status = StatusCode::from_u16(kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self::new(status, message)
+        Self { undone: kind == ErrorKind::NoLeader, ..Self::new(status, message) }
     }
 }
 
@@ -92,6 +96,10 @@ impl IntoResponse for Refusal {
             let text = HeaderValue::from_static("text/plain; charset=utf-8");
             return (self.status, [(header::CONTENT_TYPE, text)], self.message + "\n").into_response();
         }
-        Json(self.status, ErrorMessage { message: self.message }).into_response()
+        let mut response = Json(self.status, ErrorMessage { message: self.message }).into_response();
+        if self.undone {
+            response.headers_mut().insert(UNDONE, HeaderValue::from_static("true"));
+        }
+        response
     }
 }

@@ -1,6 +1,7 @@
 //! Requests that only the leader can answer, on a manager that does not lead: they are passed on, and the answer is passed back.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -10,12 +11,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::future::{Either, select};
 use futures::{FutureExt, StreamExt};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::App;
-use super::answer::Refusal;
+use super::answer::{Refusal, UNDONE};
 use super::params::LARGEST;
 use super::version::ApiVersion;
 use crate::backend::leader::{Leader, Tunnel};
@@ -25,8 +26,12 @@ use crate::error::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PassedOn;
 
-/// How often something is asked that can be asked again.
-const TRIES: usize = 3;
+/// For how long something is asked again that can be.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// When a manager is asked again that did not lead.
+const AGAIN: Duration = Duration::from_millis(20);
+/// How long a manager that leads no more may need to say whether something was done.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Lets the leader answer.
 pub(super) async fn to_leader(
@@ -36,22 +41,33 @@ pub(super) async fn to_leader(
     next: Next,
 ) -> Response {
     if request.extensions().get::<PassedOn>().is_some() {
-        return if app.backend.leads() { next.run(request).await } else { no_leader() };
+        // Somebody says that this manager leads: it will, when it has caught up.
+        return match app.backend.leader().await {
+            Ok(Leader::Here) if app.backend.leads() => next.run(request).await,
+            _ => no_leader(),
+        };
     }
     let (parts, body) = request.into_parts();
     // It has been read already.
     let Ok(body) = axum::body::to_bytes(body, LARGEST).await else {
         return Refusal::new(StatusCode::BAD_REQUEST, "cannot read the request").into_response();
     };
-    for _ in 0..TRIES {
-        let tunnel = match app.backend.leader().await {
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE {
+        let answered = match app.backend.leader().await {
             Err(error) => return Refusal::of_cluster(error).into_response(),
-            Ok(Leader::Here) => return next.run(Request::from_parts(parts, Body::from(body))).await,
-            Ok(Leader::Elsewhere(tunnel)) => tunnel,
+            Ok(Leader::Here) => {
+                Ok(next.clone().run(Request::from_parts(parts.clone(), Body::from(body.clone()))).await)
+            }
+            Ok(Leader::Elsewhere(tunnel)) => {
+                let patience = if parts.method == Method::GET { Duration::ZERO } else { LAST_WORDS };
+                ask(tunnel, passed_on(&parts, *version, body.clone()), patience).await
+            }
         };
-        match ask(tunnel, passed_on(&parts, *version, body.clone())).await {
+        match answered {
+            // It led no more when it came to it. Another one leads, or will soon.
+            Ok(answer) if answer.headers().contains_key(UNDONE) => tokio::time::sleep(AGAIN).await,
             Ok(answer) => return answer,
-            // Another one will lead soon, and knows as much.
             Err(_) if parts.method == Method::GET => {}
             Err(error) => return Refusal::of_cluster(error).into_response(),
         }
@@ -81,23 +97,34 @@ fn of_connection(name: &header::HeaderName) -> bool {
         .contains(name)
 }
 
-async fn ask(tunnel: Tunnel, request: hyper::Request<Full<Bytes>>) -> Result<Response, Error> {
+/// Asks the leader. One that leads no more may still say what became of the request, and is given `patience` for that.
+async fn ask(tunnel: Tunnel, request: hyper::Request<Full<Bytes>>, patience: Duration) -> Result<Response, Error> {
     let lost = tunnel.lost.shared();
+    let in_vain = lost.clone().then(|()| tokio::time::sleep(patience));
     let answering = async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(tunnel.connection)).await?;
         // It ends with the answer, or with whoever waits for it.
         tokio::spawn(connection);
-        sender.send_request(request).await
+        let (parts, body) = sender.send_request(request).await?.into_parts();
+        // What ends by itself is waited for to its end.
+        let whole = if parts.headers.contains_key(header::CONTENT_LENGTH) {
+            Either::Left(body.collect().await?.to_bytes())
+        } else {
+            Either::Right(body)
+        };
+        Ok::<_, hyper::Error>((parts, whole))
     };
-    let answer = match select(std::pin::pin!(answering), lost.clone()).await {
+    let (mut parts, body) = match select(std::pin::pin!(answering), std::pin::pin!(in_vain)).await {
         Either::Left((Ok(answer), _)) => answer,
         Either::Left((Err(_), _)) | Either::Right(_) => return Err(broken_off()),
     };
-    let (mut parts, body) = answer.into_parts();
     parts.headers.remove(header::CONNECTION);
     parts.headers.remove(header::TRANSFER_ENCODING);
-    let body = Body::new(body).into_data_stream().take_until(lost);
-    Ok(Response::from_parts(parts, Body::from_stream(body)))
+    let body = match body {
+        Either::Left(whole) => Body::from(whole),
+        Either::Right(endless) => Body::from_stream(Body::new(endless).into_data_stream().take_until(lost)),
+    };
+    Ok(Response::from_parts(parts, body))
 }
 
 fn broken_off() -> Error {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use skep_ca::NodeKey;
 use skep_model::{Availability, Role, Timestamp};
 use skep_rpc::proto::{JoinRequest, JoinResponse, membership_server};
+use skep_store::ProposeError;
 use tonic::{Request, Response, Status};
 
 use super::Hub;
@@ -71,6 +72,10 @@ fn joining(role: Role, from: IpAddr, request: &JoinRequest) -> Result<Joining, S
 
 fn status(error: &ControlError) -> Status {
     let message = error.to_string();
+    // Asked again, whoever leads then finds the member or makes it one.
+    if matches!(error, ControlError::Propose(ProposeError::Unknown)) {
+        return Status::unavailable(message);
+    }
     match error.kind() {
         ErrorKind::InvalidArgument => Status::invalid_argument(message),
         ErrorKind::NotFound => Status::not_found(message),

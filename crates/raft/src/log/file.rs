@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::writer::Op;
+use super::writer::Change;
 use crate::RaftError;
 use crate::types::{Entry, LogId, Vote};
 
@@ -26,6 +26,7 @@ const VOTE: &str = "vote";
 const PURGED: &str = "purged";
 const LAST: &str = "last";
 const COMMITTED: &str = "committed";
+const GROUP: &str = "group";
 
 /// Digests are cut to this many bytes: they find damage, they need not withstand an attacker.
 const SEAL: usize = 8;
@@ -93,6 +94,7 @@ pub(super) struct State {
     pub(super) purged: Option<LogId>,
     pub(super) last: Option<LogId>,
     pub(super) committed: Option<LogId>,
+    pub(super) group: Option<u64>,
 }
 
 /// The open file.
@@ -145,8 +147,8 @@ impl LogFile {
         Ok((entries, true))
     }
 
-    /// Writes all operations in order, all or none. When it returns they are on disk.
-    pub(super) fn write(&self, batch: &[Op]) -> Result<(), FileError> {
+    /// Writes all changes in order, all or none. When it returns they are on disk.
+    pub(super) fn write<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), FileError> {
         let transaction = self.database.begin_write()?;
         {
             let mut log = transaction.open_table(LOG)?;
@@ -155,25 +157,26 @@ impl LogFile {
                 facts.insert(name, seal(name.as_bytes(), fact).as_slice())?;
                 Ok(())
             };
-            for op in batch {
-                match op {
-                    Op::Append { entries, last, .. } => {
+            for change in changes {
+                match change {
+                    Change::Append { entries, last } => {
                         for entry in entries {
                             log.insert(entry.index, entry.value.as_slice())?;
                         }
                         note(LAST, json(last))?;
                     }
-                    Op::Truncate { from, last, .. } => {
+                    Change::Truncate { from, last } => {
                         log.retain_in(*from.., |_, _| false)?;
                         note(LAST, json(last))?;
                     }
-                    Op::Purge { upto, last, .. } => {
+                    Change::Purge { upto, last } => {
                         log.retain_in(..=upto.index, |_, _| false)?;
                         note(PURGED, json(upto))?;
                         note(LAST, json(last))?;
                     }
-                    Op::Vote(vote, _) => note(VOTE, json(vote))?,
-                    Op::Committed(id) => note(COMMITTED, json(id))?,
+                    Change::Vote(vote) => note(VOTE, json(vote))?,
+                    Change::Committed(id) => note(COMMITTED, json(id))?,
+                    Change::Group(id) => note(GROUP, json(id))?,
                 }
             }
         }
@@ -260,5 +263,6 @@ fn check(database: &Database) -> Result<State, FileError> {
         let (last, noted) = (last.map(|id| id.index), noted.map(|id| id.index));
         return Err(FileError::Order(format!("its last entry is {last:?}, and should be {noted:?}")));
     }
-    Ok(State { vote: read_fact(&facts, VOTE)?, purged, last, committed: read_fact(&facts, COMMITTED)? })
+    let (vote, committed) = (read_fact(&facts, VOTE)?, read_fact(&facts, COMMITTED)?);
+    Ok(State { vote, purged, last, committed, group: read_fact(&facts, GROUP)? })
 }

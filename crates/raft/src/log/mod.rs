@@ -5,10 +5,12 @@
 #![allow(clippy::result_large_err, reason = "the errors are openraft's own")]
 
 mod file;
+pub(crate) mod recover;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,8 +18,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, OptionalSend, RaftLogId, RaftLogReader};
 
-use self::file::LogFile;
-use self::writer::{Op, Writer};
+use self::file::{LogFile, State};
+use self::writer::{Change, Op, Waiting, Writer};
 use crate::RaftError;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
 
@@ -51,6 +53,7 @@ pub(crate) struct LogStore {
     writer: Writer,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    group: Option<u64>,
     order: Order,
 }
 
@@ -69,12 +72,24 @@ impl LogStore {
         let tail = Tail { pending: BTreeMap::new(), purged: state.purged, last: state.last };
         let tail = Arc::new(RwLock::new(tail));
         let writer = Writer::start(file.clone(), tail.clone()).map_err(|why| RaftError::io(dir, &why))?;
-        Ok((Self { file, tail, writer, vote: state.vote, committed: state.committed, order }, closed))
+        let State { vote, committed, group, .. } = state;
+        Ok((Self { file, tail, writer, vote, committed, group, order }, closed))
     }
 
     /// The last index that is gone from the log's beginning.
     pub(crate) fn purged(&self) -> Option<u64> {
         self.read_tail(|tail| tail.purged.map(|id| id.index))
+    }
+
+    /// The identity of the group that the log belongs to, as it was when the log was opened.
+    pub(crate) fn group(&self) -> Option<u64> {
+        self.group
+    }
+
+    /// Writes the identity of the group that the log belongs to from now on.
+    pub(crate) async fn set_group(&mut self, group: u64) -> io::Result<()> {
+        self.group = Some(group);
+        self.writer.durable(Change::Group(group)).await
     }
 
     /// The last log id, of an entry or of what is gone.
@@ -154,10 +169,7 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
-        self.writer
-            .durable(|done| Op::Vote(*vote, done))
-            .await
-            .map_err(|e| StorageIoError::write_vote(AnyError::new(&e)))?;
+        self.writer.durable(Change::Vote(*vote)).await.map_err(|e| StorageIoError::write_vote(AnyError::new(&e)))?;
         self.vote = Some(*vote);
         Ok(())
     }
@@ -169,7 +181,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         // Not waited for: after a crash an older one only means that the rest is found out again.
         if let Some(committed) = committed {
-            self.writer.send(Op::Committed(committed));
+            self.writer.send(Op { change: Change::Committed(committed), waiting: Waiting::Nobody });
         }
         self.committed = committed;
         Ok(())
@@ -200,7 +212,8 @@ impl RaftLogStorage<Types> for LogStore {
             Ok(())
         })?;
         let last = self.read_tail(|tail| tail.last);
-        self.writer.send(Op::Append { entries: encoded, last, callback });
+        let change = Change::Append { entries: encoded, last };
+        self.writer.send(Op { change, waiting: Waiting::Openraft(callback) });
         Ok(())
     }
 
@@ -215,7 +228,7 @@ impl RaftLogStorage<Types> for LogStore {
             tail.last = kept.or(tail.purged);
             tail.last
         });
-        let truncated = self.writer.durable(|done| Op::Truncate { from: log_id.index, last, done }).await;
+        let truncated = self.writer.durable(Change::Truncate { from: log_id.index, last }).await;
         Ok(truncated.map_err(|e| StorageIoError::write_logs(AnyError::new(&e)))?)
     }
 
@@ -226,7 +239,7 @@ impl RaftLogStorage<Types> for LogStore {
             tail.last = tail.last.max(Some(log_id));
             tail.last
         });
-        let purged = self.writer.durable(|done| Op::Purge { upto: log_id, last, done }).await;
+        let purged = self.writer.durable(Change::Purge { upto: log_id, last }).await;
         Ok(purged.map_err(|e| StorageIoError::write_logs(AnyError::new(&e)))?)
     }
 }

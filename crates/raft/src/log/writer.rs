@@ -18,39 +18,42 @@ const BATCH: usize = 256;
 
 type Done = oneshot::Sender<io::Result<()>>;
 
-/// Something to write.
-pub(super) enum Op {
-    Append {
-        entries: Vec<Encoded>,
-        last: Option<LogId>,
-        callback: LogFlushed<Types>,
-    },
-    Truncate {
-        from: u64,
-        last: Option<LogId>,
-        done: Done,
-    },
-    Purge {
-        upto: LogId,
-        last: Option<LogId>,
-        done: Done,
-    },
-    Vote(Vote, Done),
-    /// Not worth a transaction of its own: it is written with the next of the others.
+/// A change of the file.
+pub(crate) enum Change {
+    /// These entries follow; `last` is the last log id then, as in the others.
+    Append { entries: Vec<Encoded>, last: Option<LogId> },
+    /// The entries from an index on are gone.
+    Truncate { from: u64, last: Option<LogId> },
+    /// The entries up to an index are gone.
+    Purge { upto: LogId, last: Option<LogId> },
+    /// Whom the member has voted for.
+    Vote(Vote),
+    /// The group's identity.
+    Group(u64),
+    /// What is committed. Not worth a transaction of its own: it is written with the next of the others.
     Committed(LogId),
 }
 
-impl Op {
-    fn waits(&self) -> bool {
-        !matches!(self, Self::Committed(_))
-    }
+/// Something to write, and who waits for it.
+pub(super) struct Op {
+    pub(super) change: Change,
+    pub(super) waiting: Waiting,
+}
 
+/// Who is told when it is on disk.
+pub(super) enum Waiting {
+    Nobody,
+    Openraft(LogFlushed<Types>),
+    Caller(Done),
+}
+
+impl Op {
     fn answer(self, result: io::Result<()>) {
-        match self {
-            Self::Append { callback, .. } => callback.log_io_completed(result),
+        match self.waiting {
+            Waiting::Nobody => {}
+            Waiting::Openraft(callback) => callback.log_io_completed(result),
             // Who does not wait any more has stopped.
-            Self::Truncate { done, .. } | Self::Purge { done, .. } | Self::Vote(_, done) => drop(done.send(result)),
-            Self::Committed(_) => {}
+            Waiting::Caller(done) => drop(done.send(result)),
         }
     }
 }
@@ -73,9 +76,9 @@ impl Writer {
     }
 
     /// Sends and waits until it is on disk.
-    pub(super) async fn durable(&self, op: impl FnOnce(Done) -> Op) -> io::Result<()> {
+    pub(super) async fn durable(&self, change: Change) -> io::Result<()> {
         let (done, answer) = oneshot::channel();
-        self.send(op(done));
+        self.send(Op { change, waiting: Waiting::Caller(done) });
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 }
@@ -90,11 +93,11 @@ fn run(file: &LogFile, tail: &RwLock<Tail>, queue: &mpsc::Receiver<Op>) {
     while let Ok(first) = queue.recv() {
         batch.push(first);
         batch.extend(queue.try_iter().take(BATCH));
-        if !batch.iter().any(Op::waits) {
+        if batch.iter().all(|op| matches!(op.waiting, Waiting::Nobody)) {
             continue;
         }
         if failed.is_none() {
-            failed = file.write(&batch).err().map(|error| error.to_string());
+            failed = file.write(batch.iter().map(|op| &op.change)).err().map(|error| error.to_string());
         }
         if failed.is_none() {
             forget_written(tail, &batch);
@@ -105,7 +108,7 @@ fn run(file: &LogFile, tail: &RwLock<Tail>, queue: &mpsc::Receiver<Op>) {
     }
     if failed.is_none() && !batch.is_empty() {
         // At the end what is left is what was committed last; without it the next start finds out by itself.
-        if let Err(error) = file.write(&batch) {
+        if let Err(error) = file.write(batch.iter().map(|op| &op.change)) {
             tracing::warn!(%error, "cannot note in the log what was committed last");
         }
     }
@@ -115,7 +118,7 @@ fn run(file: &LogFile, tail: &RwLock<Tail>, queue: &mpsc::Receiver<Op>) {
 fn forget_written(tail: &RwLock<Tail>, batch: &[Op]) {
     let mut tail = tail.write().unwrap_or_else(PoisonError::into_inner);
     for op in batch {
-        let Op::Append { entries, .. } = op else { continue };
+        let Change::Append { entries, .. } = &op.change else { continue };
         for written in entries {
             // Unless it was truncated and appended anew while this was being written.
             if tail.pending.get(&written.index).is_some_and(|entry| entry.log_id == written.id) {

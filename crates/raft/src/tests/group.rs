@@ -9,9 +9,9 @@ use tempfile::{TempDir, tempdir};
 use super::rig::{Member, PATIENCE, propose};
 use crate::Leadership;
 
-const IDS: [u64; 3] = [11, 22, 33];
+pub(super) const IDS: [u64; 3] = [11, 22, 33];
 
-async fn three(policy: &SnapshotPolicy) -> (Vec<TempDir>, Vec<Member>) {
+pub(super) async fn three(policy: &SnapshotPolicy) -> (Vec<TempDir>, Vec<Member>) {
     let dirs: Vec<_> = IDS.iter().map(|_| tempdir().unwrap()).collect();
     let mut members = Vec::new();
     for (dir, id) in dirs.iter().zip(IDS) {

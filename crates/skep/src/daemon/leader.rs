@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::{Either, select};
 use skep_engine::Error;
 use skep_engine::backend::leader::{Leader, Tunnel};
 use skep_raft::{Leadership, Raft};
@@ -51,10 +52,11 @@ impl LeaderFinder {
         loop {
             let now = leadership.borrow_and_update().clone();
             match now {
-                Leadership::Leader { .. } if self.raft.confirm().await => return Leader::Here,
+                Leadership::Leader { .. } if self.raft.confirm().await.is_ok() => return Leader::Here,
                 Leadership::Follower { leader, addr } => {
-                    if let Ok(connection) = self.open(addr).await {
-                        let lost = lost(leadership.clone(), leader).boxed();
+                    let lost = lost(leadership.clone(), leader).boxed();
+                    // Who is cut off does not answer, and another one may lead before that is noticed.
+                    if let Either::Left((Ok(connection), lost)) = select(Box::pin(self.open(addr)), lost).await {
                         return Leader::Elsewhere(Tunnel { connection: Box::new(connection), lost });
                     }
                 }

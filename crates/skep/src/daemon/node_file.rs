@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -46,49 +47,60 @@ pub(crate) struct ManagerSeat {
 
 /// The file.
 #[derive(Debug, Clone)]
-pub(crate) struct NodeFile(PathBuf);
+pub(crate) struct NodeFile {
+    path: PathBuf,
+    /// Held by whoever writes it.
+    turn: Arc<Mutex<()>>,
+}
 
 impl NodeFile {
     pub(crate) fn new(data_root: &Path) -> Self {
-        Self(data_root.join("swarm.json"))
+        Self { path: data_root.join("swarm.json"), turn: Arc::default() }
     }
 
     /// What was stored; `None` when the node is in no swarm.
     pub(crate) fn load(&self) -> Result<Option<Membership>> {
-        match fs::read(&self.0) {
+        match fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
-                .with_context(|| format!("{} is damaged; move it away and join the swarm again", self.0.display())),
+                .with_context(|| format!("{} is damaged; move it away and join the swarm again", self.path.display())),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e).with_context(|| self.0.display().to_string()),
+            Err(e) => Err(e).with_context(|| self.path.display().to_string()),
         }
     }
 
     /// Stores it, all or nothing, readable by root only.
     pub(crate) fn store(&self, membership: &Membership) -> Result<()> {
-        let aside = self.0.with_extension("tmp");
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.replace(membership)
+    }
+
+    fn replace(&self, membership: &Membership) -> Result<()> {
+        let aside = self.path.with_extension("tmp");
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&aside)?;
             file.set_permissions(Permissions::from_mode(0o600))?;
             file.write_all(&serde_json::to_vec(membership)?)?;
             file.sync_all()?;
-            fs::rename(&aside, &self.0)
+            fs::rename(&aside, &self.path)
         };
-        write().with_context(|| self.0.display().to_string())
+        write().with_context(|| self.path.display().to_string())
     }
 
     /// Notes which managers there are, if `node` is still a member: a late word must not bring back what was left.
     pub(crate) fn remember(&self, node: &NodeId, managers: Vec<String>) -> Result<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         match self.load()? {
-            Some(known) if known.node == *node => self.store(&Membership { managers, ..known }),
+            Some(known) if known.node == *node => self.replace(&Membership { managers, ..known }),
             _ => Ok(()),
         }
     }
 
     /// The node is in no swarm any more.
     pub(crate) fn remove(&self) -> Result<()> {
-        match fs::remove_file(&self.0) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| self.0.display().to_string()),
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| self.path.display().to_string()),
             _ => Ok(()),
         }
     }

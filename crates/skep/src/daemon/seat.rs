@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use skep_manager::{Control, ControlError, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig};
 use skep_model::ClusterId;
-use skep_raft::{Leadership, Raft, RaftConfig, RaftError};
+use skep_raft::{Leadership, Raft, RaftConfig, RaftError, Reachability};
 use skep_rpc::{NodeIdentity, Services, TunnelIo};
 use skep_store::{Store, Writer};
 use tokio::net::TcpListener;
@@ -136,8 +136,10 @@ impl Group for RaftGroup {
     }
 
     fn members(&self) -> BTreeMap<u64, GroupMember> {
-        let voters = self.0.members().into_keys().map(|id| (id, GroupMember { votes: true, answers: true }));
-        let learners = self.0.learners().into_iter().map(|id| (id, GroupMember { votes: false, answers: true }));
+        let answers = |reachable| reachable == Reachability::Reachable;
+        let voters =
+            self.0.reachable().into_iter().map(|(id, is)| (id, GroupMember { votes: true, answers: answers(is) }));
+        let learners = self.0.learners().into_iter().map(|id| (id, GroupMember { votes: false, answers: false }));
         learners.chain(voters).collect()
     }
 
