@@ -178,3 +178,38 @@ fn without_a_majority_nothing_changes_and_everything_runs_on() {
     assert_eq!(ids(&swarm, 1), before, "nothing that was refused was done after all");
     assert_eq!(swarm.client(4, 8080), Ok(swarm.lab.client_address().to_string()));
 }
+
+#[test]
+fn one_that_is_left_goes_on_alone_and_the_others_come_back_as_workers() {
+    let swarm = Swarm::managed("alone", 3, 3);
+    whole(&swarm, 1, 3);
+    let image = skep_e2e::nginx().to_string_lossy().into_owned();
+    (1..=3).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
+    swarm.serve(8080, &["--name", "web", "--replicas", "3", "--publish", "8080:80", "nginx"]);
+    let told = ["service", "inspect", "web", "--format", "{{.ID}} {{json .Spec}} {{json .Endpoint}}"];
+    let before = swarm.must(3, &told);
+    for lost in 1..=2 {
+        swarm.lab.kill_daemon(lost).expect("killed");
+    }
+    swarm.refused(3, &["service", "ls"], "The swarm does not have a leader");
+    swarm.refused(3, &["swarm", "init"], "This node is already part of a swarm");
+    swarm.must(3, &["swarm", "init", "--force-new-cluster"]);
+    assert_eq!(swarm.must(3, &told), before, "services, ports and addresses are as they were");
+    swarm.must(3, &words(&create("new", 10_000)));
+    assert!(standing(&swarm, 3).contains("node3 Leader"));
+    swarm.refused(3, &["node", "demote", "node3"], "attempting to demote the last manager");
+
+    // Those that come back have another majority on their disks, and do not get it.
+    for back in 1..=2 {
+        swarm.lab.start_daemon(back).expect("started");
+    }
+    let workers = |node: u8| swarm.docker(node, &["node", "ls"]).err.contains("Worker nodes can't be used");
+    swarm.until("the others to be workers", || workers(1) && workers(2));
+    swarm.until("all to be ready", || {
+        swarm.must(3, &["node", "ls", "--format", "{{.Status}}"]).lines().all(|status| status == "Ready")
+    });
+    swarm.must(3, &["node", "promote", "node1", "node2"]);
+    whole(&swarm, 1, 3);
+    assert_eq!(ids(&swarm, 2), ids(&swarm, 3));
+    swarm.until("all nodes to answer", || (1..=3).all(|node| swarm.client(node, 8080).is_ok()));
+}

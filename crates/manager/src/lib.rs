@@ -34,6 +34,7 @@ mod tests;
 pub use allocator::{EndpointError, Exhausted, PortError, SubnetError, ingress_subnet};
 pub use control::{
     Control, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource, init_cluster,
+    manage_alone,
 };
 pub use dispatcher::{DispatcherService, LogLine, LogStream, MembershipService};
 pub use error::{ControlError, ErrorKind};

@@ -7,6 +7,7 @@ mod init;
 mod join;
 mod logs;
 mod node;
+mod recover;
 pub(crate) mod service;
 mod validate;
 
@@ -20,6 +21,7 @@ pub use self::init::{InitCluster, init_cluster};
 pub(crate) use self::join::{Joining, join};
 pub use self::logs::{TaskLogOptions, TaskLogSource};
 pub use self::node::NodeRemoval;
+pub use self::recover::manage_alone;
 pub use self::validate::SpecError;
 use crate::ControlError;
 use crate::dispatcher::Hub;

@@ -8,6 +8,7 @@ mod leader;
 mod node;
 mod node_file;
 mod pidfile;
+mod recover;
 mod role;
 mod seat;
 

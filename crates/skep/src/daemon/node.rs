@@ -30,7 +30,7 @@ use super::host::Host;
 use super::leader::LeaderFinder;
 use super::node_file::{ManagerSeat, Membership, NodeFile};
 use super::role;
-use super::seat::{Opened, Seat};
+use super::seat::{Begin, Opened, Seat};
 
 /// How long a manager that has joined may need to be one.
 const JOINING: Duration = Duration::from_secs(20);
@@ -114,7 +114,9 @@ impl LocalNode {
         let mut member = self.member.write().await;
         self.set_state(SwarmState::Pending);
         let opened = match &membership.manager {
-            Some(seat) => Some(Opened::new(&self.flags.data_root, seat, membership.identity()?).await?),
+            Some(seat) => {
+                Some(Opened::new(&self.flags.data_root, seat, membership.identity()?, Begin::AsBefore).await?)
+            }
             None => None,
         };
         *member = Some(self.enter(membership, opened).await?);
@@ -159,13 +161,10 @@ impl LocalNode {
     /// Starts a swarm with this node as its manager.
     pub(crate) async fn init(self: &Arc<Self>, options: InitOptions) -> Result<NodeId, Error> {
         let mut member = self.try_write()?;
-        if member.is_some() {
-            return Err(Error::already_in_swarm());
-        }
-        if options.force_new_cluster {
-            return Err(Error::unimplemented(
-                "--force-new-cluster comes with several managers; this version has one, whose state is never lost by others",
-            ));
+        match member.as_mut() {
+            Some(member) if options.force_new_cluster => return self.recover(member, &options).await,
+            Some(_) => return Err(Error::already_in_swarm()),
+            None => {}
         }
         let facts = self.facts().await?;
         let addr = advertise::resolve(&facts, options.advertise_addr.as_ref())?;
@@ -192,7 +191,8 @@ impl LocalNode {
         (seat, identity): (ManagerSeat, NodeIdentity),
     ) -> Result<(), Error> {
         self.set_state(SwarmState::Pending);
-        let opened = Opened::new(&self.flags.data_root, &seat, identity.clone()).await.map_err(unknown)?;
+        let opened =
+            Opened::new(&self.flags.data_root, &seat, identity.clone(), Begin::AsBefore).await.map_err(unknown)?;
         opened.initialize().await.map_err(unknown)?;
         let data_path_port = options.data_path_port.unwrap_or(DATA_PATH_PORT);
         if data_path_port != DATA_PATH_PORT {
@@ -339,7 +339,7 @@ impl LocalNode {
     /// Starts what a member has.
     async fn enter(self: &Arc<Self>, membership: Membership, opened: Option<Opened>) -> Result<Member> {
         // First, for the agent turns to it.
-        let seat = opened.map(|opened| opened.manage(self.tunnels.clone()));
+        let seat = opened.map(|opened| opened.manage(self.tunnels()));
         let agent = self.start_agent(&membership).await?;
         self.set_state(SwarmState::Worker);
         self.remember_managers(&membership, &agent);
@@ -352,7 +352,7 @@ impl LocalNode {
     }
 
     /// Is a manager from now on.
-    fn take_seat(&self, member: &mut Member, seat: Seat) {
+    pub(super) fn take_seat(&self, member: &mut Member, seat: Seat) {
         *self.finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(seat.finder().clone());
         self.store.send_replace(Some(seat.store().clone()));
         self.set_state(SwarmState::Manager);
@@ -362,7 +362,7 @@ impl LocalNode {
     }
 
     /// Stops managing.
-    async fn give_up(&self, seat: Seat) {
+    pub(super) async fn give_up(&self, seat: Seat) {
         *self.finder.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.store.send_replace(None);
         seat.close().await;
@@ -381,12 +381,12 @@ impl LocalNode {
         };
         // Something that an earlier time as a manager has left is of no use to this one.
         remove_dir(&self.raft_dir())?;
-        let opened = Opened::new(&self.flags.data_root, &seat, membership.identity()?).await?;
+        let opened = Opened::new(&self.flags.data_root, &seat, membership.identity()?, Begin::AsBefore).await?;
         membership.manager = Some(seat);
         membership.managers = member.agent.managers().borrow().clone();
         self.file.store(&membership)?;
         member.membership = membership;
-        self.take_seat(member, opened.manage(self.tunnels.clone()));
+        self.take_seat(member, opened.manage(self.tunnels()));
         info!("promoted: this node becomes a manager");
         Ok(())
     }
@@ -451,6 +451,14 @@ impl LocalNode {
         });
     }
 
+    pub(super) fn store_membership(&self, membership: &Membership) -> Result<()> {
+        self.file.store(membership)
+    }
+
+    pub(super) fn tunnels(&self) -> mpsc::Sender<TunnelIo> {
+        self.tunnels.clone()
+    }
+
     fn raft_dir(&self) -> PathBuf {
         self.flags.data_root.join("raft")
     }
@@ -485,7 +493,7 @@ impl LocalNode {
         })
     }
 
-    async fn facts(&self) -> Result<Facts, Error> {
+    pub(super) async fn facts(&self) -> Result<Facts, Error> {
         self.network.facts().await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))
     }
 
@@ -589,12 +597,12 @@ fn rand_id() -> u64 {
     rand::random()
 }
 
-fn unknown(error: impl std::fmt::Display) -> Error {
+pub(super) fn unknown(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unknown, format!("{error:#}"))
 }
 
 impl Membership {
-    fn identity(&self) -> Result<NodeIdentity> {
+    pub(super) fn identity(&self) -> Result<NodeIdentity> {
         let key = self.node_key.parse().context("the node's key in swarm.json is damaged")?;
         Ok(NodeIdentity { node: self.node.clone(), key })
     }

@@ -44,9 +44,23 @@ pub(crate) struct Opened {
     listener: TcpListener,
 }
 
+/// How a member of the group starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// On what is on its disk: its group of before, or nothing.
+    AsBefore,
+    /// As a group of its own, with everything that is on its disk.
+    Alone,
+}
+
 impl Opened {
     /// Takes the manager port and starts on what is on the disk.
-    pub(crate) async fn new(data_root: &Path, seat: &ManagerSeat, identity: NodeIdentity) -> Result<Self> {
+    pub(crate) async fn new(
+        data_root: &Path,
+        seat: &ManagerSeat,
+        identity: NodeIdentity,
+        begin: Begin,
+    ) -> Result<Self> {
         let listener = skep_rpc::listen(seat.listen).with_context(|| {
             format!("cannot listen on {}: is another manager running? Give --listen-addr another port", seat.listen)
         })?;
@@ -57,7 +71,10 @@ impl Opened {
             addr: seat.advertise,
             identity: identity.clone(),
         };
-        let raft = Raft::start(config, store.clone()).await?;
+        let raft = match begin {
+            Begin::AsBefore => Raft::start(config, store.clone()).await?,
+            Begin::Alone => Raft::recover_alone(config, store.clone()).await?,
+        };
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(raft.clone())));
         Ok(Self { raft, store, writer, seat: seat.clone(), identity, listener })
     }
@@ -72,6 +89,15 @@ impl Opened {
         let changes = skep_manager::init_cluster(init)?;
         self.writer.update(|_| Ok::<_, ControlError>(((), changes))).await?;
         self.store.view(|tables| tables.cluster().map(|c| c.id.clone())).ok_or(ControlError::NoCluster)
+    }
+
+    /// This manager is the only one from now on.
+    pub(crate) async fn write_alone(&self) -> Result<(), ControlError> {
+        let (own, raft_id, addr) = (&self.identity.node, self.seat.raft_id, self.seat.advertise);
+        let written = self
+            .writer
+            .update(|tables| Ok::<_, ControlError>(((), skep_manager::manage_alone(tables, own, raft_id, addr))));
+        Ok(written.await?)
     }
 
     /// Begins to manage. What other managers pass on comes out of the other end of `tunnels`.

@@ -1,0 +1,69 @@
+//! `swarm init --force-new-cluster`: the manager that is left goes on alone, with everything that it has.
+
+use std::net::SocketAddr;
+
+use skep_engine::backend::swarm::InitOptions;
+use skep_engine::{Error, ErrorKind};
+use skep_model::NodeId;
+use tracing::{info, warn};
+
+use super::advertise;
+use super::node::{LocalNode, Member, unknown};
+use super::node_file::ManagerSeat;
+use super::seat::{Begin, Opened};
+
+impl LocalNode {
+    /// Makes this manager the only one of its swarm.
+    pub(super) async fn recover(&self, member: &mut Member, options: &InitOptions) -> Result<NodeId, Error> {
+        let Some(seat) = &member.membership.manager else {
+            return Err(Error::new(
+                ErrorKind::FailedPrecondition,
+                "this node is a worker, and has nothing to start a new cluster from: use --force-new-cluster on a former manager, or leave the swarm and start another one",
+            ));
+        };
+        let advertise = match &options.advertise_addr {
+            Some(given) => {
+                let port = given.port;
+                SocketAddr::new(advertise::resolve(&self.facts().await?, Some(given))?, port)
+            }
+            None => seat.advertise,
+        };
+        let seat = ManagerSeat { advertise, ..seat.clone() };
+        if let Some(running) = member.seat.take() {
+            self.give_up(running).await;
+        }
+        let recovered = self.alone(member, seat).await;
+        if recovered.is_err() {
+            // As it was before.
+            self.reopen(member).await;
+        }
+        recovered.map(|()| member.membership.node.clone())
+    }
+
+    async fn alone(&self, member: &mut Member, seat: ManagerSeat) -> Result<(), Error> {
+        let identity = member.membership.identity().map_err(unknown)?;
+        let opened = Opened::new(&self.flags.data_root, &seat, identity, Begin::Alone).await.map_err(unknown)?;
+        opened.write_alone().await.map_err(|e| super::backend::refusal(&e))?;
+        let mut membership = member.membership.clone();
+        membership.addr = seat.advertise.ip();
+        membership.managers = vec![seat.advertise.to_string()];
+        membership.manager = Some(seat);
+        self.store_membership(&membership).map_err(unknown)?;
+        member.membership = membership;
+        self.take_seat(member, opened.manage(self.tunnels()));
+        info!("this manager goes on alone: the other managers of before are workers from now on");
+        Ok(())
+    }
+
+    async fn reopen(&self, member: &mut Member) {
+        let Some(seat) = member.membership.manager.clone() else { return };
+        let opened = match member.membership.identity() {
+            Ok(identity) => Opened::new(&self.flags.data_root, &seat, identity, Begin::AsBefore).await,
+            Err(e) => Err(e),
+        };
+        match opened {
+            Ok(opened) => self.take_seat(member, opened.manage(self.tunnels())),
+            Err(e) => warn!("this manager does not manage any more until its daemon is restarted: {e:#}"),
+        }
+    }
+}
