@@ -13,12 +13,15 @@ use std::time::Duration;
 use serde_json::Value;
 use skep_engine::fake::FakeBackend;
 use skep_engine::{Listeners, ServeError, Server};
-use tokio::sync::oneshot;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 /// One node.
 pub(crate) struct Node {
     pub(crate) backend: Arc<FakeBackend>,
+    /// Where other managers' connections go in.
+    pub(crate) tunnels: mpsc::Sender<DuplexStream>,
     dir: tempfile::TempDir,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<Result<(), ServeError>>,
@@ -47,13 +50,14 @@ impl Node {
         let dir = tempfile::tempdir().unwrap();
         let backend = FakeBackend::new();
         let listeners = Listeners { unix: vec![dir.path().join("api.sock")], tcp: Vec::new(), ..Listeners::default() };
-        let server = Server::bind(&listeners).await.unwrap();
+        let (tunnels, passed_on) = mpsc::channel(4);
+        let server = Server::bind(&listeners).await.unwrap().with_tunnels(passed_on);
         let (stop, stopped) = oneshot::channel::<()>();
         let served: Arc<FakeBackend> = backend.clone();
         let serving = tokio::spawn(server.serve(served, async {
             let _ = stopped.await;
         }));
-        Self { backend, dir, stop: Some(stop), serving }
+        Self { backend, tunnels, dir, stop: Some(stop), serving }
     }
 
     /// A node that is the manager of a new swarm.
