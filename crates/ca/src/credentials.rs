@@ -1,6 +1,5 @@
 //! What a node proves itself with.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::PublicKeyData;
@@ -39,7 +38,8 @@ impl NodeCredentials {
         let second = |time: x509_parser::time::ASN1Time| {
             Timestamp::from_second(time.timestamp()).map_err(|e| CaError::Certificate(e.to_string()))
         };
-        let (not_before, not_after) = (second(certificate.validity().not_before)?, second(certificate.validity().not_after)?);
+        let (not_before, not_after) =
+            (second(certificate.validity().not_before)?, second(certificate.validity().not_after)?);
         let began = UnixTime::since_unix_epoch(Duration::from_secs(not_before.as_second().try_into().unwrap_or(0)));
         roots.have_issued(&chain, began)?;
         let identity = PeerIdentity::of(own)?;
@@ -101,9 +101,8 @@ impl NodeCredentials {
     ///
     /// # Errors
     /// [`CaError::Key`].
-    pub fn certified_key(&self) -> Result<Arc<CertifiedKey>, CaError> {
+    pub fn certified_key(&self) -> Result<CertifiedKey, CaError> {
         CertifiedKey::from_der(self.chain.clone(), self.keys.der(), &provider())
-            .map(Arc::new)
             .map_err(|e| CaError::Key(e.to_string()))
     }
 }

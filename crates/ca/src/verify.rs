@@ -157,15 +157,16 @@ fn manager(
     ocsp: &[u8],
     now: UnixTime,
 ) -> Result<ServerCertVerified, Error> {
-    let verified = by_roots.verify_server_cert(own, others, &manager_name(), ocsp, now).map_err(|error| match error {
-        Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        ) => told(CaError::NotManager),
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            told(CaError::Untrusted)
-        }
-        other => other,
-    })?;
+    let verified =
+        by_roots.verify_server_cert(own, others, &manager_name(), ocsp, now).map_err(|error| match error {
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            ) => told(CaError::NotManager),
+            Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                told(CaError::Untrusted)
+            }
+            other => other,
+        })?;
     match PeerIdentity::of(own).map_err(told)?.role {
         Role::Manager => Ok(verified),
         Role::Worker => Err(told(CaError::NotManager)),
