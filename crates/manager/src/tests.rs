@@ -35,6 +35,8 @@ impl Sim {
     /// With its manager at this address.
     fn reached_at(manager: &str, workers: usize) -> Self {
         let init = InitCluster {
+            cluster: ClusterId::random(),
+            root: RootCa::generate(Timestamp::now()).unwrap(),
             node: NodeId::random(),
             credential: String::new(),
             description: NodeDescription::default(),

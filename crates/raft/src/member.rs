@@ -95,7 +95,7 @@ impl Raft {
             let opening = tokio::task::spawn_blocking(move || open(&config, store));
             opening.await.map_err(|why| RaftError::stopped(&why))??
         };
-        let network = Network { identity: config.identity.clone() };
+        let network = Network { identity: config.identity.clone(), store: store.clone() };
         let core = Core::new(config.raft_id, timing, network, log, machine).await;
         let core = core.map_err(|why| RaftError::stopped(&why))?;
         lead_when_alone(&core).await?;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::result_large_err, reason = "the errors are openraft's own")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,10 @@ use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{AnyError, BasicNode, OptionalSend, RaftNetwork, RaftNetworkFactory};
 use serde::de::DeserializeOwned;
+use skep_model::{Node, NodeId};
 use skep_rpc::proto::{RaftMessage, SnapshotPart};
 use skep_rpc::{NodeIdentity, RaftClient, RpcError, decode, encode, raft_client};
+use skep_store::Store;
 use tonic::{Code, Request, Status};
 
 use crate::types::{Snapshot, Types, Vote};
@@ -29,13 +32,25 @@ type Failure<E> = RPCError<u64, BasicNode, E>;
 /// Makes a [`Caller`] for each other member.
 pub(crate) struct Network {
     pub(crate) identity: NodeIdentity,
+    pub(crate) store: Store,
+}
+
+impl Network {
+    /// The node of a member, as far as the store knows: then no other one is taken for it. That the member has this number is checked with each
+    /// message.
+    fn node(&self, raft_id: u64) -> Option<NodeId> {
+        self.store.view(|tables| {
+            let is = |node: &&Arc<Node>| node.manager.as_ref().is_some_and(|manager| manager.raft_id == raft_id);
+            tables.all::<Node>().find(is).map(|node| node.id.clone())
+        })
+    }
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Caller;
 
     async fn new_client(&mut self, target: u64, node: &BasicNode) -> Caller {
-        Caller { target, client: raft_client(&node.addr, &self.identity) }
+        Caller { target, client: raft_client(&node.addr, &self.identity, self.node(target)) }
     }
 }
 

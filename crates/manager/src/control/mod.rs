@@ -17,7 +17,7 @@ use skep_store::{Change, Store, Tables, Writer};
 
 pub use self::cluster::{JoinTokens, Rotate};
 pub use self::init::{InitCluster, init_cluster};
-pub(crate) use self::join::{Joining, join};
+pub(crate) use self::join::{Joining, issue, join, renew};
 pub use self::logs::{TaskLogOptions, TaskLogSource};
 pub use self::node::NodeRemoval;
 pub use self::validate::SpecError;

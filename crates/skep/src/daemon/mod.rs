@@ -2,11 +2,13 @@
 
 mod advertise;
 mod backend;
+mod certificates;
 mod flags;
 mod host;
 mod node;
 mod node_file;
 mod pidfile;
+mod renewal;
 mod seat;
 
 use std::fs;

@@ -4,27 +4,32 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use skep_agent::{Agent, AgentConfig, Parts};
-use skep_ca::{JoinToken, NodeKey};
+use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
 use skep_engine::backend::node::SwarmState;
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::InitCluster;
 use skep_mesh::{Bpf, MapSizes};
-use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
+use skep_model::{
+    Availability, ClusterId, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Role, Timestamp,
+};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, proto};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
 use skep_store::Store;
 use tokio::sync::{RwLock, watch};
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::advertise;
+use super::certificates::{self, Certificates};
 use super::flags::{Flags, Reply};
 use super::host::Host;
 use super::node_file::{ManagerSeat, Membership, NodeFile};
+use super::renewal::Renewal;
 use super::seat::{Opened, Seat};
 
 /// UDP port of the overlay unless a swarm says otherwise (IANA: vxlan).
@@ -41,6 +46,7 @@ pub(crate) struct LocalNode {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) network: Arc<dyn NodeNetwork>,
     file: NodeFile,
+    certificates: Certificates,
     /// Held for writing by whoever joins or leaves.
     member: RwLock<Option<Member>>,
     state: Mutex<SwarmState>,
@@ -53,6 +59,8 @@ pub(crate) struct Member {
     pub(crate) membership: Membership,
     pub(crate) agent: Agent,
     pub(crate) seat: Option<Seat>,
+    /// Renews the node's certificate.
+    _renewal: AbortOnDropHandle<()>,
 }
 
 impl LocalNode {
@@ -74,6 +82,7 @@ impl LocalNode {
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),
             file: NodeFile::new(data),
+            certificates: Certificates::new(data),
             member: RwLock::new(None),
             state: Mutex::new(SwarmState::Inactive),
             store: watch::Sender::new(None),
@@ -86,12 +95,29 @@ impl LocalNode {
         let Some(membership) = self.file.load()? else { return Ok(()) };
         let mut member = self.member.write().await;
         self.set_state(SwarmState::Pending);
+        let identity = self.identity(&membership)?;
         let opened = match &membership.manager {
-            Some(seat) => Some(Opened::new(&self.flags.data_root, seat, membership.identity()?).await?),
+            Some(seat) => Some(Opened::new(&self.flags.data_root, seat, identity.clone()).await?),
             None => None,
         };
-        *member = Some(self.enter(membership, opened).await?);
+        *member = Some(self.enter(membership, identity, opened).await?);
         Ok(())
+    }
+
+    /// What the node proves itself with after a restart.
+    fn identity(&self, membership: &Membership) -> Result<NodeIdentity> {
+        let credentials = self.certificates.load()?;
+        let own = credentials.identity();
+        if own.node != membership.node || own.cluster != membership.cluster {
+            bail!("the certificate below {} is another node's ({})", self.flags.data_root.display(), own.node);
+        }
+        if credentials.not_after() < Timestamp::now() {
+            warn!(
+                "this node's certificate has expired on {}: check the clock; if it is right, leave the swarm and join again",
+                credentials.not_after()
+            );
+        }
+        Ok(NodeIdentity::new(credentials)?)
     }
 
     /// Stops managing and following; tasks and traffic stay.
@@ -139,11 +165,10 @@ impl LocalNode {
         self.same_data_path(&facts, options.data_path_addr.as_ref(), addr)?;
         let listen = advertise::listen(&facts, &options.listen_addr)?;
         let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
-        let key = NodeKey::random();
-        let node = NodeId::random();
+        let (root, identity) = new_swarm().map_err(unknown)?;
+        let node = identity.node().clone();
         let seat = ManagerSeat { raft_id: rand_id(), listen, advertise: SocketAddr::new(addr, port) };
-        let identity = NodeIdentity { node: node.clone(), key: key.clone() };
-        let outcome = self.found(&mut member, options, (facts, addr), (seat, identity)).await;
+        let outcome = self.found(&mut member, options, (facts, addr), (seat, root, identity)).await;
         if outcome.is_err() {
             self.set_state(SwarmState::Inactive);
             self.forget();
@@ -156,7 +181,7 @@ impl LocalNode {
         member: &mut Option<Member>,
         options: InitOptions,
         (facts, addr): (Facts, IpAddr),
-        (seat, identity): (ManagerSeat, NodeIdentity),
+        (seat, root, identity): (ManagerSeat, RootCa, NodeIdentity),
     ) -> Result<(), Error> {
         self.set_state(SwarmState::Pending);
         let opened = Opened::new(&self.flags.data_root, &seat, identity.clone()).await.map_err(unknown)?;
@@ -168,8 +193,10 @@ impl LocalNode {
             )));
         }
         let init = InitCluster {
-            node: identity.node.clone(),
-            credential: identity.key.digest(),
+            cluster: identity.cluster().clone(),
+            root,
+            node: identity.node().clone(),
+            credential: identity.credentials().keys().digest(),
             description: self.description().map_err(unknown)?,
             addr: seat.advertise,
             raft_id: seat.raft_id,
@@ -183,15 +210,15 @@ impl LocalNode {
         let cluster = opened.write_swarm(init).await.map_err(|e| super::backend::refusal(&e))?;
         let membership = Membership {
             cluster,
-            node: identity.node,
-            node_key: identity.key.to_string(),
+            node: identity.node().clone(),
             addr,
             managers: vec![seat.advertise.to_string()],
             data_path_port,
             manager: Some(seat),
         };
+        self.certificates.store(&identity.credentials()).map_err(unknown)?;
         self.file.store(&membership).map_err(unknown)?;
-        *member = Some(self.enter(membership, Some(opened)).await.map_err(unknown)?);
+        *member = Some(self.enter(membership, identity, Some(opened)).await.map_err(unknown)?);
         Ok(())
     }
 
@@ -210,16 +237,16 @@ impl LocalNode {
         if let Some(addr) = advertised {
             self.same_data_path(&facts, options.data_path_addr.as_ref(), addr)?;
         }
-        let key = NodeKey::random();
+        let keys = NodeKeys::generate().map_err(unknown)?;
         let request = proto::JoinRequest {
-            node_key: key.to_string(),
+            csr: keys.request().map_err(unknown)?.into(),
             description: skep_rpc::encode(&self.description().map_err(unknown)?),
             advertise_addr: advertised.map(|a| a.to_string()).unwrap_or_default(),
             availability: availability(options.availability).to_owned(),
             routes: facts.routes.iter().map(ToString::to_string).collect(),
         };
         self.set_state(SwarmState::Pending);
-        let joined = self.admitted(&mut member, &options.remote_addrs, &token, key, request).await;
+        let joined = self.admitted(&mut member, &options.remote_addrs, &token, keys, request).await;
         if joined.is_err() {
             self.set_state(SwarmState::Inactive);
             self.forget();
@@ -232,23 +259,24 @@ impl LocalNode {
         member: &mut Option<Member>,
         managers: &[String],
         token: &JoinToken,
-        key: NodeKey,
+        keys: NodeKeys,
         request: proto::JoinRequest,
     ) -> Result<(), Error> {
         let (manager, answer) = ask_to_join(managers, token, request).await?;
         let garbled =
             |what: &str| Error::new(ErrorKind::Unknown, format!("the manager at {manager} answered with a bad {what}"));
+        let identity = identity(token, keys, &answer).map_err(|e| garbled(&format!("certificate: {e:#}")))?;
         let membership = Membership {
-            cluster: answer.cluster_id.parse().map_err(|_| garbled("cluster id"))?,
-            node: answer.node_id.parse().map_err(|_| garbled("node id"))?,
-            node_key: key.to_string(),
+            cluster: identity.cluster().clone(),
+            node: identity.node().clone(),
             addr: answer.node_addr.parse().map_err(|_| garbled("node address"))?,
             managers: vec![manager.clone()],
             data_path_port: DATA_PATH_PORT,
             manager: None,
         };
+        self.certificates.store(&identity.credentials()).map_err(unknown)?;
         self.file.store(&membership).map_err(unknown)?;
-        let entered = self.enter(membership, None).await.map_err(unknown)?;
+        let entered = self.enter(membership, identity, None).await.map_err(unknown)?;
         entered.agent.joined().await;
         *member = Some(entered);
         Ok(())
@@ -266,7 +294,9 @@ impl LocalNode {
         }
         // The file first: a daemon killed in the middle must not come back as a member.
         self.file.remove().map_err(unknown)?;
-        if let Some(Member { agent, seat, .. }) = member.take() {
+        if let Some(Member { agent, seat, _renewal: renewal, .. }) = member.take() {
+            // It must not write a certificate that is being removed.
+            renewal.abort();
             for e in agent.leave().await {
                 warn!("leaving the swarm: {e}");
             }
@@ -282,18 +312,25 @@ impl LocalNode {
     }
 
     /// Starts what a member has.
-    async fn enter(&self, membership: Membership, opened: Option<Opened>) -> Result<Member> {
-        let seat = opened.map(|opened| opened.manage(membership.node.clone()));
-        let agent = self.start_agent(&membership).await?;
+    async fn enter(&self, membership: Membership, identity: NodeIdentity, opened: Option<Opened>) -> Result<Member> {
+        let seat = opened.map(Opened::manage);
+        let agent = self.start_agent(&membership, identity.clone()).await?;
         self.store.send_replace(seat.as_ref().map(|s| s.store().clone()));
         self.set_state(if seat.is_some() { SwarmState::Manager } else { SwarmState::Worker });
         self.remember_managers(&membership, &agent);
-        Ok(Member { membership, agent, seat })
+        let renewal = Renewal {
+            identity,
+            certificates: self.certificates.clone(),
+            assignments: agent.assigned(),
+            managers: agent.managers(),
+        };
+        let _renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
+        Ok(Member { membership, agent, seat, _renewal })
     }
 
-    async fn start_agent(&self, membership: &Membership) -> Result<Agent> {
+    async fn start_agent(&self, membership: &Membership, identity: NodeIdentity) -> Result<Agent> {
         let config = AgentConfig {
-            identity: membership.identity()?,
+            identity,
             description: self.description()?,
             managers: membership.managers.clone(),
             data_path_port: membership.data_path_port,
@@ -337,7 +374,7 @@ impl LocalNode {
         if let Err(e) = self.file.remove() {
             error!("{e:#}");
         }
-        for dir in ["raft", "agent"] {
+        for dir in ["raft", "agent", certificates::DIRECTORY] {
             let dir = self.flags.data_root.join(dir);
             if let Err(e) = std::fs::remove_dir_all(&dir)
                 && e.kind() != std::io::ErrorKind::NotFound
@@ -434,9 +471,27 @@ fn unknown(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unknown, format!("{error:#}"))
 }
 
-impl Membership {
-    fn identity(&self) -> Result<NodeIdentity> {
-        let key = self.node_key.parse().context("the node's key in swarm.json is damaged")?;
-        Ok(NodeIdentity { node: self.node.clone(), key })
+/// The root of a new swarm, and its first manager.
+fn new_swarm() -> Result<(RootCa, NodeIdentity)> {
+    let now = Timestamp::now();
+    let (root, keys) = (RootCa::generate(now)?, NodeKeys::generate()?);
+    let identity = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
+    let chain = root.sign_own(&keys, &identity, now)?;
+    let credentials = NodeCredentials::new(keys, &chain, Roots::new(vec![root.certificate().clone()])?)?;
+    Ok((root, NodeIdentity::new(credentials)?))
+}
+
+/// What a manager has made of this node. That it is of the swarm of the token was seen when it was called.
+fn identity(token: &JoinToken, keys: NodeKeys, answer: &proto::JoinResponse) -> Result<NodeIdentity> {
+    let roots = Roots::from_pem(&answer.roots)?;
+    if !roots.all().iter().any(|root| token.is_for(root)) {
+        bail!("the root certificate of the join token is not among those that it trusts");
     }
+    let credentials = NodeCredentials::new(keys, &answer.certificate, roots)?;
+    if credentials.identity().node.as_str() != answer.node_id
+        || credentials.identity().cluster.as_str() != answer.cluster_id
+    {
+        bail!("it is for another node than the one that joined");
+    }
+    Ok(NodeIdentity::new(credentials)?)
 }

@@ -32,6 +32,7 @@ pub(crate) struct Opened {
     writer: Arc<Writer>,
     seat: ManagerSeat,
     listener: TcpListener,
+    identity: NodeIdentity,
 }
 
 impl Opened {
@@ -41,10 +42,11 @@ impl Opened {
             format!("cannot listen on {}: is another manager running? Give --listen-addr another port", seat.listen)
         })?;
         let store = Store::default();
-        let config = RaftConfig { dir: data_root.join("raft"), raft_id: seat.raft_id, addr: seat.advertise, identity };
+        let dir = data_root.join("raft");
+        let config = RaftConfig { dir, raft_id: seat.raft_id, addr: seat.advertise, identity: identity.clone() };
         let raft = Raft::start(config, store.clone()).await?;
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(raft.clone())));
-        Ok(Self { raft, store, writer, seat: seat.clone(), listener })
+        Ok(Self { raft, store, writer, seat: seat.clone(), listener, identity })
     }
 
     /// The first member of a new group.
@@ -60,7 +62,8 @@ impl Opened {
     }
 
     /// Begins to manage.
-    pub(crate) fn manage(self, own: skep_model::NodeId) -> Seat {
+    pub(crate) fn manage(self) -> Seat {
+        let own = self.identity.node().clone();
         let leading = leading(&self.raft);
         let manager =
             Manager::start(ManagerConfig { node: own, addr: self.seat.advertise, writer: self.writer, leading });
@@ -70,11 +73,11 @@ impl Opened {
             .raft(self.raft.service());
         let (stop, mut stopped) = watch::channel(false);
         let authenticate = manager.authenticate();
-        let listener = self.listener;
+        let (listener, identity) = (self.listener, self.identity);
         let server = tokio::spawn(async move {
             // An error means that the sender is gone, which is the same.
             let stopping = async move { drop(stopped.wait_for(|stop| *stop).await) };
-            if let Err(e) = skep_rpc::serve(listener, services, authenticate, stopping).await {
+            if let Err(e) = skep_rpc::serve(listener, services, authenticate, identity, stopping).await {
                 error!("{e}");
             }
         });
