@@ -227,3 +227,47 @@ fn smaller(certificate: Role, known: Role) -> Role {
         _ => Role::Worker,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_ca::PeerIdentity;
+
+    use super::*;
+
+    /// Knows every node as a manager.
+    struct Everybody;
+
+    impl Authenticate for Everybody {
+        fn admit(&self, _: &JoinToken) -> Result<Role, Refusal> {
+            Err(Refusal::Token)
+        }
+
+        fn identify(&self, _: &NodeId) -> Result<Role, Refusal> {
+            Ok(Role::Manager)
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_another_swarm_is_refused_whoever_signed_it() {
+        let cluster = ClusterId::random();
+        let layer = GateLayer::new(Arc::new(Everybody), cluster.clone());
+        let call = |cluster: ClusterId| {
+            let identity = PeerIdentity { cluster, node: NodeId::random(), role: Role::Manager };
+            let addr = "192.0.2.1:1".parse().unwrap();
+            let mut request = http::Request::new(Body::empty());
+            request.extensions_mut().insert(Caller { addr, identity: Some(identity) });
+            layer.0.identify(Rule::Manager, &mut request)
+        };
+        assert_eq!(call(cluster), Ok(()));
+        assert_eq!(call(ClusterId::random()), Err(Refusal::OtherCluster));
+    }
+
+    #[test]
+    fn what_did_not_come_through_the_door_is_refused() {
+        let layer = GateLayer::new(Arc::new(Everybody), ClusterId::random());
+        let mut request = http::Request::new(Body::empty());
+        for rule in [Rule::JoinToken, Rule::Member, Rule::Manager] {
+            assert_eq!(layer.0.identify(rule, &mut request), Err(Refusal::NotReady));
+        }
+    }
+}

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use skep_ca::{PeerIdentity, RootCa, SigningRequest};
-use skep_model::{
-    Availability, Cluster, Meta, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp,
-};
+use skep_model::{Availability, Meta, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
 use skep_store::{Change, Tables};
 
 use super::cluster;
@@ -19,8 +16,8 @@ use crate::allocator::{EndpointError, Pool, collision};
 pub(crate) struct Joining {
     /// What its token lets it become.
     pub(crate) role: Role,
-    /// Asks for its certificate.
-    pub(crate) request: SigningRequest,
+    /// Digest of its public key.
+    pub(crate) credential: String,
     pub(crate) description: NodeDescription,
     pub(crate) addr: IpAddr,
     pub(crate) availability: Availability,
@@ -40,8 +37,7 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
         return Err(ControlError::RouteCollision { network: ingress.spec.name.clone(), subnet, route });
     }
     // Asked again after an answer that got lost.
-    let credential = joining.request.digest();
-    if let Some(member) = tables.all::<Node>().find(|node| node.credential == credential) {
+    if let Some(member) = tables.all::<Node>().find(|node| node.credential == joining.credential) {
         return Ok((Node::clone(member), Vec::new()));
     }
     let overlay = Pool::of(ingress, tables).take().map_err(EndpointError::from)?;
@@ -58,43 +54,9 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
         },
         manager: None,
         overlay_addr: Some(overlay.addr()),
-        credential,
+        credential: joining.credential,
     };
     Ok((node.clone(), vec![node.into()]))
-}
-
-/// Gives a member a certificate for another key, or for the same one again.
-pub(crate) fn renew(
-    tables: &Tables,
-    node: &NodeId,
-    request: &SigningRequest,
-) -> Result<(Node, Vec<Change>), ControlError> {
-    let known =
-        tables.get::<Node>(node).ok_or_else(|| ControlError::NotFound { what: "node", id: node.to_string() })?;
-    let mut node = Node::clone(known);
-    node.credential = request.digest();
-    let changes = if node == **known { Vec::new() } else { vec![node.clone().into()] };
-    Ok((node, changes))
-}
-
-/// What a member proves itself with, and whom it may trust.
-pub(crate) struct Issued {
-    /// Its certificate, then its issuer's, in PEM.
-    pub(crate) certificate: String,
-    /// All trusted roots, in PEM.
-    pub(crate) roots: String,
-}
-
-/// Issues the certificate of a member, for the role that it has now.
-pub(crate) fn issue(
-    cluster: &Cluster,
-    node: &Node,
-    request: &SigningRequest,
-    now: Timestamp,
-) -> Result<Issued, ControlError> {
-    let identity = PeerIdentity { cluster: cluster.id.clone(), node: node.id.clone(), role: node.spec.role };
-    let certificate = RootCa::of(&cluster.authority)?.sign(request, &identity, now)?;
-    Ok(Issued { certificate, roots: cluster.authority.trusted.concat() })
 }
 
 /// Overlay packets are taken from members' addresses only, and come from an address of the family that they go to: all nodes of a swarm

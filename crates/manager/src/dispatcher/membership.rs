@@ -25,13 +25,14 @@ impl MembershipService {
 impl membership_server::Membership for MembershipService {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let admitted = skep_rpc::admitted(&request)?;
-        let joining = joining(admitted.role, admitted.addr.ip(), &request.into_inner())?;
+        let request = request.into_inner();
+        let csr = signing_request(&request.csr)?;
+        let joining = joining(admitted.role, admitted.addr.ip(), csr.digest(), &request)?;
         let now = Timestamp::now();
         let joined = self.0.writer.update(|tables| {
             let cluster = tables.cluster().ok_or(ControlError::NoCluster)?;
-            let request = joining.request.clone();
             let (node, changes) = join(tables, joining, now)?;
-            let issued = issue(cluster, &node, &request, now)?;
+            let issued = issue(cluster, &node, &csr, now)?;
             Ok(((cluster.id.clone(), node, issued), changes))
         });
         let (cluster, node, issued) = joined.await.map_err(|error| status(&ControlError::from(error)))?;
@@ -51,19 +52,19 @@ impl membership_server::Membership for MembershipService {
 
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
         let peer = skep_rpc::peer(&request)?;
-        let request = signing_request(&request.get_ref().csr)?;
+        let csr = signing_request(&request.get_ref().csr)?;
         let now = Timestamp::now();
         let renewed = self.0.writer.update(|tables| {
             let cluster = tables.cluster().ok_or(ControlError::NoCluster)?;
-            let (node, changes) = renew(tables, &peer.node, &request)?;
-            Ok((issue(cluster, &node, &request, now)?, changes))
+            let (node, changes) = renew(tables, &peer.node, &csr)?;
+            Ok((issue(cluster, &node, &csr, now)?, changes))
         });
         let issued = renewed.await.map_err(|error| status(&ControlError::from(error)))?;
         Ok(Response::new(RenewResponse { certificate: issued.certificate, roots: issued.roots }))
     }
 }
 
-fn joining(role: Role, from: IpAddr, request: &JoinRequest) -> Result<Joining, Status> {
+fn joining(role: Role, from: IpAddr, credential: String, request: &JoinRequest) -> Result<Joining, Status> {
     let bad = |what: &str| Status::invalid_argument(format!("the join request has a bad {what}"));
     let addr = match request.advertise_addr.as_str() {
         "" => from,
@@ -82,8 +83,7 @@ fn joining(role: Role, from: IpAddr, request: &JoinRequest) -> Result<Joining, S
     let routes =
         request.routes.iter().map(|route| route.parse().map_err(|_| bad("route"))).collect::<Result<_, _>>()?;
     let description = skep_rpc::decode(&request.description)?;
-    let request = signing_request(&request.csr)?;
-    Ok(Joining { role, request, description, addr: addr.to_canonical(), availability, routes })
+    Ok(Joining { role, credential, description, addr: addr.to_canonical(), availability, routes })
 }
 
 fn signing_request(csr: &[u8]) -> Result<SigningRequest, Status> {
