@@ -119,7 +119,7 @@ impl Agent {
         let file = AssignmentsFile::new(&config.data_dir);
         let (assignments, assigned) = watch::channel(Arc::new(file.load()?));
         let (underlay, underlay_seen) = watch::channel(Underlay::default());
-        let netdb = NetDb::new(config.identity.node.clone());
+        let netdb = NetDb::new(config.identity.node().clone());
         let context = Arc::new(Context {
             runtime: parts.runtime,
             images: parts.images,
@@ -149,7 +149,7 @@ impl Agent {
         files: (AssignmentsFile, EndpointsFile),
     ) -> Self {
         let assigned = context.assignments.clone();
-        let own = config.identity.node.clone();
+        let own = config.identity.node().clone();
         let (managers, managers_seen) = watch::channel(config.managers.clone());
         let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
         let (leaving, leaving_seen) = watch::channel(false);
@@ -219,6 +219,12 @@ impl Agent {
         self.assignments.borrow().clone()
     }
 
+    /// What managers tell this node, as they tell it.
+    #[must_use]
+    pub fn assigned(&self) -> watch::Receiver<Arc<Assignments>> {
+        self.assignments.clone()
+    }
+
     /// Whether a manager holds a session with it.
     #[must_use]
     pub fn state(&self) -> AgentState {
@@ -248,7 +254,7 @@ impl Agent {
         let mut assignments = self.assignments.clone();
         // An error means that the agent is being dropped: then nobody waits.
         let _ = connected.wait_for(Result::is_ok).await;
-        let own = &self.config.identity.node;
+        let own = self.config.identity.node();
         let _ = assignments.wait_for(|a| a.members.contains_key(own)).await;
     }
 

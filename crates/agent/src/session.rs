@@ -200,7 +200,7 @@ impl Live<'_> {
 
     async fn send_endpoints(&mut self) -> Result<(), AgentError> {
         let table = skep_rpc::encode(&*self.own.borrow_and_update());
-        let node_id = self.session.identity.node.to_string();
+        let node_id = self.session.identity.node().to_string();
         self.send(ToManager::Endpoints(proto::Endpoints { node_id, table })).await
     }
 

@@ -1,39 +1,46 @@
-//! Who may speak: join tokens, which let a machine into the swarm, and node keys, by which a member is known afterwards.
+//! Who may speak: join tokens, which let a machine into the swarm, and certificates, by which members know each other.
 //!
-//! A [`JoinToken`] is what people copy from one machine to another. It has two halves: the digest says which swarm it belongs to,
-//! so that a machine notices when it talks to another one; the secret is what the managers compare. The managers keep
-//! the secrets in the store ([`skep_model::JoinSecrets`]); [`new_secret`] makes one.
+//! Every swarm has a root certificate of its own, [`RootCa`], which the managers keep in the store ([`skep_model::Authority`]). It signs
+//! one certificate for each node, which says which node of which swarm it is and in which role: [`PeerIdentity`]. A node makes its
+//! key pair itself ([`NodeKeys`]), and the private half never leaves it: what it sends is a signing request, of which the root reads the
+//! public key and nothing else ([`SigningRequest`]). What a node then has is [`NodeCredentials`]: the key, the certificate and the
+//! [`Roots`] that it trusts; a set, so that a root can be replaced while the swarm runs. [`renew_at`] says when to ask for the
+//! next certificate.
 //!
-//! A [`NodeKey`] is 32 random bytes that a node makes up before it joins and keeps on its disk. The managers keep only its
-//! [digest](NodeKey::digest), so that whoever reads their store cannot pass for a node.
+//! A [`JoinToken`] is what people copy from one machine to another. It has two halves: the digest names the root certificate, so that a
+//! machine that knows nothing else recognizes the swarm that it was sent to before it says its secret; the secret is what the managers
+//! compare. The managers keep the secrets in the store ([`skep_model::JoinSecrets`]); [`new_secret`] makes one.
 //!
-//! Secrets are compared in constant time and never appear in `Debug` output. There are no certificates here yet: the digest of a
-//! token is that of the cluster's id until there is a root certificate.
+//! [`ManagerVerifier`] and [`TokenVerifier`] are how a client checks whom it has called, in the terms of the TLS library; [`provider`] is the one
+//! place that says which cryptography is used. This crate opens no connection and no file.
+//!
+//! Secrets are compared in constant time and never appear in `Debug` output.
 
 #![forbid(unsafe_code)]
 
 mod base36;
-mod key;
+mod credentials;
+mod error;
+mod identity;
+mod issue;
+mod keys;
+mod provider;
+mod renewal;
+mod roots;
 mod secret;
+#[cfg(test)]
+mod tests;
 mod token;
+mod verify;
 
-pub use key::NodeKey;
+pub use credentials::NodeCredentials;
+pub use error::CaError;
+pub use identity::PeerIdentity;
+pub use issue::RootCa;
+pub use keys::{NodeKeys, SigningRequest};
+pub use provider::provider;
+pub use renewal::renew_at;
+pub use roots::{RootCertificate, Roots};
 pub use secret::{new_secret, same_secret};
 pub use token::JoinToken;
-
-/// A text that is not the secret that it should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CaError {
-    /// Not a join token at all.
-    #[error(
-        "invalid join token: it should look like SWMTKN-1-<50 characters>-<25 characters>; \
-         `docker swarm join-token worker` on a manager prints it"
-    )]
-    JoinToken,
-    /// Not a secret of a join token.
-    #[error("invalid secret of a join token: expected 25 characters of 0-9 and a-z")]
-    Secret,
-    /// Not a node key.
-    #[error("invalid node key: expected 64 hexadecimal digits")]
-    NodeKey,
-}
+pub use verify::{Expected, ManagerVerifier, TokenVerifier, manager_name};

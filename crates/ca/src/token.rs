@@ -3,17 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use sha2::{Digest, Sha256};
-use skep_model::ClusterId;
-
 use crate::secret::SECRET_LENGTH;
-use crate::{CaError, base36, same_secret};
+use crate::{CaError, RootCertificate, base36, same_secret};
 
 const PREFIX: &str = "SWMTKN-1-";
 /// Digits that 256 bits need.
 const DIGEST_LENGTH: usize = 50;
 
-/// `SWMTKN-1-<digest of the swarm>-<secret>`. `Display` gives all of it, also the secret; `Debug` does not.
+/// `SWMTKN-1-<digest of the root certificate>-<secret>`. The digest is the SHA-256 of the certificate's DER as a number in base 36: of the
+/// bytes that are signed, so that no line end in a PEM file makes another token. `Display` gives all of it, also the secret; `Debug` does not.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     digest: String,
@@ -25,29 +23,29 @@ impl JoinToken {
     ///
     /// # Errors
     /// [`CaError::Secret`] when `secret` is none that [`crate::new_secret`] could have made.
-    pub fn new(cluster: &ClusterId, secret: &str) -> Result<Self, CaError> {
+    pub fn new(root: &RootCertificate, secret: &str) -> Result<Self, CaError> {
         if !base36::well_formed(secret, SECRET_LENGTH) {
             return Err(CaError::Secret);
         }
-        Ok(Self { digest: digest(cluster), secret: secret.to_owned() })
+        Ok(Self { digest: digest(root), secret: secret.to_owned() })
     }
 
     /// Whether it was made for this swarm. Says nothing of the secret.
     #[must_use]
-    pub fn is_for(&self, cluster: &ClusterId) -> bool {
-        self.digest == digest(cluster)
+    pub fn is_for(&self, root: &RootCertificate) -> bool {
+        self.digest == digest(root)
     }
 
     /// Whether it was made for this swarm and carries this secret. The secrets are compared in constant time.
     #[must_use]
-    pub fn admits(&self, cluster: &ClusterId, secret: &str) -> bool {
+    pub fn admits(&self, root: &RootCertificate, secret: &str) -> bool {
         // Both are always evaluated: the answer takes the same time whichever is wrong.
-        self.is_for(cluster) & same_secret(&self.secret, secret)
+        self.is_for(root) & same_secret(&self.secret, secret)
     }
 }
 
-fn digest(cluster: &ClusterId) -> String {
-    base36::encode::<DIGEST_LENGTH>(&Sha256::digest(cluster.as_str()))
+fn digest(root: &RootCertificate) -> String {
+    base36::encode::<DIGEST_LENGTH>(&root.digest())
 }
 
 impl fmt::Display for JoinToken {
@@ -81,23 +79,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::new_secret;
+    use crate::{RootCa, new_secret};
+
+    fn root() -> RootCertificate {
+        RootCa::generate(skep_model::Timestamp::now()).unwrap().certificate().clone()
+    }
 
     #[test]
     fn a_token_reads_back_and_admits_to_its_own_swarm_alone() {
-        let (cluster, secret) = (ClusterId::random(), new_secret());
-        let token = JoinToken::new(&cluster, &secret).unwrap();
+        let (own, secret) = (root(), new_secret());
+        let token = JoinToken::new(&own, &secret).unwrap();
         let read: JoinToken = token.to_string().parse().unwrap();
         assert_eq!(read, token);
-        assert!(read.admits(&cluster, &secret));
-        assert!(!read.admits(&cluster, &new_secret()));
-        assert!(!read.admits(&ClusterId::random(), &secret));
-        assert!(!read.is_for(&ClusterId::random()));
+        assert!(read.admits(&own, &secret));
+        assert!(!read.admits(&own, &new_secret()));
+        assert!(!read.admits(&root(), &secret));
+        assert!(!read.is_for(&root()));
     }
 
     #[test]
     fn it_has_the_shape_that_people_know() {
-        let text = JoinToken::new(&ClusterId::random(), &new_secret()).unwrap().to_string();
+        let text = JoinToken::new(&root(), &new_secret()).unwrap().to_string();
         let parts: Vec<_> = text.split('-').map(str::len).collect();
         assert_eq!(parts, [6, 1, 50, 25], "{text}");
     }
@@ -105,13 +107,13 @@ mod tests {
     #[test]
     fn the_secret_does_not_show_in_debug_output() {
         let secret = new_secret();
-        let token = JoinToken::new(&ClusterId::random(), &secret).unwrap();
+        let token = JoinToken::new(&root(), &secret).unwrap();
         assert!(!format!("{token:?}").contains(&secret));
     }
 
     #[test]
     fn other_texts_are_refused() {
-        let good = JoinToken::new(&ClusterId::random(), &new_secret()).unwrap().to_string();
+        let good = JoinToken::new(&root(), &new_secret()).unwrap().to_string();
         let bad = [
             "",
             "SWMTKN-1-",
@@ -126,7 +128,7 @@ mod tests {
         for text in bad {
             assert_eq!(text.parse::<JoinToken>(), Err(CaError::JoinToken), "{text}");
         }
-        assert_eq!(JoinToken::new(&ClusterId::random(), "short"), Err(CaError::Secret));
+        assert_eq!(JoinToken::new(&root(), "short"), Err(CaError::Secret));
     }
 
     proptest! {

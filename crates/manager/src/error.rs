@@ -1,6 +1,7 @@
 //! Why the managers refuse.
 
 use ipnet::Ipv4Net;
+use skep_ca::CaError;
 use skep_model::{NodeId, ServiceId};
 use skep_store::{ProposeError, UpdateError};
 
@@ -73,6 +74,9 @@ pub enum ControlError {
     /// What a joining node says of itself cannot be used.
     #[error("{0}")]
     BadJoin(&'static str),
+    /// A signing request that is none, or a root certificate that cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CaError),
     /// `swarm init` has not happened, or was not read back yet.
     #[error("this manager has no swarm yet: it is being prepared, or has trouble connecting to the cluster")]
     NoCluster,
@@ -111,6 +115,8 @@ impl ControlError {
             Self::OutOfSequence | Self::Propose(ProposeError::Outdated(_)) => ErrorKind::OutOfSequence,
             Self::NameTaken(_) => ErrorKind::AlreadyExists,
             Self::Rename | Self::ModeChange => ErrorKind::Unimplemented,
+            Self::Certificates(CaError::Request(_)) => ErrorKind::InvalidArgument,
+            Self::Certificates(_) => ErrorKind::Internal,
             Self::Spec(_) | Self::Endpoint(EndpointError::Port(_)) | Self::Subnet(_) | Self::BadJoin(_) => {
                 ErrorKind::InvalidArgument
             }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use skep_ca::{JoinToken, NodeKey};
+use skep_ca::{JoinToken, RootCertificate};
 use skep_model::{Node, NodeId, Role};
 use skep_rpc::{Authenticate, Refusal};
 use skep_store::{Store, Writer};
@@ -90,9 +90,10 @@ impl Authenticate for Gatekeeper {
     fn admit(&self, token: &JoinToken) -> Result<Role, Refusal> {
         self.0.view(|tables| {
             let cluster = tables.cluster().ok_or(Refusal::NotReady)?;
+            let root = RootCertificate::from_pem(&cluster.authority.certificate).map_err(|_| Refusal::NotReady)?;
             // Both are always compared: the answer takes the same time whichever it is.
-            let worker = token.admits(&cluster.id, &cluster.join.worker);
-            let manager = token.admits(&cluster.id, &cluster.join.manager);
+            let worker = token.admits(&root, &cluster.join.worker);
+            let manager = token.admits(&root, &cluster.join.manager);
             match (worker, manager) {
                 (true, _) => Ok(Role::Worker),
                 (_, true) => Ok(Role::Manager),
@@ -101,15 +102,15 @@ impl Authenticate for Gatekeeper {
         })
     }
 
-    fn identify(&self, node: &NodeId, key: &NodeKey) -> Result<Role, Refusal> {
+    fn identify(&self, node: &NodeId) -> Result<Role, Refusal> {
         self.0.view(|tables| {
             if tables.cluster().is_none() {
+                // One that is new knows nobody yet, and those that are to tell it are managers by their certificates.
                 return Ok(Role::Manager);
             }
             let node = tables.get::<Node>(node).ok_or(Refusal::UnknownNode)?;
             // One that is demoted is needed until the others have agreed to do without it.
-            let role = if node.manager.is_some() { Role::Manager } else { node.spec.role };
-            if key.matches(&node.credential) { Ok(role) } else { Err(Refusal::WrongKey) }
+            Ok(if node.manager.is_some() { Role::Manager } else { node.spec.role })
         })
     }
 }

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use skep_ca::RootCa;
 use skep_model::{
-    Availability, ClusterSpec, ContainerSpec, EndpointSpec, FailureAction, Node, NodeDescription, NodeId, NodeState,
-    Placement, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy, Role, Service, ServiceId,
+    Availability, ClusterId, ClusterSpec, ContainerSpec, EndpointSpec, FailureAction, Node, NodeDescription, NodeId,
+    NodeState, Placement, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy, Role, Service, ServiceId,
     ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
 };
 use skep_store::{Change, Key, Proposal, Tables};
@@ -35,6 +36,8 @@ impl Sim {
     /// With its manager at this address.
     fn reached_at(manager: &str, workers: usize) -> Self {
         let init = InitCluster {
+            cluster: ClusterId::random(),
+            root: RootCa::generate(Timestamp::now()).unwrap(),
             node: NodeId::random(),
             credential: String::new(),
             description: NodeDescription::default(),

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_ca::{JoinToken, NodeKey};
+use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
 use skep_manager::{
     Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions,
     TaskLogSource, init_cluster,
 };
 use skep_model::{
-    Availability, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable, PortConflict,
-    Protocol, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
+    Availability, ClusterId, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable,
+    PortConflict, Protocol, Role, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp,
 };
 use skep_rpc::proto::agent_message::Message as ToManager;
 use skep_rpc::proto::manager_message::Message as FromManager;
@@ -26,6 +26,7 @@ use tonic::Streaming;
 struct Cluster {
     manager: Manager,
     store: Store,
+    writer: Arc<Writer>,
     addr: String,
     _leading: watch::Sender<bool>,
 }
@@ -63,12 +64,18 @@ impl Cluster {
         let addr = SocketAddr::new(known_by, listener.local_addr().unwrap().port());
         let store = Store::default();
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(LocalLog(store.clone()))));
-        let node = NodeId::random();
+        let (root, keys) = (RootCa::generate(Timestamp::now()).unwrap(), NodeKeys::generate().unwrap());
+        let own = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
+        let chain = root.sign_own(&keys, &own, Timestamp::now()).unwrap();
+        let identity = identity(keys.clone(), &chain, &root.certificate().to_pem());
+        let node = own.node;
         let mut spec = ClusterSpec::default();
         spec.dispatcher.heartbeat = Duration::from_secs(1);
         let init = InitCluster {
+            cluster: own.cluster,
+            root,
             node: node.clone(),
-            credential: NodeKey::random().digest(),
+            credential: keys.digest(),
             description: NodeDescription::default(),
             raft_id: 1,
             addr,
@@ -82,24 +89,26 @@ impl Cluster {
         writer.update(|_| Ok::<_, skep_manager::ControlError>(((), init_cluster(init)?))).await.unwrap();
         let (leading, leads) = watch::channel(true);
         let (_, leader) = watch::channel(None);
-        let group = Arc::new(Alone);
-        let manager = Manager::start(ManagerConfig { node, addr, writer, leading: leads, leader, group });
+        let (writer_too, group) = (writer.clone(), Arc::new(Alone));
+        let manager = Manager::start(ManagerConfig { node, addr, writer: writer_too, leading: leads, leader, group });
         let services = Services::default().membership(manager.membership()).dispatcher(manager.dispatcher());
-        tokio::spawn(skep_rpc::serve(listener, services, manager.authenticate(), std::future::pending()));
-        Self { manager, store, addr: addr.to_string(), _leading: leading }
+        tokio::spawn(skep_rpc::serve(listener, services, manager.authenticate(), identity, std::future::pending()));
+        Self { manager, store, writer, addr: addr.to_string(), _leading: leading }
     }
 
-    async fn join(&self, key: &NodeKey, routes: Vec<String>) -> Result<NodeIdentity, skep_rpc::RpcError> {
+    async fn join(&self, keys: &NodeKeys, routes: Vec<String>) -> Result<NodeIdentity, skep_rpc::RpcError> {
         let token: JoinToken = self.manager.control().join_tokens().unwrap().worker.parse().unwrap();
         let request = JoinRequest {
-            node_key: key.to_string(),
+            csr: keys.request().unwrap().into(),
             description: skep_rpc::encode(&NodeDescription { hostname: "w".to_owned(), ..Default::default() }),
             availability: "active".to_owned(),
             routes,
             ..Default::default()
         };
         let answer = MembershipClient::join(&self.addr, &token, request).await?;
-        Ok(NodeIdentity { node: answer.node_id.parse().unwrap(), key: key.clone() })
+        let identity = identity(keys.clone(), &answer.certificate, &answer.roots);
+        assert_eq!(identity.node().as_str(), answer.node_id);
+        Ok(identity)
     }
 
     async fn session(&self, identity: &NodeIdentity) -> Agent {
@@ -127,6 +136,14 @@ impl Cluster {
     fn state(&self, node: &NodeId) -> Option<NodeState> {
         self.store.view(|tables| tables.get::<Node>(node).map(|node| node.status.state))
     }
+}
+
+fn identity(keys: NodeKeys, chain: &str, roots: &str) -> NodeIdentity {
+    NodeIdentity::new(NodeCredentials::new(keys, chain, Roots::from_pem(roots).unwrap()).unwrap()).unwrap()
+}
+
+fn new_keys() -> NodeKeys {
+    NodeKeys::generate().unwrap()
 }
 
 struct Agent {
@@ -190,7 +207,7 @@ fn web() -> ServiceSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_runs_on_a_node_that_joined_and_its_logs_come_back() {
     let cluster = Cluster::start().await;
-    let identity = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let identity = cluster.join(&new_keys(), Vec::new()).await.unwrap();
     let mut agent = cluster.session(&identity).await;
     let FromManager::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
     assert_eq!((welcome.heartbeat_ms, welcome.managers), (333, vec![cluster.addr.clone()]));
@@ -228,10 +245,11 @@ async fn a_service_runs_on_a_node_that_joined_and_its_logs_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_node_is_down_and_a_node_that_returns_is_ready() {
     let cluster = Cluster::start().await;
-    let key = NodeKey::random();
+    let key = new_keys();
     let identity = cluster.join(&key, Vec::new()).await.unwrap();
-    assert_eq!(cluster.join(&key, Vec::new()).await.unwrap(), identity, "joining again is no second node");
-    let node = identity.node.clone();
+    let again = cluster.join(&key, Vec::new()).await.unwrap();
+    assert_eq!(again.node(), identity.node(), "joining again is no second node");
+    let node = identity.node().clone();
     let agent = cluster.session(&identity).await;
     assert_eq!(cluster.state(&node), Some(NodeState::Ready));
     let is = |state| {
@@ -257,23 +275,23 @@ async fn a_silent_node_is_down_and_a_node_that_returns_is_ready() {
 async fn a_node_joins_over_ipv6_and_is_known_by_the_address_that_it_came_from() {
     let cluster = Cluster::start_at(Ipv6Addr::LOCALHOST.into()).await;
     assert!(cluster.addr.starts_with("[::1]:"));
-    let identity = cluster.join(&NodeKey::random(), vec!["fd00::/64".to_owned(), "::/0".to_owned()]).await.unwrap();
+    let identity = cluster.join(&new_keys(), vec!["fd00::/64".to_owned(), "::/0".to_owned()]).await.unwrap();
     let mut agent = cluster.session(&identity).await;
     let FromManager::Welcome(welcome) = agent.hear().await else { panic!("no welcome") };
     assert_eq!(welcome.managers, std::slice::from_ref(&cluster.addr));
-    let addr = cluster.store.view(|tables| tables.get::<Node>(&identity.node).and_then(|node| node.status.addr));
+    let addr = cluster.store.view(|tables| tables.get::<Node>(identity.node()).and_then(|node| node.status.addr));
     assert_eq!(addr, Some(Ipv6Addr::LOCALHOST.into()));
     // The port answers by IPv4 too; but this swarm's nodes do not.
     let by_ipv4 = cluster.addr.replace("[::1]", "127.0.0.1");
     let cluster = Cluster { addr: by_ipv4, ..cluster };
-    let refused = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap_err().to_string();
+    let refused = cluster.join(&new_keys(), Vec::new()).await.unwrap_err().to_string();
     assert!(refused.contains("reach each other by IPv6"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_tells_which_ports_it_leaves_to_its_own_processes() {
     let cluster = Cluster::start().await;
-    let identity = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let identity = cluster.join(&new_keys(), Vec::new()).await.unwrap();
     let mut agent = cluster.session(&identity).await;
     let conflict = PortConflict {
         protocol: Protocol::Tcp,
@@ -289,11 +307,11 @@ async fn a_node_tells_which_ports_it_leaves_to_its_own_processes() {
         move |t: &skep_store::Tables| t.get::<Node>(&node).is_some_and(|n| n.status.port_conflicts == conflicts)
     };
     agent.say(told(std::slice::from_ref(&conflict))).await;
-    cluster.until("the conflict is known", is(&identity.node, std::slice::from_ref(&conflict))).await;
+    cluster.until("the conflict is known", is(identity.node(), std::slice::from_ref(&conflict))).await;
     let version = cluster.store.view(skep_store::Tables::version);
     agent.say(told(std::slice::from_ref(&conflict))).await;
     agent.say(told(&[])).await;
-    cluster.until("the conflict is over", is(&identity.node, &[])).await;
+    cluster.until("the conflict is over", is(identity.node(), &[])).await;
     assert_eq!(cluster.store.view(skep_store::Tables::version).0, version.0 + 1, "nothing new, nothing written");
     // The node knows by itself: it is not told its own words.
     while let Ok(heard) = tokio::time::timeout(Duration::from_millis(200), agent.incoming.message()).await {
@@ -305,8 +323,8 @@ async fn a_node_tells_which_ports_it_leaves_to_its_own_processes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
     let cluster = Cluster::start().await;
-    let first = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
-    let second = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let first = cluster.join(&new_keys(), Vec::new()).await.unwrap();
+    let second = cluster.join(&new_keys(), Vec::new()).await.unwrap();
     let (one, mut two) = (cluster.session(&first).await, cluster.session(&second).await);
     let table = OwnerTable { version: 5, ..Default::default() };
     let endpoints = proto::Endpoints { node_id: String::new(), table: skep_rpc::encode(&table) };
@@ -316,9 +334,9 @@ async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
             break endpoints;
         }
     };
-    assert_eq!(heard.node_id, first.node.to_string());
+    assert_eq!(heard.node_id, first.node().to_string());
     assert_eq!(skep_rpc::decode::<OwnerTable>(&heard.table).unwrap(), table);
-    let refused = cluster.join(&NodeKey::random(), vec!["10.0.7.0/24".to_owned()]).await.unwrap_err().to_string();
+    let refused = cluster.join(&new_keys(), vec!["10.0.7.0/24".to_owned()]).await.unwrap_err().to_string();
     assert!(refused.contains("10.0.0.0/16") && refused.contains("10.0.7.0/24"), "{refused}");
     let control = cluster.manager.control();
     let old: JoinToken = control.join_tokens().unwrap().worker.parse().unwrap();
@@ -326,4 +344,32 @@ async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
     control.update_cluster(version, spec, Rotate { worker: true, manager: false }).await.unwrap();
     let refused = MembershipClient::join(&cluster.addr, &old, JoinRequest::default()).await.unwrap_err().to_string();
     assert!(refused.contains("A valid join token is necessary to join this cluster"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_gets_a_certificate_for_the_role_that_the_managers_know_and_a_removed_one_gets_none() {
+    let cluster = Cluster::start().await;
+    let identity = cluster.join(&new_keys(), Vec::new()).await.unwrap();
+    assert_eq!(identity.role(), Role::Worker);
+    let credential = || cluster.store.view(|t| t.get::<Node>(identity.node()).map(|n| n.credential.clone())).unwrap();
+    assert_eq!(credential(), identity.credentials().keys().digest());
+    let promote = |role| {
+        let mut node = cluster.store.view(|t| Node::clone(t.get::<Node>(identity.node()).unwrap()));
+        node.spec.role = role;
+        cluster.writer.update(|_| Ok::<_, skep_manager::ControlError>(((), vec![node.into()])))
+    };
+    for role in [Role::Manager, Role::Worker] {
+        promote(role).await.unwrap();
+        let keys = new_keys();
+        let given = MembershipClient::renew(&cluster.addr, &identity, keys.request().unwrap()).await.unwrap();
+        let roots = Roots::from_pem(&given.roots).unwrap();
+        identity.replace(NodeCredentials::new(keys.clone(), &given.certificate, roots).unwrap()).unwrap();
+        assert_eq!((identity.role(), credential()), (role, keys.digest()));
+    }
+    let garbage = MembershipClient::renew(&cluster.addr, &identity, vec![1, 2, 3]).await.unwrap_err().to_string();
+    assert!(garbage.contains("signing request cannot be granted"), "{garbage}");
+    cluster.manager.control().remove_node(identity.node(), NodeRemoval::Force).await.unwrap();
+    let request = new_keys().request().unwrap();
+    let refused = MembershipClient::renew(&cluster.addr, &identity, request).await.unwrap_err().to_string();
+    assert!(refused.contains("not a member"), "{refused}");
 }

@@ -19,6 +19,8 @@ pub struct Cluster {
     pub spec: ClusterSpec,
     /// What lets a node in.
     pub join: JoinSecrets,
+    /// What makes and checks the certificates of its nodes.
+    pub authority: Authority,
     /// The pools that networks without a subnet of their own are cut from.
     pub default_pools: Vec<Ipv4Net>,
     /// Prefix length of such networks.
@@ -71,5 +73,27 @@ pub struct JoinSecrets {
 impl std::fmt::Debug for JoinSecrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JoinSecrets(…)")
+    }
+}
+
+/// The swarm's certificate authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// The root certificate that new certificates are issued under, in PEM.
+    pub certificate: String,
+    /// The private key of that certificate.
+    pub key: PrivateKey,
+    /// All root certificates that members trust, each in PEM: the issuing one is among them.
+    pub trusted: Vec<String>,
+}
+
+/// A private key in PEM. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PrivateKey(pub String);
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PrivateKey(…)")
     }
 }

@@ -26,7 +26,8 @@ pub struct Node {
     pub manager: Option<ManagerStatus>,
     /// Its own address on the ingress network: what clients on the node itself appear as.
     pub overlay_addr: Option<Ipv4Addr>,
-    /// SHA-256 of the secret that it proves its identity with, in hexadecimal.
+    /// SHA-256 of the public key that its certificate was last issued for (its DER, as in a certificate), in hexadecimal: a node that asks
+    /// again to join with the same key is the same node.
     pub credential: String,
 }
 

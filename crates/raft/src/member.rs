@@ -85,7 +85,7 @@ impl Raft {
         snapshot_policy: SnapshotPolicy,
         keep: u64,
     ) -> Result<Self, RaftError> {
-        let transport = Rpc { identity: config.identity.clone() };
+        let transport = Rpc { identity: config.identity.clone(), store: store.clone() };
         Self::start_over(transport, config, store, snapshot_policy, keep).await
     }
 

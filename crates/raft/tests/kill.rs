@@ -8,8 +8,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use skep_ca::NodeKey;
-use skep_model::{Availability, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
+use skep_ca::{NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
+use skep_model::{Availability, ClusterId, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
 use skep_raft::{Leadership, Raft, RaftConfig};
 use skep_rpc::NodeIdentity;
 use skep_store::{Change, Store, Writer};
@@ -85,8 +85,8 @@ fn kill_again_and_again() {
 #[tokio::main]
 async fn voter(dir: &Path) {
     let store = Store::default();
-    let identity = NodeIdentity { node: NodeId::random(), key: NodeKey::random() };
-    let config = RaftConfig { dir: dir.to_owned(), raft_id: 7, addr: "127.0.0.1:1".parse().unwrap(), identity };
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let config = RaftConfig { dir: dir.to_owned(), raft_id: 7, addr, identity: identity() };
     let raft = Raft::start(config, store.clone()).await.unwrap();
     if !raft.is_initialized().await.unwrap() {
         raft.initialize().await.unwrap();
@@ -106,6 +106,16 @@ async fn voter(dir: &Path) {
         out.write_all(format!("{id}\n").as_bytes()).unwrap();
         out.flush().unwrap();
     }
+}
+
+/// It calls nobody: any identity will do.
+fn identity() -> NodeIdentity {
+    let root = RootCa::generate(Timestamp::now()).unwrap();
+    let keys = NodeKeys::generate().unwrap();
+    let identity = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
+    let chain = root.sign_own(&keys, &identity, Timestamp::now()).unwrap();
+    let roots = Roots::new(vec![root.certificate().clone()]).unwrap();
+    NodeIdentity::new(NodeCredentials::new(keys, &chain, roots).unwrap()).unwrap()
 }
 
 fn node() -> Node {

@@ -1,22 +1,23 @@
 //! The gate in front of all services.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use skep_ca::{JoinToken, NodeKey};
-use skep_model::{NodeId, Role};
+use skep_ca::JoinToken;
+use skep_model::{ClusterId, NodeId, Role};
+use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::metadata::MetadataValue;
-use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 
-use crate::identity::{JOIN_TOKEN, NODE_ID, NODE_KEY};
+use crate::connection::Caller;
+use crate::identity::JOIN_TOKEN;
+use crate::rules::{Rule, rule};
 use crate::{Admitted, Peer};
 
 /// Under this key a refusal tells the client which one it is, apart from the words.
@@ -24,6 +25,9 @@ pub(crate) const REFUSAL: &str = "skep-refusal";
 
 /// How long a wrong token waits for its answer. Nobody guesses 128 bits; this keeps a confused script from being a load.
 const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(300);
+/// How many wrong tokens may wait at a time; further ones are refused at once, so that waiting costs the server no more than this. A good token is
+/// never held up by wrong ones.
+const WRONG_TOKENS: usize = 64;
 
 /// Why a caller is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +35,20 @@ pub enum Refusal {
     /// The join token is missing, malformed, of another swarm, or was rotated away.
     #[error("A valid join token is necessary to join this cluster")]
     Token,
-    /// The node is not, or no longer, a member, or it did not say which node it is.
+    /// So many wrong tokens are tried at present that this one is not even told slowly.
+    #[error(
+        "too many wrong join tokens are tried on this manager at present: check the token and try again in a moment"
+    )]
+    Busy,
+    /// The caller showed no certificate.
+    #[error("only members of the swarm may ask this, and the caller showed no certificate")]
+    NoCertificate,
+    /// The caller's certificate is of another swarm.
+    #[error("this node's certificate is of another swarm; leave the swarm on it and join again")]
+    OtherCluster,
+    /// The node is not, or no longer, a member.
     #[error("this node is not a member of the swarm: it may have been removed; leave the swarm on it and join again")]
     UnknownNode,
-    /// The node's key is not the one that it joined with.
-    #[error("the node key is not the one that this node joined with; leave the swarm on it and join again")]
-    WrongKey,
     /// Only managers may ask this.
     #[error("only a manager may ask this, and this node is a worker")]
     NotManager,
@@ -46,13 +58,23 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    const ALL: [Self; 5] = [Self::Token, Self::UnknownNode, Self::WrongKey, Self::NotManager, Self::NotReady];
+    const ALL: [Self; 7] = [
+        Self::Token,
+        Self::Busy,
+        Self::NoCertificate,
+        Self::OtherCluster,
+        Self::UnknownNode,
+        Self::NotManager,
+        Self::NotReady,
+    ];
 
     fn word(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::UnknownNode => "unknown-node",
-            Self::WrongKey => "wrong-key",
+            Self::Busy => "busy",
+            Self::NoCertificate => "no-certificate",
+            Self::OtherCluster => "other-cluster",
             Self::NotManager => "not-manager",
             Self::NotReady => "not-ready",
         }
@@ -60,7 +82,8 @@ impl Refusal {
 
     fn code(self) -> Code {
         match self {
-            Self::Token | Self::UnknownNode | Self::WrongKey => Code::Unauthenticated,
+            Self::Token | Self::NoCertificate | Self::OtherCluster | Self::UnknownNode => Code::Unauthenticated,
+            Self::Busy => Code::ResourceExhausted,
             Self::NotManager => Code::PermissionDenied,
             Self::NotReady => Code::FailedPrecondition,
         }
@@ -89,30 +112,36 @@ pub trait Authenticate: Send + Sync + 'static {
     /// [`Refusal::Token`] when to nothing. Compare with [`JoinToken::admits`], which takes constant time.
     fn admit(&self, token: &JoinToken) -> Result<Role, Refusal>;
 
-    /// The role of the member `node`, if `key` is its key.
+    /// The role of the member `node`, as the managers know it now. That the caller is this node is already proved by its certificate.
     ///
     /// # Errors
-    /// [`Refusal::UnknownNode`] or [`Refusal::WrongKey`]. Compare with [`NodeKey::matches`], which takes constant time.
-    fn identify(&self, node: &NodeId, key: &NodeKey) -> Result<Role, Refusal>;
+    /// [`Refusal::UnknownNode`] when it is no member (any more).
+    fn identify(&self, node: &NodeId) -> Result<Role, Refusal>;
 }
 
 /// Puts [`Gate`] in front of the services.
 #[derive(Clone)]
-pub(crate) struct GateLayer(pub(crate) Arc<dyn Authenticate>);
+pub(crate) struct GateLayer(Arc<Keeper>);
+
+impl GateLayer {
+    pub(crate) fn new(authenticate: Arc<dyn Authenticate>, cluster: ClusterId) -> Self {
+        Self(Arc::new(Keeper { authenticate, cluster, wrong_tokens: Semaphore::new(WRONG_TOKENS) }))
+    }
+}
 
 impl<S> Layer<S> for GateLayer {
     type Service = Gate<S>;
 
     fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, authenticate: self.0.clone() }
+        Gate { inner, keeper: self.0.clone() }
     }
 }
 
-/// Lets requests through whose sender is known, and says to the service who it is.
+/// Lets requests through whose sender may ask them, and says to the service who it is.
 #[derive(Clone)]
 pub(crate) struct Gate<S> {
     inner: S,
-    authenticate: Arc<dyn Authenticate>,
+    keeper: Arc<Keeper>,
 }
 
 impl<S> Service<http::Request<Body>> for Gate<S>
@@ -130,55 +159,115 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        match identify(self.authenticate.as_ref(), &mut request) {
+        let Some(rule) = rule(request.uri().path()) else {
+            let unknown = Status::unimplemented("this manager has no such call: do both run the same version of skep?");
+            return std::future::ready(Ok(unknown.into_http())).boxed();
+        };
+        match self.keeper.identify(rule, &mut request) {
             Ok(()) => self.inner.call(request).boxed(),
-            Err(refusal) => refuse(refusal).map(Ok).boxed(),
+            Err(refusal) => self.keeper.clone().refuse(refusal).map(Ok).boxed(),
         }
     }
 }
 
-async fn refuse(refusal: Refusal) -> http::Response<Body> {
-    if refusal == Refusal::Token {
+/// Knows who may ask what.
+struct Keeper {
+    authenticate: Arc<dyn Authenticate>,
+    cluster: ClusterId,
+    wrong_tokens: Semaphore,
+}
+
+impl Keeper {
+    /// Finds out who sends `request`, whether he may, and notes it in its extensions.
+    fn identify(&self, rule: Rule, request: &mut http::Request<Body>) -> Result<(), Refusal> {
+        // Every connection says it.
+        let caller = request.extensions().get::<Caller>().cloned().ok_or(Refusal::NotReady)?;
+        if rule == Rule::JoinToken {
+            let admitted = self.admit(request.headers(), &caller)?;
+            request.extensions_mut().insert(admitted);
+            return Ok(());
+        }
+        let peer = self.member(caller)?;
+        if rule == Rule::Manager && peer.role != Role::Manager {
+            return Err(Refusal::NotManager);
+        }
+        request.extensions_mut().insert(peer);
+        Ok(())
+    }
+
+    fn admit(&self, headers: &http::HeaderMap, caller: &Caller) -> Result<Admitted, Refusal> {
+        let token = headers.get(JOIN_TOKEN).and_then(|text| text.to_str().ok());
+        let token: JoinToken = token.and_then(|text| text.parse().ok()).ok_or(Refusal::Token)?;
+        Ok(Admitted { role: self.authenticate.admit(&token)?, addr: caller.addr })
+    }
+
+    fn member(&self, Caller { addr, identity }: Caller) -> Result<Peer, Refusal> {
+        let identity = identity.ok_or(Refusal::NoCertificate)?;
+        if identity.cluster != self.cluster {
+            return Err(Refusal::OtherCluster);
+        }
+        let known = self.authenticate.identify(&identity.node)?;
+        Ok(Peer { node: identity.node, role: smaller(identity.role, known), addr })
+    }
+
+    async fn refuse(self: Arc<Self>, refusal: Refusal) -> http::Response<Body> {
+        if refusal != Refusal::Token {
+            return Status::from(refusal).into_http();
+        }
+        let Ok(_waiting) = self.wrong_tokens.try_acquire() else { return Status::from(Refusal::Busy).into_http() };
         tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+        Status::from(refusal).into_http()
     }
-    Status::from(refusal).into_http()
 }
 
-/// Finds out who sends `request` and notes it in its extensions. Paths that are not known need a node's identity, as most do:
-/// a service that is added later is closed until somebody opens it.
-fn identify(authenticate: &dyn Authenticate, request: &mut http::Request<Body>) -> Result<(), Refusal> {
-    let addr = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    // Only a connection that is already gone has no address.
-    let addr = addr.ok_or(Refusal::NotReady)?;
-    // A port that answers by both families shows IPv4 addresses as IPv6 ones.
-    let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
-    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-    if service == "skep.v1.Membership" {
-        let admitted = admit(authenticate, request.headers(), addr)?;
-        request.extensions_mut().insert(admitted);
-        return Ok(());
+/// Who was promoted needs the new certificate first; who was demoted keeps the old one for a while and may do no more with it.
+fn smaller(certificate: Role, known: Role) -> Role {
+    match (certificate, known) {
+        (Role::Manager, Role::Manager) => Role::Manager,
+        _ => Role::Worker,
     }
-    let managers_only = matches!(service, "skep.v1.Raft" | "skep.v1.Api");
-    let peer = member(authenticate, request.headers(), addr)?;
-    if managers_only && peer.role != Role::Manager {
-        return Err(Refusal::NotManager);
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_ca::PeerIdentity;
+
+    use super::*;
+
+    /// Knows every node as a manager.
+    struct Everybody;
+
+    impl Authenticate for Everybody {
+        fn admit(&self, _: &JoinToken) -> Result<Role, Refusal> {
+            Err(Refusal::Token)
+        }
+
+        fn identify(&self, _: &NodeId) -> Result<Role, Refusal> {
+            Ok(Role::Manager)
+        }
     }
-    request.extensions_mut().insert(peer);
-    Ok(())
-}
 
-fn admit(auth: &dyn Authenticate, headers: &http::HeaderMap, addr: SocketAddr) -> Result<Admitted, Refusal> {
-    let token: JoinToken = text(headers, JOIN_TOKEN).and_then(|text| text.parse().ok()).ok_or(Refusal::Token)?;
-    Ok(Admitted { role: auth.admit(&token)?, addr })
-}
+    #[test]
+    fn a_certificate_of_another_swarm_is_refused_whoever_signed_it() {
+        let cluster = ClusterId::random();
+        let layer = GateLayer::new(Arc::new(Everybody), cluster.clone());
+        let call = |cluster: ClusterId| {
+            let identity = PeerIdentity { cluster, node: NodeId::random(), role: Role::Manager };
+            let addr = "192.0.2.1:1".parse().unwrap();
+            let mut request = http::Request::new(Body::empty());
+            request.extensions_mut().insert(Caller { addr, identity: Some(identity) });
+            layer.0.identify(Rule::Manager, &mut request)
+        };
+        assert_eq!(call(cluster), Ok(()));
+        assert_eq!(call(ClusterId::random()), Err(Refusal::OtherCluster));
+    }
 
-fn member(auth: &dyn Authenticate, headers: &http::HeaderMap, addr: SocketAddr) -> Result<Peer, Refusal> {
-    let node: NodeId = text(headers, NODE_ID).and_then(|text| text.parse().ok()).ok_or(Refusal::UnknownNode)?;
-    let key: NodeKey = text(headers, NODE_KEY).and_then(|text| text.parse().ok()).ok_or(Refusal::WrongKey)?;
-    let role = auth.identify(&node, &key)?;
-    Ok(Peer { node, role, addr })
-}
-
-fn text<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name)?.to_str().ok()
+    #[test]
+    fn what_did_not_come_through_the_door_is_refused() {
+        let layer = GateLayer::new(Arc::new(Everybody), ClusterId::random());
+        let mut request = http::Request::new(Body::empty());
+        for rule in [Rule::JoinToken, Rule::Member, Rule::Manager] {
+            assert_eq!(layer.0.identify(rule, &mut request), Err(Refusal::NotReady));
+        }
+    }
 }

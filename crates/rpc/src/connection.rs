@@ -1,32 +1,67 @@
 //! One accepted connection, which can be cut from outside.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use futures::future::BoxFuture;
+use skep_ca::PeerIdentity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
 
-/// A TCP connection that ends when its server has no more patience: calls that never end by themselves, such as sessions,
-/// must not keep a daemon from stopping.
+/// How long a caller without a certificate may stay connected: a join takes no longer.
+const ANONYMOUS_LIFE: Duration = Duration::from_secs(30);
+
+/// Who is on the other end of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) addr: SocketAddr,
+    /// What its certificate says; `None` when it showed none.
+    pub(crate) identity: Option<PeerIdentity>,
+}
+
+/// A TLS connection that ends when its server has no more patience: calls that never end by themselves, such as sessions,
+/// must not keep a daemon from stopping, and who has no certificate must not stay.
 pub(crate) struct Connection {
-    stream: TcpStream,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    stream: TlsStream<TcpStream>,
+    caller: Caller,
+    cut: BoxFuture<'static, ()>,
+    /// The place among callers without a certificate.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, cut: CancellationToken) -> Self {
-        Self { stream, cut: Box::pin(cut.cancelled_owned()) }
+    /// Of a member.
+    pub(crate) fn of_member(stream: TlsStream<TcpStream>, caller: Caller, cut: CancellationToken) -> Self {
+        Self { stream, caller, cut: Box::pin(cut.cancelled_owned()), _place: None }
+    }
+
+    /// Of a caller without a certificate, which takes one of the places for such.
+    pub(crate) fn of_anybody(
+        stream: TlsStream<TcpStream>,
+        caller: Caller,
+        cut: CancellationToken,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let cut = async move {
+            // Whichever comes first.
+            let _ = tokio::time::timeout(ANONYMOUS_LIFE, cut.cancelled_owned()).await;
+        };
+        Self { stream, caller, cut: Box::pin(cut), _place: Some(place) }
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
     }
 }
 
@@ -37,7 +72,7 @@ impl AsyncRead for Connection {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.cut.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped")));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut by the server")));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use rustls::{AlertDescription, CertificateError};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -39,6 +40,36 @@ pub enum RpcError {
         /// Where.
         addr: String,
         /// What the network says.
+        why: String,
+    },
+    /// The other side cannot prove that it is a manager of the swarm.
+    #[error("{addr} does not prove that it is a manager of this swarm: {why}")]
+    Untrusted {
+        /// Where.
+        addr: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The other side does not take this node for a member.
+    #[error(
+        "the manager at {addr} does not accept this node's certificate ({why}): this node may be of another swarm, or was away \
+         while the swarm's root certificate was replaced; leave the swarm on it and join again"
+    )]
+    NotAccepted {
+        /// Where.
+        addr: String,
+        /// What it says.
+        why: String,
+    },
+    /// A certificate that is not valid at this time.
+    #[error(
+        "between this node and {addr} a certificate is expired or not yet valid ({why}): check that the clocks of both are right; if they are, \
+         leave the swarm on the node whose certificate has expired and join again"
+    )]
+    Clock {
+        /// Where.
+        addr: String,
+        /// Whose certificate, and when it was valid.
         why: String,
     },
     /// The connection stands, and the answer did not come in time.
@@ -93,7 +124,7 @@ impl RpcError {
         match status.code() {
             // A status that was made here, for want of a connection, has a cause; one that was received has none.
             Code::Unavailable | Code::Unknown | Code::Cancelled if has_cause(status) => {
-                Self::Unreachable { addr, why: cause(status) }
+                Self::no_connection(&addr, status)
             }
             Code::DeadlineExceeded | Code::Cancelled => Self::Timeout { addr },
             Code::Unavailable => {
@@ -103,6 +134,47 @@ impl RpcError {
             _ => Self::Rejected { addr, message },
         }
     }
+
+    /// What it means that no connection to `addr` came about, or that it broke.
+    pub(crate) fn no_connection(addr: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let addr = addr.to_owned();
+        let Some(tls) = of_tls(error) else { return Self::Unreachable { addr, why: cause(error) } };
+        match tls {
+            rustls::Error::InvalidCertificate(invalid) => match invalid {
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. } => {
+                    Self::Clock { addr, why: format!("the other side's: {invalid}") }
+                }
+                CertificateError::Other(own) => Self::Untrusted { addr, why: own.to_string() },
+                other => Self::Untrusted { addr, why: other.to_string() },
+            },
+            rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
+                Self::Clock { addr, why: "this node's, as the other side sees it".to_owned() }
+            }
+            rustls::Error::AlertReceived(alert) => Self::NotAccepted { addr, why: format!("{alert:?}") },
+            rustls::Error::InvalidMessage(_) => {
+                Self::Unreachable { addr, why: "what answers there does not speak TLS".to_owned() }
+            }
+            other => Self::Unreachable { addr, why: other.to_string() },
+        }
+    }
+}
+
+/// The word of the TLS library among the causes of an error.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // What is inside an I/O error is not its source, but takes its place.
+        let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inside = inside.and_then(|inside| inside.downcast_ref());
+        if let Some(found) = error.downcast_ref().or(inside) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 fn has_cause(status: &Status) -> bool {

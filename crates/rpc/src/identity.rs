@@ -1,34 +1,133 @@
-//! Who calls: what a client adds to its requests and what a service learns from them.
+//! Who calls: what a node proves itself with, and what a service learns of its callers.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use skep_ca::{JoinToken, NodeKey};
-use skep_model::{NodeId, Role};
+use rustls::ServerConfig;
+use skep_ca::{CaError, JoinToken, NodeCredentials};
+use skep_model::{ClusterId, NodeId, Role};
+use tokio::sync::watch;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-pub(crate) const JOIN_TOKEN: &str = "skep-join-token";
-pub(crate) const NODE_ID: &str = "skep-node-id";
-pub(crate) const NODE_KEY: &str = "skep-node-key";
+use crate::tls;
 
-/// What a member proves itself with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeIdentity {
-    /// Which node it is.
-    pub node: NodeId,
-    /// The secret that its managers know it by.
-    pub key: NodeKey,
+pub(crate) const JOIN_TOKEN: &str = "skep-join-token";
+
+/// What a member proves itself with, wherever it calls or answers. Clones are the same identity, and the certificate in it can be
+/// replaced at any time: connections that are made from then on use the new one, those that stand go on.
+#[derive(Clone)]
+pub struct NodeIdentity(Arc<Shared>);
+
+struct Shared {
+    cluster: ClusterId,
+    node: NodeId,
+    current: watch::Sender<Arc<Current>>,
+    role: watch::Sender<Role>,
 }
 
-/// A member that calls, as [`crate::Authenticate`] has confirmed.
+/// A certificate, and what follows from it.
+pub(crate) struct Current {
+    credentials: NodeCredentials,
+    pub(crate) server: Arc<ServerConfig>,
+}
+
+impl Current {
+    fn new(credentials: NodeCredentials) -> Result<Arc<Self>, CaError> {
+        let server = Arc::new(tls::server(&credentials)?);
+        Ok(Arc::new(Self { credentials, server }))
+    }
+
+    pub(crate) fn credentials(&self) -> &NodeCredentials {
+        &self.credentials
+    }
+}
+
+impl NodeIdentity {
+    /// The identity that `credentials` give.
+    ///
+    /// # Errors
+    /// When the TLS library cannot use them.
+    pub fn new(credentials: NodeCredentials) -> Result<Self, CaError> {
+        let identity = credentials.identity();
+        let (cluster, node) = (identity.cluster.clone(), identity.node.clone());
+        let role = watch::Sender::new(identity.role);
+        let current = watch::Sender::new(Current::new(credentials)?);
+        Ok(Self(Arc::new(Shared { cluster, node, current, role })))
+    }
+
+    /// Replaces the certificate by another one of the same node.
+    ///
+    /// # Errors
+    /// [`CaError::OtherCluster`] or [`CaError::OtherNode`] when it is not, and as [`Self::new`]: then the old one stays.
+    pub fn replace(&self, credentials: NodeCredentials) -> Result<(), CaError> {
+        let new = credentials.identity();
+        if new.cluster != self.0.cluster {
+            return Err(CaError::OtherCluster);
+        }
+        if new.node != self.0.node {
+            return Err(CaError::OtherNode { expected: self.0.node.clone(), found: new.node.clone() });
+        }
+        let role = new.role;
+        self.0.current.send_replace(Current::new(credentials)?);
+        self.0.role.send_replace(role);
+        Ok(())
+    }
+
+    /// Which node it is.
+    #[must_use]
+    pub fn node(&self) -> &NodeId {
+        &self.0.node
+    }
+
+    /// Of which swarm.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterId {
+        &self.0.cluster
+    }
+
+    /// What the node may do by its present certificate.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.0.current.borrow().credentials.identity().role
+    }
+
+    /// The same, as certificates come and go.
+    #[must_use]
+    pub fn watch_role(&self) -> watch::Receiver<Role> {
+        self.0.role.subscribe()
+    }
+
+    /// Key and certificate as they are now.
+    #[must_use]
+    pub fn credentials(&self) -> NodeCredentials {
+        self.0.current.borrow().credentials.clone()
+    }
+
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.0.current.borrow().clone()
+    }
+}
+
+impl fmt::Debug for NodeIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeIdentity")
+            .field("cluster", &self.0.cluster)
+            .field("node", &self.0.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A member that calls, as its certificate says and [`crate::Authenticate`] has confirmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The node.
     pub node: NodeId,
-    /// What it is to the swarm.
+    /// What it is to the swarm: what both its certificate and the managers say that it is.
     pub role: Role,
     /// The address that it calls from.
     pub addr: SocketAddr,
@@ -43,7 +142,7 @@ pub struct Admitted {
     pub addr: SocketAddr,
 }
 
-/// Which member sent a request, for services that are let in by node identity.
+/// Which member sent a request, for RPCs that need a certificate.
 ///
 /// # Errors
 /// When the request did not come through [`crate::serve`].
@@ -51,7 +150,7 @@ pub fn peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request.extensions().get().cloned().ok_or_else(|| Status::internal("the request was not authenticated"))
 }
 
-/// What the sender of a request may become, for services that are let in by join token.
+/// What the sender of a request may become, for the RPC that needs a join token.
 ///
 /// # Errors
 /// When the request did not come through [`crate::serve`].
@@ -59,41 +158,26 @@ pub fn admitted<T>(request: &Request<T>) -> Result<Admitted, Status> {
     request.extensions().get().copied().ok_or_else(|| Status::internal("the request was not authenticated"))
 }
 
-/// Adds to each request who sends it.
+/// Adds a join token to each request.
 #[derive(Debug, Clone)]
-pub struct Credentials(Vec<(&'static str, MetadataValue<Ascii>)>);
+pub(crate) struct WithToken(MetadataValue<Ascii>);
 
-impl Credentials {
-    pub(crate) fn of_token(token: &JoinToken) -> Self {
-        Self(vec![(JOIN_TOKEN, secret(&token.to_string()))])
+impl WithToken {
+    pub(crate) fn new(token: &JoinToken) -> Self {
+        let mut value = MetadataValue::try_from(token.to_string()).expect("tokens are digits, letters and dashes");
+        // Neither `Debug` nor the header compression keeps it.
+        value.set_sensitive(true);
+        Self(value)
     }
 
-    pub(crate) fn of_node(identity: &NodeIdentity) -> Self {
-        Self(vec![(NODE_ID, secret(identity.node.as_str())), (NODE_KEY, secret(&identity.key.to_string()))])
-    }
-}
-
-/// A channel whose requests carry [`Credentials`].
-pub(crate) type Authenticated = InterceptedService<Channel, Credentials>;
-
-impl Credentials {
-    pub(crate) fn on(self, channel: Channel) -> Authenticated {
+    pub(crate) fn on(self, channel: Channel) -> InterceptedService<Channel, Self> {
         InterceptedService::new(channel, self)
     }
 }
 
-/// Marked as sensitive, so that neither `Debug` nor the header compression keeps it.
-fn secret(text: &str) -> MetadataValue<Ascii> {
-    let mut value = MetadataValue::try_from(text).expect("tokens, ids and keys are digits, letters and dashes");
-    value.set_sensitive(true);
-    value
-}
-
-impl Interceptor for Credentials {
+impl Interceptor for WithToken {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (name, value) in &self.0 {
-            request.metadata_mut().insert(*name, value.clone());
-        }
+        request.metadata_mut().insert(JOIN_TOKEN, self.0.clone());
         Ok(request)
     }
 }

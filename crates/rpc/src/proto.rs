@@ -10,14 +10,3 @@
 )]
 
 include!("gen/skep.v1.rs");
-
-impl std::fmt::Debug for JoinRequest {
-    /// Leaves the node's key out: it is a secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("JoinRequest")
-            .field("advertise_addr", &self.advertise_addr)
-            .field("availability", &self.availability)
-            .field("routes", &self.routes)
-            .finish_non_exhaustive()
-    }
-}

@@ -6,9 +6,9 @@ use std::sync::{Arc, LazyLock};
 use async_trait::async_trait;
 use proptest::prelude::*;
 use skep_model::{
-    Availability, Cluster, ClusterId, ClusterSpec, ContainerSpec, JoinSecrets, Meta, Node, NodeId, NodeSpec, NodeState,
-    NodeStatus, Placement, Resources, Role, ServiceId, Task, TaskId, TaskSpec, TaskState, TaskStatus, Timestamp,
-    Version,
+    Authority, Availability, Cluster, ClusterId, ClusterSpec, ContainerSpec, JoinSecrets, Meta, Node, NodeId, NodeSpec,
+    NodeState, NodeStatus, Placement, PrivateKey, Resources, Role, ServiceId, Task, TaskId, TaskSpec, TaskState,
+    TaskStatus, Timestamp, Version,
 };
 use skep_store::{
     Change, EventKind, Key, Lagged, Log, Outdated, Proposal, ProposeError, Store, Tables, UpdateError, Writer,
@@ -76,6 +76,7 @@ fn cluster() -> Cluster {
         meta: Meta::new(Timestamp::UNIX_EPOCH),
         spec: ClusterSpec::default(),
         join: JoinSecrets { worker: "w".into(), manager: "m".into() },
+        authority: Authority { certificate: "c".into(), key: PrivateKey("k".into()), trusted: vec!["c".into()] },
         default_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,

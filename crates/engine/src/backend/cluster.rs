@@ -12,8 +12,8 @@ pub struct ClusterView {
     pub cluster: Arc<Cluster>,
     /// What lets a node in.
     pub tokens: JoinTokens,
-    /// The root certificate in PEM; `None` while the swarm has no certificates.
-    pub trust_root: Option<String>,
+    /// What certificates are issued under; `None` when that cannot be told.
+    pub issuer: Option<Issuer>,
     /// All nodes.
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// All networks.
@@ -29,6 +29,17 @@ impl ClusterView {
     pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
         self.tasks.values().filter(move |t| t.service == *service)
     }
+}
+
+/// The swarm's root certificate, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// All root certificates that members trust, in PEM.
+    pub trust_root: String,
+    /// The subject of the issuing one: its DER in base64.
+    pub subject: String,
+    /// The public key of the issuing one: its DER in base64.
+    pub public_key: String,
 }
 
 /// The texts that `docker swarm join --token` takes.

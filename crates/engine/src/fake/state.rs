@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use skep_model::{
-    Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EngineDescription, IpamConfig, JoinSecrets,
+    Authority, Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EngineDescription, IpamConfig, JoinSecrets,
     ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription, NodeId,
-    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PublishMode, PublishedPort, Reachability,
-    Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp, UpdateState,
-    UpdateStatus, Version, VirtualIp, publish_options,
+    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey, PublishMode, PublishedPort,
+    Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
+    UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -96,6 +96,7 @@ impl State {
             meta: self.meta(),
             spec: options.spec.clone(),
             join: JoinSecrets { worker: String::new(), manager: String::new() },
+            authority: Authority { certificate: String::new(), key: PrivateKey(String::new()), trusted: Vec::new() },
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
             data_path_port: options.data_path_port.unwrap_or(4789),
@@ -105,7 +106,7 @@ impl State {
         self.view = Some(ClusterView {
             cluster: Arc::new(cluster),
             tokens: self.tokens(),
-            trust_root: None,
+            issuer: None,
             nodes: BTreeMap::from([(id.clone(), Arc::new(node))]),
             networks: BTreeMap::from([(ingress.id.clone(), Arc::new(ingress))]),
             services: BTreeMap::new(),

@@ -3,6 +3,7 @@
 use skep_model::{Node, NodeDescription, NodeSpec, Role};
 
 use super::{conflict, optional, signed, text};
+use crate::backend::cluster::Issuer;
 use crate::error::Error;
 use crate::types::meta::ObjectVersion;
 use crate::types::node as wire;
@@ -81,7 +82,7 @@ pub fn spec_from_wire(spec: &wire::NodeSpec) -> Result<NodeSpec, Error> {
 
 /// Writes a node.
 #[must_use]
-pub fn to_wire(node: &Node) -> wire::Node {
+pub fn to_wire(node: &Node, issuer: Option<&Issuer>) -> wire::Node {
     wire::Node {
         id: node.id.to_string(),
         version: ObjectVersion { index: node.meta.version.0 },
@@ -93,7 +94,7 @@ pub fn to_wire(node: &Node) -> wire::Node {
             role: words::role(node.spec.role).to_owned(),
             availability: words::availability(node.spec.availability).to_owned(),
         },
-        description: node.description.as_ref().map(description).unwrap_or_default(),
+        description: node.description.as_ref().map(|d| description(d, issuer)).unwrap_or_default(),
         status: wire::NodeStatus {
             state: words::state(node.status.state).to_owned(),
             message: message(node),
@@ -112,7 +113,7 @@ fn message(node: &Node) -> String {
     if node.status.message.is_empty() { conflict::of_node(node) } else { node.status.message.clone() }
 }
 
-fn description(description: &NodeDescription) -> wire::NodeDescription {
+fn description(description: &NodeDescription, issuer: Option<&Issuer>) -> wire::NodeDescription {
     let plugin = |(kind, name): (&str, &str)| wire::PluginDescription { kind: kind.to_owned(), name: name.to_owned() };
     wire::NodeDescription {
         hostname: description.hostname.clone(),
@@ -129,6 +130,15 @@ fn description(description: &NodeDescription) -> wire::NodeDescription {
             labels: description.engine.labels.clone(),
             plugins: [("Log", "json-file"), ("Network", "overlay"), ("Volume", "local")].map(plugin).to_vec(),
         },
-        tls_info: wire::TlsInfo::default(),
+        tls_info: tls_info(issuer),
     }
+}
+
+/// Writes what certificates are issued under: the same for the swarm and for each of its nodes.
+pub(super) fn tls_info(issuer: Option<&Issuer>) -> wire::TlsInfo {
+    issuer.map_or_else(wire::TlsInfo::default, |issuer| wire::TlsInfo {
+        trust_root: issuer.trust_root.clone(),
+        cert_issuer_subject: issuer.subject.clone(),
+        cert_issuer_public_key: issuer.public_key.clone(),
+    })
 }

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use skep_model::{ClusterSpec, Dispatcher};
 
+use super::node::tls_info;
 use super::{amount, duration, nanoseconds, node, signed, unsupported};
 use crate::backend::cluster::ClusterView;
 use crate::backend::swarm::{Host, HostPort, InitOptions, JoinOptions};
 use crate::error::Error;
 use crate::types::meta::{Nanoseconds, ObjectVersion};
-use crate::types::node::TlsInfo;
 use crate::types::swarm as wire;
 
 /// Where managers listen unless told otherwise.
@@ -104,7 +104,7 @@ pub fn to_wire(view: &ClusterView) -> wire::ClusterInfo {
         created_at: cluster.meta.created.into(),
         updated_at: cluster.meta.updated.into(),
         spec: spec_to_wire(&cluster.spec),
-        tls_info: TlsInfo { trust_root: view.trust_root.clone().unwrap_or_default(), ..TlsInfo::default() },
+        tls_info: tls_info(view.issuer.as_ref()),
         root_rotation_in_progress: false,
         default_addr_pool: (!pools.is_empty()).then_some(pools),
         subnet_size: cluster.subnet_size.into(),

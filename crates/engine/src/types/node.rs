@@ -84,7 +84,7 @@ pub struct PluginDescription {
     pub name: String,
 }
 
-/// All empty while the swarm has no certificates.
+/// What the certificates of nodes are issued under.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct TlsInfo {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use skep_ca::{JoinToken, new_secret};
+use skep_ca::{JoinToken, RootCertificate, new_secret};
 use skep_model::{Cluster, ClusterSpec, Version};
 
 use super::{Control, cluster, in_sequence};
@@ -36,16 +36,14 @@ impl Control {
     /// What lets a node in now.
     ///
     /// # Errors
-    /// [`ControlError::NoCluster`].
+    /// [`ControlError::NoCluster`]; [`ControlError::Certificates`] when what is stored was not written by skep.
     pub fn join_tokens(&self) -> Result<JoinTokens, ControlError> {
         self.store().view(|tables| {
             let cluster = cluster(tables)?;
-            let token = |secret: &str| JoinToken::new(&cluster.id, secret).map(|token| token.to_string());
+            let root = RootCertificate::from_pem(&cluster.authority.certificate)?;
+            let token = |secret: &str| JoinToken::new(&root, secret).map(|token| token.to_string());
             let join = &cluster.join;
-            let tokens =
-                token(&join.worker).and_then(|worker| Ok(JoinTokens { worker, manager: token(&join.manager)? }));
-            // Secrets that are none were not written by this manager: to the person it is a swarm that cannot be joined.
-            tokens.map_err(|_| ControlError::NoCluster)
+            Ok(JoinTokens { worker: token(&join.worker)?, manager: token(&join.manager)? })
         })
     }
 

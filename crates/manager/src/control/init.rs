@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use skep_ca::new_secret;
+use skep_ca::{RootCa, new_secret};
 use skep_model::{
     Availability, Cluster, ClusterId, ClusterSpec, IpamConfig, JoinSecrets, ManagerStatus, Meta, Network, NetworkId,
     NetworkSpec, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Reachability, Role, Timestamp,
@@ -22,9 +22,13 @@ const INGRESS_VNI: u32 = 4096;
 /// How a swarm starts.
 #[derive(Debug, Clone)]
 pub struct InitCluster {
+    /// The swarm's identity.
+    pub cluster: ClusterId,
+    /// The root of its certificates.
+    pub root: RootCa,
     /// The first manager.
     pub node: NodeId,
-    /// [`skep_ca::NodeKey::digest`] of its key.
+    /// [`skep_ca::NodeKeys::digest`] of its key.
     pub credential: String,
     /// What it says of itself.
     pub description: NodeDescription,
@@ -62,10 +66,11 @@ pub fn init_cluster(init: InitCluster) -> Result<Vec<Change>, ControlError> {
     let overlay = hosts.next().ok_or_else(no_room)?;
     let network = ingress(subnet, gateway, now);
     let cluster = Cluster {
-        id: ClusterId::random(),
+        id: init.cluster.clone(),
         meta: Meta::new(now),
         spec: init.spec.clone(),
         join: JoinSecrets { worker: new_secret(), manager: new_secret() },
+        authority: init.root.authority(),
         default_pools,
         subnet_size: init.subnet_size,
         data_path_port: init.data_path_port,

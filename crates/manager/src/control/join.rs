@@ -16,7 +16,7 @@ use crate::allocator::{EndpointError, Pool, collision};
 pub(crate) struct Joining {
     /// What its token lets it become.
     pub(crate) role: Role,
-    /// Digest of its key.
+    /// Digest of its public key.
     pub(crate) credential: String,
     pub(crate) description: NodeDescription,
     pub(crate) addr: IpAddr,

@@ -2,6 +2,7 @@
 //!
 //! Each reads, checks and writes in one turn of the writer: what was checked is still true when it is written.
 
+mod certificate;
 mod cluster;
 mod init;
 mod join;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use skep_model::{Cluster, Version};
 use skep_store::{Change, Store, Tables, Writer};
 
+pub(crate) use self::certificate::{issue, renew};
 pub use self::cluster::{JoinTokens, Rotate};
 pub use self::init::{InitCluster, init_cluster};
 pub(crate) use self::join::{Joining, join};

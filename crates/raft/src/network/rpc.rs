@@ -1,10 +1,13 @@
 //! Messages over [`skep_rpc`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use skep_model::{Node, NodeId};
 use skep_rpc::proto::{RaftMessage, SnapshotPart};
 use skep_rpc::{NodeIdentity, RaftClient, RpcError, raft_client};
+use skep_store::Store;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Link, Transport, Unanswered};
@@ -16,13 +19,25 @@ const PART: usize = 1 << 20;
 pub(crate) struct Rpc {
     /// What this member proves to them.
     pub(crate) identity: NodeIdentity,
+    pub(crate) store: Store,
+}
+
+impl Rpc {
+    /// The node of a member, as far as the store knows: then no other one is taken for it. That the member has this number is checked with each
+    /// message.
+    fn node(&self, raft_id: u64) -> Option<NodeId> {
+        self.store.view(|tables| {
+            let is = |node: &&Arc<Node>| node.manager.as_ref().is_some_and(|manager| manager.raft_id == raft_id);
+            tables.all::<Node>().find(is).map(|node| node.id.clone())
+        })
+    }
 }
 
 impl Transport for Rpc {
     type Link = RpcLink;
 
     fn link(&self, target: u64, addr: &str) -> RpcLink {
-        RpcLink { target, client: raft_client(addr, &self.identity) }
+        RpcLink { target, client: raft_client(addr, &self.identity, self.node(target)) }
     }
 }
 

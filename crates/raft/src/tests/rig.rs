@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use openraft::SnapshotPolicy;
-use skep_ca::{JoinToken, NodeKey};
-use skep_model::{Availability, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp, Version};
+use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
+use skep_model::{
+    Availability, ClusterId, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp, Version,
+};
 use skep_rpc::{Authenticate, NodeIdentity, Refusal, Services};
 use skep_store::{Change, Events, Log, Proposal, ProposeError, Store, Tables};
 use tokio::net::TcpListener;
@@ -19,25 +21,33 @@ use crate::{Leadership, Raft, RaftConfig, RaftError};
 /// Longer than anything here takes, also on a machine that is busy with other things.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Lets everybody in who knows the one key.
-struct OneKey(NodeKey);
+/// Takes everybody for a manager who has a certificate.
+struct Anybody;
 
-impl Authenticate for OneKey {
+impl Authenticate for Anybody {
     fn admit(&self, _: &JoinToken) -> Result<Role, Refusal> {
         Err(Refusal::Token)
     }
 
-    fn identify(&self, _: &NodeId, key: &NodeKey) -> Result<Role, Refusal> {
-        if *key == self.0 { Ok(Role::Manager) } else { Err(Refusal::WrongKey) }
+    fn identify(&self, _: &NodeId) -> Result<Role, Refusal> {
+        Ok(Role::Manager)
     }
 }
 
-pub(super) fn key() -> NodeKey {
-    "5e".repeat(32).parse().unwrap()
+/// A manager of the one swarm of these tests.
+pub(super) fn identity() -> NodeIdentity {
+    static SWARM: LazyLock<(ClusterId, RootCa)> =
+        LazyLock::new(|| (ClusterId::random(), RootCa::generate(Timestamp::now()).unwrap()));
+    let (cluster, root) = &*SWARM;
+    let keys = NodeKeys::generate().unwrap();
+    let identity = PeerIdentity { cluster: cluster.clone(), node: NodeId::random(), role: Role::Manager };
+    let chain = root.sign_own(&keys, &identity, Timestamp::now()).unwrap();
+    let roots = Roots::new(vec![root.certificate().clone()]).unwrap();
+    NodeIdentity::new(NodeCredentials::new(keys, &chain, roots).unwrap()).unwrap()
 }
 
 pub(super) fn config(dir: &Path, raft_id: u64, addr: SocketAddr) -> RaftConfig {
-    RaftConfig { dir: dir.to_owned(), raft_id, addr, identity: NodeIdentity { node: NodeId::random(), key: key() } }
+    RaftConfig { dir: dir.to_owned(), raft_id, addr, identity: identity() }
 }
 
 /// A member that answers on a port of its own.
@@ -59,12 +69,14 @@ impl Member {
         let addr = listener.local_addr().unwrap();
         let store = Store::default();
         let events = store.watch();
-        let raft = Raft::start_with(config(dir, raft_id, addr), store.clone(), policy, 5).await.unwrap();
+        let config = config(dir, raft_id, addr);
+        let identity = config.identity.clone();
+        let raft = Raft::start_with(config, store.clone(), policy, 5).await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let services = Services::default().raft(raft.service());
         let serving = tokio::spawn(async move {
             let stopped = async move { drop(stopped.await) };
-            skep_rpc::serve(listener, services, Arc::new(OneKey(key())), stopped).await.unwrap();
+            skep_rpc::serve(listener, services, Arc::new(Anybody), identity, stopped).await.unwrap();
         });
         Self { raft, store, events, addr, stop, serving }
     }

@@ -2,6 +2,7 @@
 
 mod advertise;
 mod backend;
+mod certificates;
 mod flags;
 mod host;
 mod leader;
@@ -9,6 +10,7 @@ mod node;
 mod node_file;
 mod pidfile;
 mod recover;
+mod renewal;
 mod role;
 mod seat;
 

@@ -6,29 +6,33 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use skep_agent::{Agent, AgentConfig, Parts};
-use skep_ca::{JoinToken, NodeKey};
+use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
 use skep_engine::backend::node::SwarmState;
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::InitCluster;
 use skep_mesh::{Bpf, MapSizes};
-use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
+use skep_model::{
+    Availability, ClusterId, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Role, Timestamp,
+};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, TunnelIo, proto};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
 use skep_store::Store;
 use tokio::sync::{RwLock, mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use super::advertise;
+use super::certificates::{self, Certificates};
 use super::flags::{Flags, Reply};
 use super::host::Host;
 use super::leader::LeaderFinder;
 use super::node_file::{ManagerSeat, Membership, NodeFile};
+use super::renewal::Renewal;
 use super::role;
 use super::seat::{Begin, Opened, Seat};
 
@@ -51,6 +55,7 @@ pub(crate) struct LocalNode {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) network: Arc<dyn NodeNetwork>,
     file: NodeFile,
+    certificates: Certificates,
     /// Held for writing by whoever joins or leaves.
     member: RwLock<Option<Member>>,
     state: Mutex<SwarmState>,
@@ -67,17 +72,12 @@ pub(crate) struct Member {
     pub(crate) membership: Membership,
     pub(crate) agent: Agent,
     pub(crate) seat: Option<Seat>,
+    /// What it proves itself with.
+    pub(crate) identity: NodeIdentity,
     /// Follows the role that the managers give this node.
-    role: AbortOnDrop,
-}
-
-/// A task that ends with whoever has started it.
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+    role: AbortOnDropHandle<()>,
+    /// Renews the node's certificate.
+    renewal: AbortOnDropHandle<()>,
 }
 
 impl LocalNode {
@@ -99,6 +99,7 @@ impl LocalNode {
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),
             file: NodeFile::new(data),
+            certificates: Certificates::new(data),
             member: RwLock::new(None),
             state: Mutex::new(SwarmState::Inactive),
             store: watch::Sender::new(None),
@@ -113,14 +114,29 @@ impl LocalNode {
         let Some(membership) = self.file.load()? else { return Ok(()) };
         let mut member = self.member.write().await;
         self.set_state(SwarmState::Pending);
+        let identity = self.identity(&membership)?;
         let opened = match &membership.manager {
-            Some(seat) => {
-                Some(Opened::new(&self.flags.data_root, seat, membership.identity()?, Begin::AsBefore).await?)
-            }
+            Some(seat) => Some(Opened::new(&self.flags.data_root, seat, identity.clone(), Begin::AsBefore).await?),
             None => None,
         };
-        *member = Some(self.enter(membership, opened).await?);
+        *member = Some(self.enter(membership, identity, opened).await?);
         Ok(())
+    }
+
+    /// What the node proves itself with after a restart.
+    fn identity(&self, membership: &Membership) -> Result<NodeIdentity> {
+        let credentials = self.certificates.load()?;
+        let own = credentials.identity();
+        if own.node != membership.node || own.cluster != membership.cluster {
+            bail!("the certificate below {} is another node's ({})", self.flags.data_root.display(), own.node);
+        }
+        if credentials.not_after() < Timestamp::now() {
+            warn!(
+                "this node's certificate has expired on {}: check the clock; if it is right, leave the swarm and join again",
+                credentials.not_after()
+            );
+        }
+        Ok(NodeIdentity::new(credentials)?)
     }
 
     /// Stops managing and following; tasks and traffic stay.
@@ -171,11 +187,10 @@ impl LocalNode {
         self.same_data_path(&facts, options.data_path_addr.as_ref(), addr)?;
         let listen = advertise::listen(&facts, &options.listen_addr)?;
         let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
-        let key = NodeKey::random();
-        let node = NodeId::random();
+        let (root, identity) = new_swarm().map_err(unknown)?;
+        let node = identity.node().clone();
         let seat = ManagerSeat { raft_id: rand_id(), listen, advertise: SocketAddr::new(addr, port) };
-        let identity = NodeIdentity { node: node.clone(), key: key.clone() };
-        let outcome = self.found(&mut member, options, (facts, addr), (seat, identity)).await;
+        let outcome = self.found(&mut member, options, (facts, addr), (seat, root, identity)).await;
         if outcome.is_err() {
             self.set_state(SwarmState::Inactive);
             self.forget();
@@ -188,7 +203,7 @@ impl LocalNode {
         member: &mut Option<Member>,
         options: InitOptions,
         (facts, addr): (Facts, IpAddr),
-        (seat, identity): (ManagerSeat, NodeIdentity),
+        (seat, root, identity): (ManagerSeat, RootCa, NodeIdentity),
     ) -> Result<(), Error> {
         self.set_state(SwarmState::Pending);
         let opened =
@@ -201,8 +216,10 @@ impl LocalNode {
             )));
         }
         let init = InitCluster {
-            node: identity.node.clone(),
-            credential: identity.key.digest(),
+            cluster: identity.cluster().clone(),
+            root,
+            node: identity.node().clone(),
+            credential: identity.credentials().keys().digest(),
             description: self.description().map_err(unknown)?,
             addr: seat.advertise,
             raft_id: seat.raft_id,
@@ -216,8 +233,7 @@ impl LocalNode {
         let cluster = opened.write_swarm(init).await.map_err(|e| super::backend::refusal(&e))?;
         let membership = Membership {
             cluster,
-            node: identity.node,
-            node_key: identity.key.to_string(),
+            node: identity.node().clone(),
             addr,
             managers: vec![seat.advertise.to_string()],
             data_path_port,
@@ -225,8 +241,9 @@ impl LocalNode {
             advertise_port: seat.advertise.port(),
             manager: Some(seat),
         };
+        self.certificates.store(&identity.credentials()).map_err(unknown)?;
         self.file.store(&membership).map_err(unknown)?;
-        *member = Some(self.enter(membership, Some(opened)).await.map_err(unknown)?);
+        *member = Some(self.enter(membership, identity, Some(opened)).await.map_err(unknown)?);
         Ok(())
     }
 
@@ -247,16 +264,16 @@ impl LocalNode {
         }
         let listen = advertise::listen(&facts, &options.listen_addr)?;
         let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
-        let key = NodeKey::random();
+        let keys = NodeKeys::generate().map_err(unknown)?;
         let request = proto::JoinRequest {
-            node_key: key.to_string(),
+            csr: keys.request().map_err(unknown)?.into(),
             description: skep_rpc::encode(&self.description().map_err(unknown)?),
             advertise_addr: advertised.map(|a| a.to_string()).unwrap_or_default(),
             availability: availability(options.availability).to_owned(),
             routes: facts.routes.iter().map(ToString::to_string).collect(),
         };
         self.set_state(SwarmState::Pending);
-        let joined = self.admitted(&mut member, &options, (listen, port), (&token, key), request).await;
+        let joined = self.admitted(&mut member, &options, (listen, port), (&token, keys), request).await;
         if member.is_none() {
             self.set_state(SwarmState::Inactive);
             self.forget();
@@ -269,16 +286,16 @@ impl LocalNode {
         member: &mut Option<Member>,
         options: &JoinOptions,
         listen: (SocketAddr, u16),
-        (token, key): (&JoinToken, NodeKey),
+        (token, keys): (&JoinToken, NodeKeys),
         request: proto::JoinRequest,
     ) -> Result<(), Error> {
         let (manager, answer) = ask_to_join(&options.remote_addrs, token, request).await?;
         let garbled =
             |what: &str| Error::new(ErrorKind::Unknown, format!("the manager at {manager} answered with a bad {what}"));
+        let identity = identity(token, keys, &answer).map_err(|e| garbled(&format!("certificate: {e:#}")))?;
         let membership = Membership {
-            cluster: answer.cluster_id.parse().map_err(|_| garbled("cluster id"))?,
-            node: answer.node_id.parse().map_err(|_| garbled("node id"))?,
-            node_key: key.to_string(),
+            cluster: identity.cluster().clone(),
+            node: identity.node().clone(),
             addr: answer.node_addr.parse().map_err(|_| garbled("node address"))?,
             managers: vec![manager.clone()],
             data_path_port: DATA_PATH_PORT,
@@ -286,8 +303,9 @@ impl LocalNode {
             advertise_port: listen.1,
             manager: None,
         };
+        self.certificates.store(&identity.credentials()).map_err(unknown)?;
         self.file.store(&membership).map_err(unknown)?;
-        let mut entered = self.enter(membership, None).await.map_err(unknown)?;
+        let mut entered = self.enter(membership, identity, None).await.map_err(unknown)?;
         entered.agent.joined().await;
         let manages = if answer.role == "manager" { self.join_managers(&mut entered).await } else { Ok(()) };
         match manages {
@@ -318,8 +336,10 @@ impl LocalNode {
         }
         // The file first: a daemon killed in the middle must not come back as a member.
         self.file.remove().map_err(unknown)?;
-        if let Some(Member { agent, seat, role, .. }) = member.take() {
+        if let Some(Member { agent, seat, role, renewal, .. }) = member.take() {
             drop(role);
+            // It must not write a certificate that is being removed.
+            renewal.abort();
             for e in agent.leave().await {
                 warn!("leaving the swarm: {e}");
             }
@@ -337,14 +357,27 @@ impl LocalNode {
     }
 
     /// Starts what a member has.
-    async fn enter(self: &Arc<Self>, membership: Membership, opened: Option<Opened>) -> Result<Member> {
+    async fn enter(
+        self: &Arc<Self>,
+        membership: Membership,
+        identity: NodeIdentity,
+        opened: Option<Opened>,
+    ) -> Result<Member> {
         // First, for the agent turns to it.
         let seat = opened.map(|opened| opened.manage(self.tunnels()));
-        let agent = self.start_agent(&membership).await?;
+        let agent = self.start_agent(&membership, identity.clone()).await?;
         self.set_state(SwarmState::Worker);
         self.remember_managers(&membership, &agent);
-        let role = AbortOnDrop(tokio::spawn(role::follow(Arc::downgrade(self), agent.told())).abort_handle());
-        let mut member = Member { membership, agent, seat: None, role };
+        let renewal = Renewal {
+            identity: identity.clone(),
+            certificates: self.certificates.clone(),
+            told: agent.told(),
+            managers: agent.managers(),
+        };
+        let renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
+        let role = role::follow(Arc::downgrade(self), agent.told(), identity.clone());
+        let role = AbortOnDropHandle::new(tokio::spawn(role));
+        let mut member = Member { membership, agent, seat: None, identity, role, renewal };
         if let Some(seat) = seat {
             self.take_seat(&mut member, seat);
         }
@@ -381,7 +414,7 @@ impl LocalNode {
         };
         // Something that an earlier time as a manager has left is of no use to this one.
         remove_dir(&self.raft_dir())?;
-        let opened = Opened::new(&self.flags.data_root, &seat, membership.identity()?, Begin::AsBefore).await?;
+        let opened = Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore).await?;
         membership.manager = Some(seat);
         membership.managers = member.agent.managers().borrow().clone();
         self.file.store(&membership)?;
@@ -405,18 +438,18 @@ impl LocalNode {
     }
 
     /// Becomes what the managers want it to be.
-    pub(crate) async fn follow(&self, wanted: role::Wanted) -> Result<()> {
+    pub(crate) async fn follow(&self, wanted: Role) -> Result<()> {
         let mut member = self.member.write().await;
         let Some(member) = member.as_mut() else { return Ok(()) };
         match wanted {
-            role::Wanted::Manager => self.open_seat(member).await,
-            role::Wanted::Worker => self.close_seat(member).await,
+            Role::Manager => self.open_seat(member).await,
+            Role::Worker => self.close_seat(member).await,
         }
     }
 
-    async fn start_agent(&self, membership: &Membership) -> Result<Agent> {
+    async fn start_agent(&self, membership: &Membership, identity: NodeIdentity) -> Result<Agent> {
         let config = AgentConfig {
-            identity: membership.identity()?,
+            identity,
             description: self.description()?,
             managers: membership.managers.clone(),
             data_path_port: membership.data_path_port,
@@ -472,7 +505,7 @@ impl LocalNode {
         if let Err(e) = self.file.remove() {
             error!("{e:#}");
         }
-        for dir in [self.raft_dir(), self.agent_dir()] {
+        for dir in [self.raft_dir(), self.agent_dir(), self.flags.data_root.join(certificates::DIRECTORY)] {
             if let Err(e) = remove_dir(&dir) {
                 error!("{e:#}");
             }
@@ -601,9 +634,27 @@ pub(super) fn unknown(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unknown, format!("{error:#}"))
 }
 
-impl Membership {
-    pub(super) fn identity(&self) -> Result<NodeIdentity> {
-        let key = self.node_key.parse().context("the node's key in swarm.json is damaged")?;
-        Ok(NodeIdentity { node: self.node.clone(), key })
+/// The root of a new swarm, and its first manager.
+fn new_swarm() -> Result<(RootCa, NodeIdentity)> {
+    let now = Timestamp::now();
+    let (root, keys) = (RootCa::generate(now)?, NodeKeys::generate()?);
+    let identity = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
+    let chain = root.sign_own(&keys, &identity, now)?;
+    let credentials = NodeCredentials::new(keys, &chain, Roots::new(vec![root.certificate().clone()])?)?;
+    Ok((root, NodeIdentity::new(credentials)?))
+}
+
+/// What a manager has made of this node. That it is of the swarm of the token was seen when it was called.
+fn identity(token: &JoinToken, keys: NodeKeys, answer: &proto::JoinResponse) -> Result<NodeIdentity> {
+    let roots = Roots::from_pem(&answer.roots)?;
+    if !roots.all().iter().any(|root| token.is_for(root)) {
+        bail!("the root certificate of the join token is not among those that it trusts");
     }
+    let credentials = NodeCredentials::new(keys, &answer.certificate, roots)?;
+    if credentials.identity().node.as_str() != answer.node_id
+        || credentials.identity().cluster.as_str() != answer.cluster_id
+    {
+        bail!("it is for another node than the one that joined");
+    }
+    Ok(NodeIdentity::new(credentials)?)
 }

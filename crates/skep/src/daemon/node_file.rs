@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use skep_model::{ClusterId, NodeId};
 
@@ -18,8 +18,6 @@ pub(crate) struct Membership {
     pub(crate) cluster: ClusterId,
     /// This node.
     pub(crate) node: NodeId,
-    /// The secret that it proves its identity with, in hexadecimal.
-    pub(crate) node_key: String,
     /// The address that others reach it at.
     pub(crate) addr: IpAddr,
     /// Managers that it may turn to: `host:port`.
@@ -32,6 +30,13 @@ pub(crate) struct Membership {
     pub(crate) advertise_port: u16,
     /// Only on a manager.
     pub(crate) manager: Option<ManagerSeat>,
+}
+
+/// How builds without certificates wrote it.
+#[derive(Deserialize)]
+struct WithNodeKey {
+    #[serde(rename = "node_key")]
+    _node_key: serde::de::IgnoredAny,
 }
 
 /// What a manager remembers of being one.
@@ -61,12 +66,22 @@ impl NodeFile {
     /// What was stored; `None` when the node is in no swarm.
     pub(crate) fn load(&self) -> Result<Option<Membership>> {
         match fs::read(&self.path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| format!("{} is damaged; move it away and join the swarm again", self.path.display())),
+            Ok(bytes) => self.parse(&bytes).map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| self.path.display().to_string()),
         }
+    }
+
+    fn parse(&self, bytes: &[u8]) -> Result<Membership> {
+        if serde_json::from_slice::<WithNodeKey>(bytes).is_ok() {
+            bail!(
+                "{} was written by an early build of skep that had no certificates yet: move it away, with the directories raft and \
+                 agent beside it, and join the swarm again",
+                self.path.display()
+            );
+        }
+        serde_json::from_slice(bytes)
+            .with_context(|| format!("{} is damaged; move it away and join the swarm again", self.path.display()))
     }
 
     /// Stores it, all or nothing, readable by root only.
@@ -103,5 +118,33 @@ impl NodeFile {
             Err(e) if e.kind() != ErrorKind::NotFound => Err(e).with_context(|| self.path.display().to_string()),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_build_without_certificates_wrote_is_a_clear_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = NodeFile::new(dir.path());
+        let membership = Membership {
+            cluster: ClusterId::random(),
+            node: NodeId::random(),
+            addr: IpAddr::from([192, 0, 2, 1]),
+            managers: Vec::new(),
+            data_path_port: 4789,
+            listen: "0.0.0.0:2377".parse().unwrap(),
+            advertise_port: 2377,
+            manager: None,
+        };
+        file.store(&membership).unwrap();
+        assert_eq!(file.load().unwrap().unwrap().node, membership.node);
+        let mut old = serde_json::to_value(&membership).unwrap();
+        old["node_key"] = "00".repeat(32).into();
+        fs::write(&file.path, old.to_string()).unwrap();
+        let error = file.load().unwrap_err().to_string();
+        assert!(error.contains("no certificates yet") && error.contains("join the swarm again"), "{error}");
     }
 }

@@ -41,7 +41,7 @@ impl LocalNode {
     }
 
     async fn alone(&self, member: &mut Member, seat: ManagerSeat) -> Result<(), Error> {
-        let identity = member.membership.identity().map_err(unknown)?;
+        let identity = member.identity.clone();
         let opened = Opened::new(&self.flags.data_root, &seat, identity, Begin::Alone).await.map_err(unknown)?;
         opened.write_alone().await.map_err(|e| super::backend::refusal(&e))?;
         let mut membership = member.membership.clone();
@@ -57,11 +57,7 @@ impl LocalNode {
 
     async fn reopen(&self, member: &mut Member) {
         let Some(seat) = member.membership.manager.clone() else { return };
-        let opened = match member.membership.identity() {
-            Ok(identity) => Opened::new(&self.flags.data_root, &seat, identity, Begin::AsBefore).await,
-            Err(e) => Err(e),
-        };
-        match opened {
+        match Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore).await {
             Ok(opened) => self.take_seat(member, opened.manage(self.tunnels())),
             Err(e) => warn!("this manager does not manage any more until its daemon is restarted: {e:#}"),
         }

@@ -4,6 +4,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use skep_model::{Node, Role};
+use skep_rpc::NodeIdentity;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -12,26 +13,26 @@ use super::node::LocalNode;
 /// When it is tried again to become what is wanted.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What a node is to become.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Manager,
-    Worker,
-}
-
-/// What the managers want. `None` while they are about to do without this node: it goes on until they do, for they may need it for that.
-fn wanted(told: &Node) -> Option<Wanted> {
+/// What the managers want a node to be. `None` while they are about to do without it: it goes on until they do, for they may need it for that.
+pub(crate) fn wanted(told: &Node) -> Option<Role> {
     match (told.spec.role, &told.manager) {
-        (Role::Manager, _) => Some(Wanted::Manager),
-        (Role::Worker, None) => Some(Wanted::Worker),
+        (Role::Manager, _) => Some(Role::Manager),
+        (Role::Worker, None) => Some(Role::Worker),
         (Role::Worker, Some(_)) => None,
     }
 }
 
 /// Follows what the managers say of this node, until nobody can any more.
-pub(crate) async fn follow(node: Weak<LocalNode>, mut told: watch::Receiver<Option<Node>>) {
+pub(crate) async fn follow(node: Weak<LocalNode>, mut told: watch::Receiver<Option<Node>>, identity: NodeIdentity) {
+    let mut proven = identity.watch_role();
     loop {
-        let wanted = told.borrow_and_update().as_ref().and_then(wanted);
+        let held = *proven.borrow_and_update();
+        // A manager needs a certificate that says so first.
+        let wanted = told
+            .borrow_and_update()
+            .as_ref()
+            .and_then(wanted)
+            .filter(|role| *role == Role::Worker || held == Role::Manager);
         let Some(node) = node.upgrade() else { return };
         let followed = match wanted {
             Some(wanted) => node.follow(wanted).await,
@@ -46,6 +47,7 @@ pub(crate) async fn follow(node: Weak<LocalNode>, mut told: watch::Receiver<Opti
             changed = told.changed() => if changed.is_err() {
                 return;
             },
+            Ok(()) = proven.changed() => {}
             () = tokio::time::sleep(AGAIN), if again => {}
         }
     }
@@ -82,9 +84,9 @@ mod tests {
             overlay_addr: None,
             credential: String::new(),
         };
-        assert_eq!(wanted(&told(Role::Manager, None)), Some(Wanted::Manager));
-        assert_eq!(wanted(&told(Role::Manager, Some(manager.clone()))), Some(Wanted::Manager));
+        assert_eq!(wanted(&told(Role::Manager, None)), Some(Role::Manager));
+        assert_eq!(wanted(&told(Role::Manager, Some(manager.clone()))), Some(Role::Manager));
         assert_eq!(wanted(&told(Role::Worker, Some(manager))), None);
-        assert_eq!(wanted(&told(Role::Worker, None)), Some(Wanted::Worker));
+        assert_eq!(wanted(&told(Role::Worker, None)), Some(Role::Worker));
     }
 }

@@ -93,7 +93,7 @@ impl Opened {
 
     /// This manager is the only one from now on.
     pub(crate) async fn write_alone(&self) -> Result<(), ControlError> {
-        let (own, raft_id, addr) = (&self.identity.node, self.seat.raft_id, self.seat.advertise);
+        let (own, raft_id, addr) = (self.identity.node(), self.seat.raft_id, self.seat.advertise);
         let written = self
             .writer
             .update(|tables| Ok::<_, ControlError>(((), skep_manager::manage_alone(tables, own, raft_id, addr))));
@@ -104,7 +104,7 @@ impl Opened {
     pub(crate) fn manage(self, tunnels: mpsc::Sender<TunnelIo>) -> Seat {
         let addr = self.seat.advertise;
         let manager = Manager::start(ManagerConfig {
-            node: self.identity.node.clone(),
+            node: self.identity.node().clone(),
             addr,
             writer: self.writer,
             leading: told(&self.raft, Leadership::is_leader),
@@ -122,11 +122,11 @@ impl Opened {
             .api(tunnels);
         let (stop, mut stopped) = watch::channel(false);
         let authenticate = manager.authenticate();
-        let listener = self.listener;
+        let (listener, identity) = (self.listener, self.identity.clone());
         let server = tokio::spawn(async move {
             // An error means that the sender is gone, which is the same.
             let stopping = async move { drop(stopped.wait_for(|stop| *stop).await) };
-            if let Err(e) = skep_rpc::serve(listener, services, authenticate, stopping).await {
+            if let Err(e) = skep_rpc::serve(listener, services, authenticate, identity, stopping).await {
                 error!("{e}");
             }
         });

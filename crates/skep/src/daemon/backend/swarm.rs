@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_agent::Assignments;
-use skep_engine::backend::cluster::{Changed, ClusterView, JoinTokens, Pair, SwarmChange};
+use skep_ca::RootCertificate;
+use skep_engine::backend::cluster::{Changed, ClusterView, Issuer, JoinTokens, Pair, SwarmChange};
 use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::{Control, ControlError};
-use skep_model::{NodeId, ServiceId, Task, Timestamp};
+use skep_model::{Authority, NodeId, ServiceId, Task, Timestamp};
 use skep_store::{Event, EventKind, Events, Object, Store};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
@@ -45,15 +48,25 @@ pub(super) fn managers(known: &Assignments, own: &Membership, addrs: &[String]) 
     managers
 }
 
+/// What certificates are issued under; `None` when what is stored is no certificate.
+fn issuer(authority: &Authority) -> Option<Issuer> {
+    let root = RootCertificate::from_pem(&authority.certificate).ok()?;
+    Some(Issuer {
+        trust_root: authority.trusted.concat(),
+        subject: BASE64.encode(root.subject().ok()?),
+        public_key: BASE64.encode(root.public_key().ok()?),
+    })
+}
+
 /// Everything in the swarm at this moment.
 pub(super) fn view(control: &Control) -> Result<Arc<ClusterView>, Error> {
     let tokens = control.join_tokens().map_err(|e| refusal(&e))?;
     control.store().view(|tables| {
         let cluster = tables.cluster().cloned().ok_or_else(Error::manager_not_ready)?;
         Ok(Arc::new(ClusterView {
-            cluster,
             tokens: JoinTokens { worker: tokens.worker.clone(), manager: tokens.manager.clone() },
-            trust_root: None,
+            issuer: issuer(&cluster.authority),
+            cluster,
             nodes: tables.all().map(|o: &Arc<skep_model::Node>| (o.id.clone(), o.clone())).collect(),
             networks: tables.all().map(|o: &Arc<skep_model::Network>| (o.id.clone(), o.clone())).collect(),
             services: tables.all().map(|o: &Arc<skep_model::Service>| (o.id.clone(), o.clone())).collect(),
