@@ -92,7 +92,7 @@ fn a_request_becomes_a_certificate_that_says_what_the_manager_said() {
 fn the_root_is_what_it_should_be_and_survives_the_store() {
     let root = root();
     let authority: Authority = root.authority();
-    assert_eq!(authority.trusted, [authority.certificate.clone()]);
+    assert_eq!(authority.trusted, std::slice::from_ref(&authority.certificate));
     let again = RootCa::of(&authority).unwrap();
     assert_eq!(again.certificate(), root.certificate());
     let identity = identity(Role::Worker);

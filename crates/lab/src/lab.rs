@@ -96,6 +96,12 @@ impl Lab {
         self.0.run_dir()
     }
 
+    /// The `--data-root` of a node's daemon.
+    #[must_use]
+    pub fn data_root(&self, node: u8) -> PathBuf {
+        self.0.data_root(node)
+    }
+
     /// The API socket of a node.
     #[must_use]
     pub fn socket(&self, node: u8) -> PathBuf {

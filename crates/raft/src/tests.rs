@@ -1,6 +1,7 @@
 //! Whole members on real disks and over real TCP.
 
 mod alone;
+mod calling;
 mod damage;
 mod group;
 mod quorum;

@@ -108,6 +108,14 @@ impl NodeIdentity {
         self.0.current.borrow().credentials.clone()
     }
 
+    /// Returns once another certificate has taken the place of `known`, with that one.
+    pub async fn changed_from(&self, known: &NodeCredentials) -> NodeCredentials {
+        let mut current = self.0.current.subscribe();
+        let changed = current.wait_for(|current| current.credentials.chain_pem() != known.chain_pem()).await;
+        // The sender is this identity's own: it is there for as long as this is.
+        changed.expect("the identity is there").credentials.clone()
+    }
+
     pub(crate) fn current(&self) -> Arc<Current> {
         self.0.current.borrow().clone()
     }

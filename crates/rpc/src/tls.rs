@@ -39,7 +39,7 @@ pub(crate) fn member(credentials: &NodeCredentials, node: Option<NodeId>) -> Res
 
 /// For a machine that has nothing but a join token.
 pub(crate) fn joining(token: &JoinToken) -> Result<ClientConfig, CaError> {
-    client(Arc::new(TokenVerifier::new(token.clone())), |config| config.with_no_client_auth())
+    client(Arc::new(TokenVerifier::new(token.clone())), Verified::with_no_client_auth)
 }
 
 type Verified = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;

@@ -407,3 +407,27 @@ async fn callers_without_a_certificate_take_no_room_from_members() {
         assert!(Instant::now() < deadline, "{error}");
     }
 }
+
+#[tokio::test]
+async fn no_session_is_resumed_whatever_the_client_would_like() {
+    use rustls::HandshakeKind;
+    let server = Server::start();
+    let verifier = std::sync::Arc::new(skep_ca::TokenVerifier::new(server.swarm.token()));
+    // The library's own defaults: it keeps sessions where servers offer them.
+    let config = rustls::ClientConfig::builder_with_provider(skep_ca::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    for _ in 0..2 {
+        let stream = TcpStream::connect(server.addr).await.unwrap();
+        let mut stream = connector.connect(skep_ca::manager_name(), stream).await.unwrap();
+        // Whatever the server offers comes before what it says first.
+        stream.read_u8().await.unwrap();
+        let (_, connection) = stream.get_ref();
+        assert_eq!(connection.handshake_kind(), Some(HandshakeKind::Full));
+        assert_eq!(connection.tls13_tickets_received(), 0);
+    }
+}

@@ -25,7 +25,7 @@ pub(crate) struct Rpc {
 impl Rpc {
     /// The node of a member, as far as the store knows: then no other one is taken for it. That the member has this number is checked with each
     /// message.
-    fn node(&self, raft_id: u64) -> Option<NodeId> {
+    pub(crate) fn node(&self, raft_id: u64) -> Option<NodeId> {
         self.store.view(|tables| {
             let is = |node: &&Arc<Node>| node.manager.as_ref().is_some_and(|manager| manager.raft_id == raft_id);
             tables.all::<Node>().find(is).map(|node| node.id.clone())

@@ -54,14 +54,21 @@ impl Certificates {
     pub(crate) fn store(&self, credentials: &NodeCredentials) -> Result<()> {
         let store = || -> std::io::Result<()> {
             fs::create_dir_all(&self.0)?;
-            let key = credentials.keys().to_pem();
-            let old = fs::read_to_string(self.0.join(KEY)).unwrap_or_default();
-            self.write(KEY, 0o600, &(key.clone() + &old))?;
-            self.write(ROOTS, 0o644, &credentials.roots().to_pem())?;
-            self.write(CERTIFICATE, 0o644, &credentials.chain_pem())?;
-            self.write(KEY, 0o600, &key)
+            self.steps(credentials).iter().try_for_each(|(name, mode, text)| self.write(name, *mode, text))
         };
         store().with_context(|| self.0.display().to_string())
+    }
+
+    /// What is written to store it, one file after the other.
+    fn steps(&self, credentials: &NodeCredentials) -> [(&'static str, u32, String); 4] {
+        let key = credentials.keys().to_pem();
+        let old = fs::read_to_string(self.0.join(KEY)).unwrap_or_default();
+        [
+            (KEY, 0o600, key.clone() + &old),
+            (ROOTS, 0o644, credentials.roots().to_pem()),
+            (CERTIFICATE, 0o644, credentials.chain_pem()),
+            (KEY, 0o600, key),
+        ]
     }
 
     /// One file, all or nothing.
@@ -126,12 +133,12 @@ mod tests {
         let root = RootCa::generate(Timestamp::now()).unwrap();
         let (old, new) = (credentials(&root), credentials(&root));
         certificates.store(&old).unwrap();
-        let both = new.keys().to_pem() + &old.keys().to_pem();
-        certificates.write(KEY, 0o600, &both).unwrap();
-        assert_eq!(certificates.load().unwrap().identity(), old.identity());
-        certificates.write(CERTIFICATE, 0o644, &new.chain_pem()).unwrap();
-        assert_eq!(certificates.load().unwrap().identity(), new.identity());
-        certificates.store(&new).unwrap();
+        for (step, (name, mode, text)) in certificates.steps(&new).iter().enumerate() {
+            let loaded = certificates.load().unwrap();
+            let expected = if step < 3 { &old } else { &new };
+            assert_eq!(loaded.identity(), expected.identity(), "before step {step}");
+            certificates.write(name, *mode, text).unwrap();
+        }
         assert_eq!(certificates.load().unwrap().identity(), new.identity());
     }
 

@@ -100,3 +100,154 @@ impl Renewal {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_ca::{PeerIdentity, RootCa, SigningRequest};
+    use skep_model::{Availability, ClusterId, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
+    use skep_rpc::proto::membership_server::Membership;
+    use skep_rpc::proto::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
+    use skep_rpc::{Authenticate, Refusal, Services};
+    use tokio_util::task::AbortOnDropHandle;
+    use tonic::{Request, Response, Status};
+
+    use super::*;
+
+    /// A manager that gives whoever asks a certificate for the role that it is told.
+    #[derive(Clone)]
+    struct Managers {
+        root: RootCa,
+        cluster: ClusterId,
+        gives: watch::Receiver<Role>,
+    }
+
+    impl Managers {
+        fn credentials(&self, node: &NodeId, role: Role, issued: Timestamp) -> NodeCredentials {
+            let keys = NodeKeys::generate().unwrap();
+            let identity = PeerIdentity { cluster: self.cluster.clone(), node: node.clone(), role };
+            let chain = self.root.sign_own(&keys, &identity, issued).unwrap();
+            NodeCredentials::new(keys, &chain, Roots::new(vec![self.root.certificate().clone()]).unwrap()).unwrap()
+        }
+    }
+
+    impl Authenticate for Managers {
+        fn admit(&self, _: &skep_ca::JoinToken) -> Result<Role, Refusal> {
+            Err(Refusal::Token)
+        }
+
+        fn identify(&self, _: &NodeId) -> Result<Role, Refusal> {
+            Ok(Role::Worker)
+        }
+    }
+
+    #[tonic::async_trait]
+    impl Membership for Managers {
+        async fn join(&self, _: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+            Err(Status::unavailable("nobody joins here"))
+        }
+
+        async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+            let peer = skep_rpc::peer(&request)?;
+            let csr = SigningRequest::from_der(&request.get_ref().csr).unwrap();
+            let role = *self.gives.borrow();
+            let identity = PeerIdentity { cluster: self.cluster.clone(), node: peer.node, role };
+            let certificate = self.root.sign(&csr, &identity, Timestamp::now()).unwrap();
+            Ok(Response::new(RenewResponse { certificate, roots: self.root.certificate().to_pem() }))
+        }
+    }
+
+    fn assignments(node: &NodeId, role: Role) -> Arc<Assignments> {
+        let spec = NodeSpec { name: None, labels: [].into(), role, availability: Availability::Active };
+        let state = NodeState::Ready;
+        let status = NodeStatus { state, message: String::new(), addr: None, port_conflicts: Vec::new() };
+        let node = Node {
+            id: node.clone(),
+            meta: Meta::new(Timestamp::UNIX_EPOCH),
+            spec,
+            description: None,
+            status,
+            manager: None,
+            overlay_addr: None,
+            credential: String::new(),
+        };
+        Arc::new(Assignments { node: Some(node), ..Assignments::default() })
+    }
+
+    /// A node whose renewal runs.
+    struct Rig {
+        identity: NodeIdentity,
+        certificates: Certificates,
+        gives: watch::Sender<Role>,
+        says: watch::Sender<Arc<Assignments>>,
+        _managers: watch::Sender<Vec<String>>,
+        _running: [AbortOnDropHandle<()>; 2],
+        _dir: tempfile::TempDir,
+    }
+
+    impl Rig {
+        fn start(issued_days_ago: i64) -> Self {
+            let (gives, given) = watch::channel(Role::Worker);
+            let root = RootCa::generate(Timestamp::now()).unwrap();
+            let managers = Managers { root, cluster: ClusterId::random(), gives: given };
+            let manager = managers.credentials(&NodeId::random(), Role::Manager, Timestamp::now());
+            let listener = skep_rpc::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+            let addr = listener.local_addr().unwrap().to_string();
+            let services = Services::default().membership(managers.clone());
+            let (authenticate, server) = (Arc::new(managers.clone()), NodeIdentity::new(manager).unwrap());
+            let serving = tokio::spawn(async move {
+                skep_rpc::serve(listener, services, authenticate, server, std::future::pending()).await.unwrap();
+            });
+            let issued = Timestamp::now().as_second() - issued_days_ago * 86_400;
+            let issued = Timestamp::from_second(issued).unwrap();
+            let node = NodeId::random();
+            let identity = NodeIdentity::new(managers.credentials(&node, Role::Worker, issued)).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let certificates = Certificates::new(dir.path());
+            certificates.store(&identity.credentials()).unwrap();
+            let (says, assignments) = watch::channel(assignments(&node, Role::Worker));
+            // The first one is away.
+            let (keep, managers) = watch::channel(vec!["127.0.0.1:1".to_owned(), addr]);
+            let renewal =
+                Renewal { identity: identity.clone(), certificates: certificates.clone(), assignments, managers };
+            let renewing = tokio::spawn(renewal.run());
+            let _running = [serving, renewing].map(AbortOnDropHandle::new);
+            Self { identity, certificates, gives, says, _managers: keep, _running, _dir: dir }
+        }
+
+        async fn renewed(&self, before: &NodeCredentials) -> NodeCredentials {
+            let renewed = self.identity.changed_from(before);
+            tokio::time::timeout(Duration::from_secs(20), renewed).await.expect("it should renew")
+        }
+    }
+
+    #[tokio::test]
+    async fn an_aging_certificate_is_renewed_with_a_new_key_and_kept_on_the_disk() {
+        let issued = Timestamp::now().as_second() - 80 * 86_400;
+        let rig = Rig::start(80);
+        let old = rig.certificates.load().unwrap();
+        let new = rig.renewed(&old).await;
+        assert!((old.not_after().as_second() - issued - 90 * 86_400).abs() < 60);
+        assert!(new.not_after().as_second() - Timestamp::now().as_second() > 89 * 86_400);
+        assert_ne!(new.keys().digest(), old.keys().digest());
+        assert_eq!(rig.certificates.load().unwrap().keys().digest(), new.keys().digest());
+    }
+
+    #[tokio::test]
+    async fn another_role_is_another_certificate_at_once_and_a_word_that_lags_is_not_asked_about_again() {
+        let rig = Rig::start(0);
+        let first = rig.identity.credentials();
+        rig.gives.send_replace(Role::Manager);
+        let own = rig.identity.node().clone();
+        rig.says.send_replace(assignments(&own, Role::Manager));
+        let second = rig.renewed(&first).await;
+        assert_eq!(rig.identity.role(), Role::Manager);
+        // Demoted: the manager that is asked knows nothing of it yet, and gives what it has.
+        rig.says.send_replace(assignments(&own, Role::Worker));
+        let third = rig.renewed(&second).await;
+        assert_eq!(rig.identity.role(), Role::Manager);
+        // The same word again is no news, and is not asked about again.
+        rig.says.send_replace(assignments(&own, Role::Worker));
+        let again = tokio::time::timeout(Duration::from_millis(300), rig.identity.changed_from(&third)).await;
+        assert!(again.is_err(), "it asked again");
+    }
+}
