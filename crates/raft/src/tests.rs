@@ -2,8 +2,10 @@
 
 mod alone;
 mod damage;
+mod full;
 mod group;
 mod quorum;
 mod recovery;
 mod rig;
+mod sealed;
 mod suite;

@@ -19,9 +19,11 @@ use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, OptionalSend, RaftLogId, RaftLogReader};
 
 use self::file::{LogFile, State};
-use self::writer::{Change, Op, Waiting, Writer};
+use self::writer::{Batches, Change, Op, Waiting, Writer};
 use crate::RaftError;
+use crate::fault::Fault;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
+use crate::vault::{UnlockKey, Vault};
 
 /// How many bytes of entries one message to another member may carry: far below the limit of messages.
 const BATCH_BYTES: usize = 4 << 20;
@@ -51,6 +53,7 @@ pub(crate) struct LogStore {
     file: Arc<LogFile>,
     tail: Arc<RwLock<Tail>>,
     writer: Writer,
+    fault: Fault,
     vote: Option<Vote>,
     committed: Option<LogId>,
     group: Option<u64>,
@@ -64,21 +67,34 @@ impl LogStore {
     pub(crate) fn open(
         dir: &Path,
         member: u64,
+        unlock: Option<&UnlockKey>,
         order: Order,
     ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
-        let (file, state) = LogFile::open(&dir.join("log.redb"), member)?;
+        let (file, state) = LogFile::open(&dir.join("log.redb"), member, unlock)?;
         let closed = file.closed();
         let file = Arc::new(file);
         let tail = Tail { pending: BTreeMap::new(), purged: state.purged, last: state.last };
         let tail = Arc::new(RwLock::new(tail));
-        let writer = Writer::start(file.clone(), tail.clone()).map_err(|why| RaftError::io(dir, &why))?;
+        let fault = Fault::default();
+        let writer = Writer::start(Batches::new(file.clone(), tail.clone(), fault.clone()))
+            .map_err(|why| RaftError::io(dir, &why))?;
         let State { vote, committed, group, .. } = state;
-        Ok((Self { file, tail, writer, vote, committed, group, order }, closed))
+        Ok((Self { file, tail, writer, fault, vote, committed, group, order }, closed))
     }
 
     /// The last index that is gone from the log's beginning.
     pub(crate) fn purged(&self) -> Option<u64> {
         self.read_tail(|tail| tail.purged.map(|id| id.index))
+    }
+
+    /// What everything is sealed with.
+    pub(crate) fn vault(&self) -> &Vault {
+        self.file.vault()
+    }
+
+    /// Where the first error is noted.
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.fault
     }
 
     /// The identity of the group that the log belongs to, as it was when the log was opened.
@@ -197,7 +213,8 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let encoded = file::encode(&entries).map_err(|e| StorageIoError::write_logs(AnyError::new(&e)))?;
+        let encoded =
+            file::encode(self.file.vault(), &entries).map_err(|e| StorageIoError::write_logs(AnyError::new(&e)))?;
         self.change_tail(|tail| {
             for entry in entries {
                 let (id, after) = (entry.log_id, tail.last);

@@ -37,7 +37,8 @@ pub(super) fn key() -> NodeKey {
 }
 
 pub(super) fn config(dir: &Path, raft_id: u64, addr: SocketAddr) -> RaftConfig {
-    RaftConfig { dir: dir.to_owned(), raft_id, addr, identity: NodeIdentity { node: NodeId::random(), key: key() } }
+    let identity = NodeIdentity { node: NodeId::random(), key: key() };
+    RaftConfig { dir: dir.to_owned(), raft_id, addr, identity, unlock_key: None }
 }
 
 /// A member that answers on a port of its own.

@@ -41,7 +41,13 @@ impl Opened {
             format!("cannot listen on {}: is another manager running? Give --listen-addr another port", seat.listen)
         })?;
         let store = Store::default();
-        let config = RaftConfig { dir: data_root.join("raft"), raft_id: seat.raft_id, addr: seat.advertise, identity };
+        let config = RaftConfig {
+            dir: data_root.join("raft"),
+            raft_id: seat.raft_id,
+            addr: seat.advertise,
+            identity,
+            unlock_key: None,
+        };
         let raft = Raft::start(config, store.clone()).await?;
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(raft.clone())));
         Ok(Self { raft, store, writer, seat: seat.clone(), listener })
