@@ -156,6 +156,17 @@ fn a_log_that_is_missing_beside_its_snapshot_is_noticed() {
 }
 
 #[test]
+fn a_snapshot_under_the_name_of_another_is_refused() {
+    let (dir, _) = written(60, SnapshotPolicy::LogsSinceLast(20));
+    let path = snapshot_in(dir.path());
+    let other = dir.path().join("snap-00000000000000000999");
+    std::fs::rename(&path, &other).unwrap();
+    let error = Raft::start(config(dir.path(), 7, "127.0.0.1:1".parse().unwrap()), Store::default());
+    let error = runtime().block_on(error).err().unwrap();
+    assert!(matches!(&error, RaftError::SnapshotDamaged { path, .. } if *path == other), "{error}");
+}
+
+#[test]
 fn two_values_that_changed_places_are_refused() {
     const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
     const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
@@ -167,11 +178,11 @@ fn two_values_that_changed_places_are_refused() {
         log.insert(6, &*other).unwrap();
         log.insert(7, &*one).unwrap();
     };
-    // Both are log ids, so that each could be read as the other.
+    // Both are log ids, so that one could be read as the other.
     let swap_facts = |transaction: &WriteTransaction| {
         let mut facts = transaction.open_table(FACTS).unwrap();
         let last = facts.get("last").unwrap().unwrap().value().to_vec();
-        facts.insert("purged", &*last).unwrap();
+        facts.insert("committed", &*last).unwrap();
     };
     for swap in [&swap_entries as &dyn Fn(&WriteTransaction), &swap_facts] {
         let copy = tempdir().unwrap();

@@ -55,7 +55,7 @@ fn full_and_back(policy: SnapshotPolicy) {
         let raft = Raft::start_with(own.clone(), Store::default(), policy, 5).await.unwrap();
         raft.initialize().await.unwrap();
         let (acknowledged, error) = fill(&raft).await;
-        let said = |text: &str| text.contains("no space is left for") && text.contains("make room and restart");
+        let said = |text: &str| text.starts_with("no space is left for") && text.contains("make room and restart");
         assert!(matches!(&error, ProposeError::Fatal(why) if said(why)), "{error}");
         let mut leadership = raft.leadership();
         let stopping = leadership.wait_for(|l| matches!(l, Leadership::Stopped(why) if said(why)));
@@ -93,14 +93,22 @@ fn a_disk_that_fills_up_with_snapshots_stops_the_member_and_loses_nothing() {
 fn a_member_that_finds_no_room_at_its_start_says_so() {
     let dir = tempdir().unwrap();
     small_disk(dir.path());
-    std::fs::write(dir.path().join("ballast"), vec![0; 5 << 20]).unwrap_err();
-    let own = config(&dir.path().join("raft"), 7, "127.0.0.1:1".parse().unwrap());
-    let error = runtime().block_on(async { Raft::start(own.clone(), Store::default()).await.err().unwrap() });
-    assert!(matches!(error, RaftError::DiskFull { .. }), "{error}");
-    std::fs::remove_file(dir.path().join("ballast")).unwrap();
-    runtime().block_on(async {
-        let raft = Raft::start(own, Store::default()).await.unwrap();
-        raft.initialize().await.unwrap();
-        raft.shutdown().await;
-    });
+    let ballast = dir.path().join("ballast");
+    // Enough for nothing, for the key, and for the key and a part of the log.
+    for (member, room) in [(7, 0), (8, 16 << 10), (9, 100 << 10)] {
+        let full = std::fs::write(&ballast, vec![0; 5 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let file = std::fs::File::options().write(true).open(&ballast).unwrap();
+        file.set_len(file.metadata().unwrap().len() - room).unwrap();
+        let own = config(&dir.path().join("raft"), member, "127.0.0.1:1".parse().unwrap());
+        let error = runtime().block_on(async { Raft::start(own.clone(), Store::default()).await.err().unwrap() });
+        assert!(matches!(error, RaftError::DiskFull { .. }), "{room} bytes: {error}");
+        std::fs::remove_file(&ballast).unwrap();
+        runtime().block_on(async {
+            let raft = Raft::start(own.clone(), Store::default()).await.unwrap();
+            raft.initialize().await.unwrap();
+            raft.shutdown().await;
+        });
+        std::fs::remove_dir_all(&own.dir).unwrap();
+    }
 }
