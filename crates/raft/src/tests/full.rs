@@ -100,6 +100,7 @@ fn a_member_that_finds_no_room_at_its_start_says_so() {
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         let file = std::fs::File::options().write(true).open(&ballast).unwrap();
         file.set_len(file.metadata().unwrap().len() - room).unwrap();
+        drop(file);
         let own = config(&dir.path().join("raft"), member, "127.0.0.1:1".parse().unwrap());
         let error = runtime().block_on(async { Raft::start(own.clone(), Store::default()).await.err().unwrap() });
         assert!(matches!(error, RaftError::DiskFull { .. }), "{room} bytes: {error}");
