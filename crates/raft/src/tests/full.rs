@@ -94,16 +94,24 @@ fn a_member_that_finds_no_room_at_its_start_says_so() {
     let dir = tempdir().unwrap();
     small_disk(dir.path());
     let ballast = dir.path().join("ballast");
-    // Enough for nothing, for the key, and for the key and a part of the log.
-    for (member, room) in [(7, 0), (8, 16 << 10), (9, 100 << 10)] {
+    // From nothing, by enough for the key and a part of the log, to enough.
+    let mut refused = 0;
+    for room in (0..128).step_by(8).map(|kib| kib << 10) {
         let full = std::fs::write(&ballast, vec![0; 5 << 20]).unwrap_err();
         assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
         let file = std::fs::File::options().write(true).open(&ballast).unwrap();
         file.set_len(file.metadata().unwrap().len() - room).unwrap();
         drop(file);
-        let own = config(&dir.path().join("raft"), member, "127.0.0.1:1".parse().unwrap());
-        let error = runtime().block_on(async { Raft::start(own.clone(), Store::default()).await.err().unwrap() });
-        assert!(matches!(error, RaftError::DiskFull { .. }), "{room} bytes: {error}");
+        let own = config(&dir.path().join("raft"), 7, "127.0.0.1:1".parse().unwrap());
+        let started = runtime().block_on(async {
+            let raft = Raft::start(own.clone(), Store::default()).await?;
+            raft.shutdown().await;
+            Ok(())
+        });
+        if let Err(error) = started {
+            assert!(matches!(error, RaftError::DiskFull { .. }), "{room} bytes: {error}");
+            refused += 1;
+        }
         std::fs::remove_file(&ballast).unwrap();
         runtime().block_on(async {
             let raft = Raft::start(own.clone(), Store::default()).await.unwrap();
@@ -112,4 +120,5 @@ fn a_member_that_finds_no_room_at_its_start_says_so() {
         });
         std::fs::remove_dir_all(&own.dir).unwrap();
     }
+    assert!(refused > 1, "{refused}");
 }
