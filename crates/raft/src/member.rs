@@ -92,13 +92,19 @@ impl Raft {
         keep: u64,
     ) -> Result<Self, RaftError> {
         let transport = Rpc { identity: config.identity.clone() };
-        Self::start_over(transport, config, store, snapshot_policy, keep).await
+        let opened = {
+            let config = config.clone();
+            let opening = tokio::task::spawn_blocking(move || open(&config, store));
+            opening.await.map_err(|why| RaftError::stopped(&why))??
+        };
+        Self::start_on(opened, config, transport, snapshot_policy, keep).await
     }
 
-    pub(crate) async fn start_over(
-        transport: impl Transport,
+    /// Starts on an open log, and speaks over any transport.
+    pub(crate) async fn start_on(
+        (log, machine, closed): (LogStore, Machine, watch::Receiver<()>),
         config: RaftConfig,
-        store: Store,
+        transport: impl Transport,
         snapshot_policy: SnapshotPolicy,
         keep: u64,
     ) -> Result<Self, RaftError> {
@@ -115,11 +121,6 @@ impl Raft {
             ..Config::default()
         };
         let timing = Arc::new(timing.validate().expect("the timing is consistent"));
-        let (log, machine, closed) = {
-            let (config, store) = (config.clone(), store.clone());
-            let opening = tokio::task::spawn_blocking(move || open(&config, store));
-            opening.await.map_err(|why| RaftError::stopped(&why))??
-        };
         let (group, heard) = (Group::of(&log), Heard::default());
         let (vault, fault) = (log.vault().clone(), log.fault().clone());
         let network = Network { transport, group: group.clone(), heard: heard.clone() };

@@ -1,4 +1,4 @@
-//! Whole members on real disks and over real TCP.
+//! Whole members on real disks and over real TCP, and ([`sim`]) on simulated ones that fail.
 
 mod alone;
 mod damage;
@@ -8,4 +8,5 @@ mod quorum;
 mod recovery;
 mod rig;
 mod sealed;
+mod sim;
 mod suite;

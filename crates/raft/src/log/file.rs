@@ -165,6 +165,20 @@ impl LogFile {
         Ok((Self { database, vault, path: path.to_owned(), closed: watch::Sender::new(()) }, state))
     }
 
+    /// The file of `member` on a simulated disk, which is checked or made; the key is in `dir`.
+    #[cfg(test)]
+    pub(super) fn simulated(
+        disk: impl redb::StorageBackend,
+        dir: &Path,
+        member: u64,
+    ) -> Result<(Self, State), RaftError> {
+        let path = dir.join("log.redb");
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(disk);
+        let database = database.map_err(|why| FileError::from(why).of(&path))?;
+        format::claim_simulated(&database, &path, member)?;
+        Self::check(database, &path, member, None)
+    }
+
     /// What its values are sealed with.
     pub(super) fn vault(&self) -> &Vault {
         &self.vault

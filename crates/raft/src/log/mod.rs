@@ -70,14 +70,33 @@ impl LogStore {
         unlock: Option<&UnlockKey>,
         order: Order,
     ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
-        let (file, state) = LogFile::open(&dir.join("log.redb"), member, unlock)?;
+        let opened = LogFile::open(&dir.join("log.redb"), member, unlock)?;
+        Self::on(opened, order, |batches| Writer::start(batches).map_err(|why| RaftError::io(dir, &why)))
+    }
+
+    /// As [`Self::open`], on a simulated disk that takes as long as `delay` says.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        disk: impl redb::StorageBackend,
+        dir: &Path,
+        member: u64,
+        delay: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
+        let opened = LogFile::simulated(disk, dir, member)?;
+        Self::on(opened, Order::Checked, |batches| Ok(Writer::start_simulated(batches, delay)))
+    }
+
+    fn on(
+        (file, state): (LogFile, State),
+        order: Order,
+        writer: impl FnOnce(Batches) -> Result<Writer, RaftError>,
+    ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
         let closed = file.closed();
         let file = Arc::new(file);
         let tail = Tail { pending: BTreeMap::new(), purged: state.purged, last: state.last };
         let tail = Arc::new(RwLock::new(tail));
         let fault = Fault::default();
-        let writer = Writer::start(Batches::new(file.clone(), tail.clone(), fault.clone()))
-            .map_err(|why| RaftError::io(dir, &why))?;
+        let writer = writer(Batches::new(file.clone(), tail.clone(), fault.clone()))?;
         let State { vote, committed, group, .. } = state;
         Ok((Self { file, tail, writer, fault, vote, committed, group, order }, closed))
     }

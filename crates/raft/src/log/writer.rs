@@ -4,10 +4,10 @@
 //! error it writes nothing more: what follows would leave a hole.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use openraft::storage::LogFlushed;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Tail;
 use super::file::{Encoded, LogFile};
@@ -62,15 +62,14 @@ impl Op {
 
 /// Sends to the thread. The thread ends, after having written everything, when the last clone is gone.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Op>);
+pub(super) struct Writer(mpsc::UnboundedSender<Op>);
 
 impl Writer {
     pub(super) fn start(mut batches: Batches) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::channel();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         let run = move || {
-            while let Ok(first) = receiver.recv() {
-                batches.add(first);
-                receiver.try_iter().take(BATCH).for_each(|op| batches.add(op));
+            while let Some(first) = receiver.blocking_recv() {
+                batches.take(first, &mut receiver);
                 batches.write();
             }
             batches.end();
@@ -79,8 +78,26 @@ impl Writer {
         Ok(Self(sender))
     }
 
+    /// Writes in a task instead, each time after as long as `delay` says: for a disk in memory and a clock that tests turn.
+    #[cfg(test)]
+    pub(super) fn start_simulated(
+        mut batches: Batches,
+        mut delay: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> Self {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(first) = receiver.recv().await {
+                tokio::time::sleep(delay()).await;
+                batches.take(first, &mut receiver);
+                batches.write();
+            }
+            batches.end();
+        });
+        Self(sender)
+    }
+
     pub(super) fn send(&self, op: Op) {
-        if let Err(mpsc::SendError(op)) = self.0.send(op) {
+        if let Err(mpsc::error::SendError(op)) = self.0.send(op) {
             op.answer(Err(gone()));
         }
     }
@@ -111,8 +128,10 @@ impl Batches {
         Self { file, tail, fault, waiting: Vec::new(), failed: None }
     }
 
-    fn add(&mut self, op: Op) {
-        self.waiting.push(op);
+    /// Takes an operation and what has gathered behind it.
+    fn take(&mut self, first: Op, behind: &mut mpsc::UnboundedReceiver<Op>) {
+        self.waiting.push(first);
+        self.waiting.extend(std::iter::from_fn(|| behind.try_recv().ok()).take(BATCH));
     }
 
     /// Writes what was added and tells those who wait, if anybody does.

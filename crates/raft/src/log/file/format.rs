@@ -104,3 +104,11 @@ fn claim(database: &Database, vault: &Vault, member: u64) -> Result<(), FileErro
     transaction.commit()?;
     Ok(())
 }
+
+/// As [`make`], for a file that may be there already.
+#[cfg(test)]
+pub(super) fn claim_simulated(database: &Database, path: &Path, member: u64) -> Result<(), RaftError> {
+    let fresh = database.begin_read().unwrap().list_tables().unwrap().count() == 0;
+    let vault = Vault::open_or_make(path.parent().unwrap_or(Path::new(".")), None)?;
+    if fresh { claim(database, &vault, member).map_err(|why| why.of(path)) } else { Ok(()) }
+}
