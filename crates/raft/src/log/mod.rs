@@ -71,7 +71,7 @@ impl LogStore {
         order: Order,
     ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
         let opened = LogFile::open(&dir.join("log.redb"), member, unlock)?;
-        Self::on(opened, order, |batches| Writer::start(batches).map_err(|why| RaftError::io(dir, &why)))
+        Self::on(opened, member, order, |batches| Writer::start(batches).map_err(|why| RaftError::io(dir, &why)))
     }
 
     /// As [`Self::open`], on a simulated disk that takes as long as `delay` says.
@@ -83,11 +83,12 @@ impl LogStore {
         delay: impl FnMut() -> std::time::Duration + Send + 'static,
     ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
         let opened = LogFile::simulated(disk, dir, member)?;
-        Self::on(opened, Order::Checked, |batches| Ok(Writer::start_simulated(batches, delay)))
+        Self::on(opened, member, Order::Checked, |batches| Ok(Writer::start_simulated(batches, delay)))
     }
 
     fn on(
         (file, state): (LogFile, State),
+        member: u64,
         order: Order,
         writer: impl FnOnce(Batches) -> Result<Writer, RaftError>,
     ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
@@ -98,6 +99,7 @@ impl LogStore {
         let fault = Fault::default();
         let writer = writer(Batches::new(file.clone(), tail.clone(), fault.clone()))?;
         let State { vote, committed, group, .. } = state;
+        let vote = vote.map(|vote| out_of_office(vote, member));
         Ok((Self { file, tail, writer, fault, vote, committed, group, order }, closed))
     }
 
@@ -161,6 +163,15 @@ impl LogStore {
         }
         Ok(entries)
     }
+}
+
+/// The vote of a member that led as that of a candidate; another one as it is.
+///
+/// openraft would let a member that led when it stopped lead on when it starts, with what it had noted as committed, which may be less than it
+/// had acknowledged: a read that it confirms then is outdated. Standing for election it leads with an entry of a new term, and what
+/// is before that entry is committed and applied with it.
+fn out_of_office(vote: Vote, member: u64) -> Vote {
+    Vote { committed: vote.committed && vote.leader_id.voted_for() != Some(member), ..vote }
 }
 
 /// A range of openraft's as start and end, the end excluded.
