@@ -13,6 +13,62 @@ pub enum RaftError {
         /// What the operating system says.
         why: String,
     },
+    /// There is no room.
+    #[error(
+        "no space is left for {}: make room and restart the daemon; nothing that was acknowledged is lost", path.display()
+    )]
+    DiskFull {
+        /// What was written.
+        path: PathBuf,
+    },
+    /// The file is of another version of skep.
+    #[error(
+        "{} is in format {found}, and this skep reads format {known}: use the version of skep that wrote it", path.display()
+    )]
+    Format {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The data key is wrapped, and no unlock key was given.
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it."
+    )]
+    Locked,
+    /// The data key is wrapped under another unlock key.
+    #[error("swarm could not be unlocked: invalid key provided")]
+    WrongUnlockKey,
+    /// The key file is gone.
+    #[error(
+        "the key file {} is missing, and without it nobody can read the manager's log: restore it from a backup, or remove \
+         this manager from the swarm and let it join anew", path.display()
+    )]
+    KeyMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// The key file is not what was written.
+    #[error(
+        "the key file {} is damaged: {why}; restore it from a backup, or remove this manager from the swarm and let it join \
+         anew", path.display()
+    )]
+    KeyDamaged {
+        /// The key file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The key file is of another log.
+    #[error(
+        "the key file {} does not belong to the log beside it: restore both from the same backup", path.display()
+    )]
+    OtherKey {
+        /// The key file.
+        path: PathBuf,
+    },
     /// The log is open already.
     #[error("{} is in use: another skep daemon runs on the same data root", path.display())]
     LogInUse {
@@ -84,7 +140,10 @@ pub enum RaftError {
 
 impl RaftError {
     pub(crate) fn io(path: &Path, why: &std::io::Error) -> Self {
-        Self::Io { path: path.to_owned(), why: why.to_string() }
+        match why.kind() {
+            std::io::ErrorKind::StorageFull => Self::DiskFull { path: path.to_owned() },
+            _ => Self::Io { path: path.to_owned(), why: why.to_string() },
+        }
     }
 
     pub(crate) fn log(path: &Path, why: &impl ToString) -> Self {

@@ -7,6 +7,7 @@ use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::fault::Fault;
 use crate::types::Core;
 
 /// Who leads.
@@ -50,14 +51,14 @@ const LOOK: Duration = Duration::from_millis(200);
 type Metrics = RaftMetrics<u64, openraft::BasicNode>;
 
 /// Follows openraft's own metrics until the member stops.
-pub(crate) async fn follow(core: Core, leadership: watch::Sender<Leadership>) {
+pub(crate) async fn follow(core: Core, fault: Fault, leadership: watch::Sender<Leadership>) {
     let mut metrics = core.metrics();
     let mut told = Instant::now();
     loop {
         let now = metrics.borrow_and_update().clone();
         let current = leadership.borrow().clone();
         let next = match &now.running_state {
-            Err(fatal) => Leadership::Stopped(fatal.to_string()),
+            Err(fatal) => Leadership::Stopped(fault.or(fatal)),
             Ok(()) if now.state == ServerState::Leader => lead(&core, &now, told, &current).await,
             Ok(()) => followed(&now).unwrap_or(Leadership::Unknown),
         };

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod fault;
 mod group;
 mod leadership;
 mod log;
@@ -24,6 +25,7 @@ mod reach;
 mod service;
 mod snapshot;
 mod types;
+mod vault;
 
 #[cfg(test)]
 mod tests;
@@ -33,3 +35,4 @@ pub use leadership::Leadership;
 pub use member::{Raft, RaftConfig};
 pub use reach::Reachability;
 pub use service::RaftService;
+pub use vault::{BadUnlockKey, UnlockKey, Vault};

@@ -9,38 +9,63 @@ use openraft::{AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use skep_store::{Store, Tables};
 
 use crate::RaftError;
+use crate::fault::Fault;
+use crate::log::LogStore;
 use crate::snapshot;
 use crate::types::{
     Applied, Entry, LogId, Snapshot, SnapshotMeta, StorageError, StorageIoError, StoredMembership, Types,
 };
+use crate::vault::Vault;
 
 /// The newest snapshot: what is in it and where. Shared with the builder, which replaces it.
 type Current = Arc<Mutex<Option<(SnapshotMeta, PathBuf)>>>;
 
-/// The state machine.
-pub(crate) struct Machine {
-    store: Store,
+/// Where snapshots are. Clones share it.
+#[derive(Clone)]
+struct Files {
     dir: PathBuf,
-    applied: Option<LogId>,
-    membership: StoredMembership,
+    vault: Vault,
+    fault: Fault,
     current: Current,
 }
 
+impl Files {
+    /// Writes a snapshot, which is the newest one then.
+    fn save(&self, meta: &SnapshotMeta, snapshot: &[u8]) -> Result<(), RaftError> {
+        let saved = snapshot::save(&self.dir, &self.vault, meta, snapshot);
+        let path = saved.map_err(|error| self.fault.note(error))?;
+        self.set_current(meta.clone(), path);
+        Ok(())
+    }
+
+    fn set_current(&self, meta: SnapshotMeta, path: PathBuf) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta, path));
+    }
+
+    fn current(&self) -> Option<(SnapshotMeta, PathBuf)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The state machine.
+pub(crate) struct Machine {
+    store: Store,
+    files: Files,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
 impl Machine {
-    /// Fills `store` from the newest snapshot in `dir`. `purged` is the index up to which the log is gone.
-    pub(crate) fn open(dir: &Path, store: Store, purged: Option<u64>) -> Result<Self, RaftError> {
-        let mut machine = Self {
-            store,
-            dir: dir.to_owned(),
-            applied: None,
-            membership: StoredMembership::default(),
-            current: Current::default(),
-        };
-        if let Some(found) = snapshot::newest(dir, purged)? {
+    /// Fills `store` from the newest snapshot in `dir`, beside the log.
+    pub(crate) fn open(dir: &Path, store: Store, log: &LogStore) -> Result<Self, RaftError> {
+        let (vault, fault) = (log.vault().clone(), log.fault().clone());
+        let files = Files { dir: dir.to_owned(), vault, fault, current: Current::default() };
+        let mut machine = Self { store, files, applied: None, membership: StoredMembership::default() };
+        if let Some(found) = snapshot::newest(dir, &machine.files.vault, log.purged())? {
             machine.applied = found.meta.last_log_id;
             machine.membership = found.meta.last_membership.clone();
             machine.store.restore(found.tables);
-            machine.current = Arc::new(Mutex::new(Some((found.meta, found.path))));
+            machine.files.set_current(found.meta, found.path);
         }
         Ok(machine)
     }
@@ -80,8 +105,7 @@ impl RaftStateMachine<Types> for Machine {
             membership: self.membership.clone(),
             // Objects are shared, not copied.
             tables: self.store.view(Tables::clone),
-            dir: self.dir.clone(),
-            current: self.current.clone(),
+            files: self.files.clone(),
         }
     }
 
@@ -92,34 +116,35 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, file: Box<Bytes>) -> Result<(), StorageError> {
         let failed = |why: String| StorageIoError::write_snapshot(Some(meta.signature()), AnyError::error(why));
         let saving = {
-            let (dir, meta) = (self.dir.clone(), meta.clone());
+            let (files, meta) = (self.files.clone(), meta.clone());
             move || {
                 let (inside, tables) = snapshot::decode(&file)?;
                 if inside != meta {
                     return Err("it is not the snapshot that was announced".to_owned());
                 }
-                let path = snapshot::save(&dir, &meta, &file).map_err(|why| why.to_string())?;
-                Ok((path, tables))
+                files.save(&meta, &file).map_err(|why| why.to_string())?;
+                Ok(tables)
             }
         };
         let saved = tokio::task::spawn_blocking(saving).await.map_err(|why| failed(why.to_string()))?;
-        let (path, tables) = saved.map_err(failed)?;
+        let tables = saved.map_err(failed)?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.store.restore(tables);
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta.clone(), path));
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
-        let Some((meta, path)) = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone() else {
+        let Some((meta, path)) = self.files.current() else {
             return Ok(None);
         };
-        let file = tokio::fs::read(&path).await.map_err(|why| {
-            let why = AnyError::error(format!("{}: {why}", path.display()));
-            StorageIoError::read_snapshot(Some(meta.signature()), why)
-        })?;
-        Ok(Some(Snapshot { meta, snapshot: Box::new(file.into()) }))
+        let vault = self.files.vault.clone();
+        let loading = tokio::task::spawn_blocking(move || snapshot::load(&vault, &path));
+        let failed = |why: &dyn std::error::Error| {
+            StorageIoError::read_snapshot(Some(meta.signature()), AnyError::error(why.to_string()))
+        };
+        let snapshot = loading.await.map_err(|why| failed(&why))?.map_err(|why| failed(&why))?;
+        Ok(Some(Snapshot { meta, snapshot: Box::new(snapshot) }))
     }
 }
 
@@ -128,8 +153,7 @@ pub(crate) struct Builder {
     applied: Option<LogId>,
     membership: StoredMembership,
     tables: Tables,
-    dir: PathBuf,
-    current: Current,
+    files: Files,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
@@ -141,15 +165,15 @@ impl RaftSnapshotBuilder<Types> for Builder {
         };
         let failed = |why: String| StorageIoError::write_snapshot(Some(meta.signature()), AnyError::error(why));
         let building = {
-            let (dir, meta, tables) = (self.dir.clone(), meta.clone(), self.tables.clone());
+            let (files, meta, tables) = (self.files.clone(), meta.clone(), self.tables.clone());
             move || {
-                let file = snapshot::encode(&meta, &tables)?;
-                std::io::Result::Ok((snapshot::save(&dir, &meta, &file)?, file))
+                let snapshot = snapshot::encode(&meta, &tables).map_err(|why| why.to_string())?;
+                files.save(&meta, &snapshot).map_err(|why| why.to_string())?;
+                Ok(snapshot)
             }
         };
         let built = tokio::task::spawn_blocking(building).await.map_err(|why| failed(why.to_string()))?;
-        let (path, file) = built.map_err(|why| failed(why.to_string()))?;
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some((meta.clone(), path));
-        Ok(Snapshot { meta, snapshot: Box::new(file) })
+        let snapshot = built.map_err(failed)?;
+        Ok(Snapshot { meta, snapshot: Box::new(snapshot) })
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::RaftError;
+use crate::fault::Fault;
 use crate::group::Group;
 use crate::leadership::{self, Leadership};
 use crate::log::{LogStore, Order, recover};
@@ -25,6 +26,7 @@ use crate::network::{Network, Transport};
 use crate::reach::{Heard, Reachability};
 use crate::service::{Answers, RaftService};
 use crate::types::{Applied, Core};
+use crate::vault::{UnlockKey, Vault};
 
 /// How long a proposal may take while this member leads: this is for disks that hang. A leader that is cut off learns of it within
 /// about a second, and then nobody waits any longer.
@@ -45,6 +47,8 @@ pub struct RaftConfig {
     pub addr: SocketAddr,
     /// What it proves to other members.
     pub identity: NodeIdentity,
+    /// The key of a swarm that is locked. A new member is locked with it at once; one that is not locked does not look at it.
+    pub unlock_key: Option<UnlockKey>,
 }
 
 /// A member of the group. Clones are the same member; it stops when the last one is gone, or on [`Raft::shutdown`].
@@ -56,6 +60,8 @@ struct Shared {
     config: RaftConfig,
     group: Group,
     heard: Heard,
+    vault: Vault,
+    fault: Fault,
     leadership: watch::Receiver<Leadership>,
     follower: AbortHandle,
     closed: watch::Receiver<()>,
@@ -86,13 +92,19 @@ impl Raft {
         keep: u64,
     ) -> Result<Self, RaftError> {
         let transport = Rpc { identity: config.identity.clone(), store: store.clone() };
-        Self::start_over(transport, config, store, snapshot_policy, keep).await
+        let opened = {
+            let config = config.clone();
+            let opening = tokio::task::spawn_blocking(move || open(&config, store));
+            opening.await.map_err(|why| RaftError::stopped(&why))??
+        };
+        Self::start_on(opened, config, transport, snapshot_policy, keep).await
     }
 
-    pub(crate) async fn start_over(
-        transport: impl Transport,
+    /// Starts on an open log, and speaks over any transport.
+    pub(crate) async fn start_on(
+        (log, machine, closed): (LogStore, Machine, watch::Receiver<()>),
         config: RaftConfig,
-        store: Store,
+        transport: impl Transport,
         snapshot_policy: SnapshotPolicy,
         keep: u64,
     ) -> Result<Self, RaftError> {
@@ -109,19 +121,15 @@ impl Raft {
             ..Config::default()
         };
         let timing = Arc::new(timing.validate().expect("the timing is consistent"));
-        let (log, machine, closed) = {
-            let (config, store) = (config.clone(), store.clone());
-            let opening = tokio::task::spawn_blocking(move || open(&config, store));
-            opening.await.map_err(|why| RaftError::stopped(&why))??
-        };
         let (group, heard) = (Group::of(&log), Heard::default());
+        let (vault, fault) = (log.vault().clone(), log.fault().clone());
         let network = Network { transport, group: group.clone(), heard: heard.clone() };
         let core = Core::new(config.raft_id, timing, network, log, machine).await;
         let core = core.map_err(|why| RaftError::stopped(&why))?;
         lead_when_alone(&core).await?;
         let (sender, leadership) = watch::channel(Leadership::Unknown);
-        let follower = tokio::spawn(leadership::follow(core.clone(), sender)).abort_handle();
-        Ok(Self(Arc::new(Shared { core, config, group, heard, leadership, follower, closed })))
+        let follower = tokio::spawn(leadership::follow(core.clone(), fault.clone(), sender)).abort_handle();
+        Ok(Self(Arc::new(Shared { core, config, group, heard, vault, fault, leadership, follower, closed })))
     }
 
     /// Starts the member as a group of one with everything that is on its disk, and waits until it leads: for the operator who has lost
@@ -214,6 +222,12 @@ impl Raft {
         membership.membership().learner_ids().collect()
     }
 
+    /// What this member's files are sealed with: for locking the swarm and unlocking it.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.0.vault
+    }
+
     /// Which members answer. Only the leader knows of the others; a member that does not lead knows of itself.
     #[must_use]
     pub fn reachable(&self) -> BTreeMap<u64, Reachability> {
@@ -282,9 +296,17 @@ impl Raft {
 
 fn open(config: &RaftConfig, store: Store) -> Result<(LogStore, Machine, watch::Receiver<()>), RaftError> {
     std::fs::create_dir_all(&config.dir).map_err(|why| RaftError::io(&config.dir, &why))?;
-    let (log, closed) = LogStore::open(&config.dir, config.raft_id, Order::Checked)?;
-    let machine = Machine::open(&config.dir, store, log.purged())?;
-    Ok((log, machine, closed))
+    let (log, closed) = LogStore::open(&config.dir, config.raft_id, config.unlock_key.as_ref(), Order::Checked)?;
+    match Machine::open(&config.dir, store, &log) {
+        Ok(machine) => Ok((log, machine, closed)),
+        Err(error) => {
+            // Who tries again at once must not find the file in use.
+            drop(log);
+            let mut closed = closed;
+            drop(tokio::runtime::Handle::current().block_on(closed.changed()));
+            Err(error)
+        }
+    }
 }
 
 /// A member that is alone need not wait for anybody's silence before it calls an election.
@@ -337,7 +359,7 @@ impl Log for Raft {
             },
             // Also what openraft answers when the next leader makes it forget the entry: another member may still have it.
             Err(CoreError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::Unknown),
-            Err(error) => Err(ProposeError::Fatal(error.to_string())),
+            Err(error) => Err(ProposeError::Fatal(self.0.fault.or(&error))),
         }
     }
 }

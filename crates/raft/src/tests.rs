@@ -1,10 +1,13 @@
-//! Whole members on real disks and over real TCP.
+//! Whole members on real disks and over real TCP, and ([`sim`]) on simulated ones that fail.
 
 mod alone;
 mod calling;
 mod damage;
+mod full;
 mod group;
 mod quorum;
 mod recovery;
 mod rig;
+mod sealed;
+mod sim;
 mod suite;

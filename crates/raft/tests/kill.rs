@@ -86,7 +86,7 @@ fn kill_again_and_again() {
 async fn voter(dir: &Path) {
     let store = Store::default();
     let addr = "127.0.0.1:1".parse().unwrap();
-    let config = RaftConfig { dir: dir.to_owned(), raft_id: 7, addr, identity: identity() };
+    let config = RaftConfig { dir: dir.to_owned(), raft_id: 7, addr, identity: identity(), unlock_key: None };
     let raft = Raft::start(config, store.clone()).await.unwrap();
     if !raft.is_initialized().await.unwrap() {
         raft.initialize().await.unwrap();

@@ -27,7 +27,6 @@ struct Shared {
     cluster: ClusterId,
     node: NodeId,
     current: watch::Sender<Arc<Current>>,
-    role: watch::Sender<Role>,
 }
 
 /// A certificate, and what follows from it.
@@ -55,9 +54,8 @@ impl NodeIdentity {
     pub fn new(credentials: NodeCredentials) -> Result<Self, CaError> {
         let identity = credentials.identity();
         let (cluster, node) = (identity.cluster.clone(), identity.node.clone());
-        let role = watch::Sender::new(identity.role);
         let current = watch::Sender::new(Current::new(credentials)?);
-        Ok(Self(Arc::new(Shared { cluster, node, current, role })))
+        Ok(Self(Arc::new(Shared { cluster, node, current })))
     }
 
     /// Replaces the certificate by another one of the same node.
@@ -72,9 +70,7 @@ impl NodeIdentity {
         if new.node != self.0.node {
             return Err(CaError::OtherNode { expected: self.0.node.clone(), found: new.node.clone() });
         }
-        let role = new.role;
         self.0.current.send_replace(Current::new(credentials)?);
-        self.0.role.send_replace(role);
         Ok(())
     }
 
@@ -94,12 +90,6 @@ impl NodeIdentity {
     #[must_use]
     pub fn role(&self) -> Role {
         self.0.current.borrow().credentials.identity().role
-    }
-
-    /// The same, as certificates come and go.
-    #[must_use]
-    pub fn watch_role(&self) -> watch::Receiver<Role> {
-        self.0.role.subscribe()
     }
 
     /// Key and certificate as they are now.

@@ -1,8 +1,11 @@
 //! `log.redb`: the entries by their index, and a few facts beside them.
 //!
-//! Every value carries a digest of itself and of its key, and the last log id is noted with every change of the log. When the file is opened
+//! Every value is sealed together with its key, and the last log id is noted with every change of the log. When the file is opened
 //! everything is read: what is torn, swapped, missing in the middle or missing at the end does not go unnoticed.
 
+mod format;
+
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -10,17 +13,18 @@ use std::path::{Path, PathBuf};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::writer::Change;
 use crate::RaftError;
 use crate::types::{Entry, LogId, Vote};
+use crate::vault::{UnlockKey, Vault};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
-/// The facts.
+/// The facts. All but the first are sealed.
+const FORMAT: &str = "format";
 const MEMBER: &str = "member";
 const VOTE: &str = "vote";
 const PURGED: &str = "purged";
@@ -28,8 +32,10 @@ const LAST: &str = "last";
 const COMMITTED: &str = "committed";
 const GROUP: &str = "group";
 
-/// Digests are cut to this many bytes: they find damage, they need not withstand an attacker.
-const SEAL: usize = 8;
+/// The format of the file: which tables and facts there are and how they are written. The first one was not sealed.
+const VERSION: u32 = 2;
+/// The digest of the one fact that is not sealed is cut to this many bytes: it finds damage, it need not withstand an attacker.
+const DIGEST: usize = 8;
 /// The log is read once at start and then only by members that lag.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -38,12 +44,30 @@ const CACHE_BYTES: usize = 4 << 20;
 pub(super) enum FileError {
     #[error("{0}")]
     Redb(Box<redb::Error>),
-    #[error("{0} is damaged: its checksum does not match")]
+    #[error("{0} is not what was written there")]
     Seal(String),
     #[error("{0} cannot be read: {1}")]
     Json(String, serde_json::Error),
     #[error("{0}")]
     Order(String),
+    #[error("it is in format {0}")]
+    Format(u32),
+}
+
+impl FileError {
+    /// What it means for the member whose log is at `path`.
+    pub(super) fn of(&self, path: &Path) -> RaftError {
+        match self {
+            Self::Redb(error)
+                if let redb::Error::Io(why) = &**error
+                    && why.kind() != io::ErrorKind::InvalidData =>
+            {
+                RaftError::io(path, why)
+            }
+            Self::Format(found) => RaftError::Format { path: path.to_owned(), found: *found, known: VERSION },
+            why => RaftError::log(path, why),
+        }
+    }
 }
 
 impl<E: Into<redb::Error>> From<E> for FileError {
@@ -60,31 +84,33 @@ pub(super) struct Encoded {
 }
 
 /// Entries as they are written.
-pub(super) fn encode(entries: &[Entry]) -> Result<Vec<Encoded>, serde_json::Error> {
+pub(super) fn encode(vault: &Vault, entries: &[Entry]) -> Result<Vec<Encoded>, serde_json::Error> {
     let encode = |entry: &Entry| {
         let index = entry.log_id.index;
-        Ok(Encoded { index, id: entry.log_id, value: seal(&index.to_be_bytes(), serde_json::to_vec(entry)?) })
+        Ok(Encoded { index, id: entry.log_id, value: vault.seal(&entry_name(index), &serde_json::to_vec(entry)?) })
     };
     entries.iter().map(encode).collect()
 }
 
-fn digest(key: &[u8], body: &[u8]) -> [u8; SEAL] {
-    let digest = Sha256::new().chain_update(key).chain_update(body).finalize();
-    *digest.first_chunk().expect("a SHA-256 is longer")
+/// What an entry is sealed as.
+fn entry_name(index: u64) -> Vec<u8> {
+    [b"log entry ".as_slice(), &index.to_be_bytes()].concat()
 }
 
-fn seal(key: &[u8], mut body: Vec<u8>) -> Vec<u8> {
-    let digest = digest(key, &body);
-    body.extend_from_slice(&digest);
-    body
+/// What a fact is sealed as.
+fn fact_name(name: &str) -> Vec<u8> {
+    [b"log fact ".as_slice(), name.as_bytes()].concat()
 }
 
-fn open_sealed<T: DeserializeOwned>(key: &[u8], value: &[u8], what: &dyn Fn() -> String) -> Result<T, FileError> {
-    let (body, seal) = value.split_last_chunk::<SEAL>().ok_or_else(|| FileError::Seal(what()))?;
-    if digest(key, body) != *seal {
-        return Err(FileError::Seal(what()));
-    }
-    serde_json::from_slice(body).map_err(|why| FileError::Json(what(), why))
+/// The value that was sealed as `name`; `what` it is, for the error.
+fn unseal<T: DeserializeOwned>(
+    vault: &Vault,
+    name: &[u8],
+    value: &[u8],
+    what: &dyn Fn() -> String,
+) -> Result<T, FileError> {
+    let body = vault.unseal(name, value).ok_or_else(|| FileError::Seal(what()))?;
+    serde_json::from_slice(&body).map_err(|why| FileError::Json(what(), why))
 }
 
 /// What the file says when it is opened.
@@ -101,14 +127,21 @@ pub(super) struct State {
 pub(super) struct LogFile {
     // Dropped first: whoever waits for `closed` may open the file again.
     database: Database,
+    vault: Vault,
+    path: PathBuf,
     closed: watch::Sender<()>,
 }
 
 impl LogFile {
-    /// Opens or makes the file for `member` and checks all of it.
-    pub(super) fn open(path: &Path, member: u64) -> Result<(Self, State), RaftError> {
+    /// Opens or makes the file for `member`, and the key beside it, and checks all of it.
+    pub(super) fn open(path: &Path, member: u64, unlock: Option<&UnlockKey>) -> Result<(Self, State), RaftError> {
         // A damaged file may make the library panic; that is an answer too.
-        let opening = AssertUnwindSafe(|| Self::open_checked(path, member));
+        let opening = AssertUnwindSafe(|| {
+            if !path.exists() {
+                format::make(path, member, unlock)?;
+            }
+            Self::check(open_database(path)?, path, member, unlock)
+        });
         catch_unwind(opening).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
@@ -116,15 +149,39 @@ impl LogFile {
         })
     }
 
-    fn open_checked(path: &Path, member: u64) -> Result<(Self, State), RaftError> {
-        let database = open_database(path)?;
-        let damaged = |why: FileError| RaftError::log(path, &why);
-        let stored = claim(&database, member).map_err(damaged)?;
+    fn check(
+        database: Database,
+        path: &Path,
+        member: u64,
+        unlock: Option<&UnlockKey>,
+    ) -> Result<(Self, State), RaftError> {
+        let failed = |why: FileError| why.of(path);
+        let dir = path.parent().unwrap_or(Path::new(""));
+        let vault = format::read(&database).map_err(failed)?.vault(dir, unlock)?;
+        let (stored, state) = read_all(&database, &vault).map_err(failed)?;
         if stored != member {
             return Err(RaftError::OtherMember { path: path.to_owned(), stored, given: member });
         }
-        let state = check(&database).map_err(damaged)?;
-        Ok((Self { database, closed: watch::Sender::new(()) }, state))
+        Ok((Self { database, vault, path: path.to_owned(), closed: watch::Sender::new(()) }, state))
+    }
+
+    /// The file of `member` on a simulated disk, which is checked or made; the key is in `dir`.
+    #[cfg(test)]
+    pub(super) fn simulated(
+        disk: impl redb::StorageBackend,
+        dir: &Path,
+        member: u64,
+    ) -> Result<(Self, State), RaftError> {
+        let path = dir.join("log.redb");
+        let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(disk);
+        let database = database.map_err(|why| FileError::from(why).of(&path))?;
+        format::claim_simulated(&database, &path, member)?;
+        Self::check(database, &path, member, None)
+    }
+
+    /// What its values are sealed with.
+    pub(super) fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// Closed when the file is.
@@ -142,19 +199,23 @@ impl LogFile {
                 return Ok((entries, false));
             }
             bytes += value.value().len();
-            entries.push(open_entry(index.value(), value.value())?);
+            entries.push(open_entry(&self.vault, index.value(), value.value())?);
         }
         Ok((entries, true))
     }
 
     /// Writes all changes in order, all or none. When it returns they are on disk.
-    pub(super) fn write<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), FileError> {
+    pub(super) fn write<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), RaftError> {
+        self.transact(changes).map_err(|why| why.of(&self.path))
+    }
+
+    fn transact<'a>(&self, changes: impl IntoIterator<Item = &'a Change>) -> Result<(), FileError> {
         let transaction = self.database.begin_write()?;
         {
             let mut log = transaction.open_table(LOG)?;
             let mut facts = transaction.open_table(FACTS)?;
             let mut note = |name: &'static str, fact: Vec<u8>| -> Result<(), FileError> {
-                facts.insert(name, seal(name.as_bytes(), fact).as_slice())?;
+                facts.insert(name, self.vault.seal(&fact_name(name), &fact).as_slice())?;
                 Ok(())
             };
             for change in changes {
@@ -190,67 +251,37 @@ fn json(fact: &impl Serialize) -> Vec<u8> {
 }
 
 fn open_database(path: &Path) -> Result<Database, RaftError> {
-    let fresh = !path.exists();
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|why| match why {
+    Database::builder().set_cache_size(CACHE_BYTES).open(path).map_err(|why| match why {
         DatabaseError::DatabaseAlreadyOpen => RaftError::LogInUse { path: path.to_owned() },
-        DatabaseError::Storage(redb::StorageError::Io(why)) if why.kind() != std::io::ErrorKind::InvalidData => {
-            RaftError::io(path, &why)
-        }
-        why => RaftError::log(path, &why),
-    })?;
-    if fresh {
-        sync_parent(path)?;
-    }
-    Ok(database)
-}
-
-/// A new file's name is durable when its directory is.
-fn sync_parent(path: &Path) -> Result<(), RaftError> {
-    let parent = path.parent().map_or_else(PathBuf::new, Path::to_owned);
-    std::fs::File::open(&parent).and_then(|dir| dir.sync_all()).map_err(|why| RaftError::io(&parent, &why))
-}
-
-/// Writes in a new file whose it is; says whose it is.
-fn claim(database: &Database, member: u64) -> Result<u64, FileError> {
-    let transaction = database.begin_write()?;
-    let stored = {
-        // Both tables exist from now on, so that a reader need not care.
-        transaction.open_table(LOG)?;
-        let mut facts = transaction.open_table(FACTS)?;
-        let stored = read_fact(&facts, MEMBER)?;
-        if stored.is_none() {
-            facts.insert(MEMBER, seal(MEMBER.as_bytes(), json(&member)).as_slice())?;
-        }
-        stored
-    };
-    if stored.is_none() {
-        transaction.commit()?;
-    }
-    Ok(stored.unwrap_or(member))
+        why => FileError::from(why).of(path),
+    })
 }
 
 fn read_fact<T: DeserializeOwned>(
+    vault: &Vault,
     facts: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &'static str,
 ) -> Result<Option<T>, FileError> {
     let Some(value) = facts.get(name)? else { return Ok(None) };
-    open_sealed(name.as_bytes(), value.value(), &|| format!("the fact {name:?}")).map(Some)
+    unseal(vault, &fact_name(name), value.value(), &|| format!("the fact {name:?}")).map(Some)
 }
 
-fn open_entry(index: u64, value: &[u8]) -> Result<Entry, FileError> {
-    open_sealed(&index.to_be_bytes(), value, &|| format!("entry {index}"))
+fn open_entry(vault: &Vault, index: u64, value: &[u8]) -> Result<Entry, FileError> {
+    unseal(vault, &entry_name(index), value, &|| format!("entry {index}"))
 }
 
-/// Reads everything.
-fn check(database: &Database) -> Result<State, FileError> {
+/// Reads everything: whose it is, and what it says.
+fn read_all(database: &Database, vault: &Vault) -> Result<(u64, State), FileError> {
     let transaction = database.begin_read()?;
     let facts = transaction.open_table(FACTS)?;
-    let purged: Option<LogId> = read_fact(&facts, PURGED)?;
-    let noted: Option<LogId> = read_fact::<Option<LogId>>(&facts, LAST)?.flatten();
+    let member = read_fact(vault, &facts, MEMBER)?;
+    let member = member.ok_or_else(|| FileError::Order("it does not say whose it is".to_owned()))?;
+    let purged: Option<LogId> = read_fact(vault, &facts, PURGED)?;
+    let noted: Option<LogId> = read_fact::<Option<LogId>>(vault, &facts, LAST)?.flatten();
     let mut last = purged;
     for item in transaction.open_table(LOG)?.iter()? {
         let (index, value) = item?;
-        let (index, entry) = (index.value(), open_entry(index.value(), value.value())?);
+        let (index, entry) = (index.value(), open_entry(vault, index.value(), value.value())?);
         let expected = last.map_or(0, |id| id.index + 1);
         if index != expected || entry.log_id.index != index {
             return Err(FileError::Order(format!(
@@ -263,6 +294,6 @@ fn check(database: &Database) -> Result<State, FileError> {
         let (last, noted) = (last.map(|id| id.index), noted.map(|id| id.index));
         return Err(FileError::Order(format!("its last entry is {last:?}, and should be {noted:?}")));
     }
-    let (vote, committed) = (read_fact(&facts, VOTE)?, read_fact(&facts, COMMITTED)?);
-    Ok(State { vote, purged, last, committed, group: read_fact(&facts, GROUP)? })
+    let (vote, committed) = (read_fact(vault, &facts, VOTE)?, read_fact(vault, &facts, COMMITTED)?);
+    Ok((member, State { vote, purged, last, committed, group: read_fact(vault, &facts, GROUP)? }))
 }

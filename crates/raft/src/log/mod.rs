@@ -19,9 +19,11 @@ use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{AnyError, OptionalSend, RaftLogId, RaftLogReader};
 
 use self::file::{LogFile, State};
-use self::writer::{Change, Op, Waiting, Writer};
+use self::writer::{Batches, Change, Op, Waiting, Writer};
 use crate::RaftError;
+use crate::fault::Fault;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, Types, Vote};
+use crate::vault::{UnlockKey, Vault};
 
 /// How many bytes of entries one message to another member may carry: far below the limit of messages.
 const BATCH_BYTES: usize = 4 << 20;
@@ -51,6 +53,7 @@ pub(crate) struct LogStore {
     file: Arc<LogFile>,
     tail: Arc<RwLock<Tail>>,
     writer: Writer,
+    fault: Fault,
     vote: Option<Vote>,
     committed: Option<LogId>,
     group: Option<u64>,
@@ -64,21 +67,55 @@ impl LogStore {
     pub(crate) fn open(
         dir: &Path,
         member: u64,
+        unlock: Option<&UnlockKey>,
         order: Order,
     ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
-        let (file, state) = LogFile::open(&dir.join("log.redb"), member)?;
+        let opened = LogFile::open(&dir.join("log.redb"), member, unlock)?;
+        Self::on(opened, member, order, |batches| Writer::start(batches).map_err(|why| RaftError::io(dir, &why)))
+    }
+
+    /// As [`Self::open`], on a simulated disk that takes as long as `delay` says.
+    #[cfg(test)]
+    pub(crate) fn simulated(
+        disk: impl redb::StorageBackend,
+        dir: &Path,
+        member: u64,
+        delay: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
+        let opened = LogFile::simulated(disk, dir, member)?;
+        Self::on(opened, member, Order::Checked, |batches| Ok(Writer::start_simulated(batches, delay)))
+    }
+
+    fn on(
+        (file, state): (LogFile, State),
+        member: u64,
+        order: Order,
+        writer: impl FnOnce(Batches) -> Result<Writer, RaftError>,
+    ) -> Result<(Self, tokio::sync::watch::Receiver<()>), RaftError> {
         let closed = file.closed();
         let file = Arc::new(file);
         let tail = Tail { pending: BTreeMap::new(), purged: state.purged, last: state.last };
         let tail = Arc::new(RwLock::new(tail));
-        let writer = Writer::start(file.clone(), tail.clone()).map_err(|why| RaftError::io(dir, &why))?;
+        let fault = Fault::default();
+        let writer = writer(Batches::new(file.clone(), tail.clone(), fault.clone()))?;
         let State { vote, committed, group, .. } = state;
-        Ok((Self { file, tail, writer, vote, committed, group, order }, closed))
+        let vote = vote.map(|vote| out_of_office(vote, member));
+        Ok((Self { file, tail, writer, fault, vote, committed, group, order }, closed))
     }
 
     /// The last index that is gone from the log's beginning.
     pub(crate) fn purged(&self) -> Option<u64> {
         self.read_tail(|tail| tail.purged.map(|id| id.index))
+    }
+
+    /// What everything is sealed with.
+    pub(crate) fn vault(&self) -> &Vault {
+        self.file.vault()
+    }
+
+    /// Where the first error is noted.
+    pub(crate) fn fault(&self) -> &Fault {
+        &self.fault
     }
 
     /// The identity of the group that the log belongs to, as it was when the log was opened.
@@ -126,6 +163,15 @@ impl LogStore {
         }
         Ok(entries)
     }
+}
+
+/// The vote of a member that led as that of a candidate; another one as it is.
+///
+/// openraft would let a member that led when it stopped lead on when it starts, with what it had noted as committed, which may be less than it
+/// had acknowledged: a read that it confirms then is outdated. Standing for election it leads with an entry of a new term, and what
+/// is before that entry is committed and applied with it.
+fn out_of_office(vote: Vote, member: u64) -> Vote {
+    Vote { committed: vote.committed && vote.leader_id.voted_for() != Some(member), ..vote }
 }
 
 /// A range of openraft's as start and end, the end excluded.
@@ -197,7 +243,8 @@ impl RaftLogStorage<Types> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let encoded = file::encode(&entries).map_err(|e| StorageIoError::write_logs(AnyError::new(&e)))?;
+        let encoded =
+            file::encode(self.file.vault(), &entries).map_err(|e| StorageIoError::write_logs(AnyError::new(&e)))?;
         self.change_tail(|tail| {
             for entry in entries {
                 let (id, after) = (entry.log_id, tail.last);

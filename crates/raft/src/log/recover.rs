@@ -20,8 +20,8 @@ pub(crate) fn rewrite(config: &RaftConfig) -> Result<(), RaftError> {
     if !path.exists() {
         return Err(nothing());
     }
-    let (file, state) = LogFile::open(&path, config.raft_id)?;
-    let found = snapshot::newest(&config.dir, state.purged.map(|id| id.index))?;
+    let (file, state) = LogFile::open(&path, config.raft_id, config.unlock_key.as_ref())?;
+    let found = snapshot::newest(&config.dir, file.vault(), state.purged.map(|id| id.index))?;
     let saved = found.and_then(|found| found.meta.last_log_id);
     let last = state.last.max(saved).ok_or_else(nothing)?;
     let term = state.vote.map_or(0, |vote| vote.leader_id().term).max(last.leader_id.term) + 1;
@@ -34,11 +34,11 @@ pub(crate) fn rewrite(config: &RaftConfig) -> Result<(), RaftError> {
         changes.push(Change::Purge { upto, last: Some(upto) });
     }
     let last = Some(entry.log_id);
-    let entries = file::encode(&[entry]).map_err(|why| RaftError::log(&path, &why))?;
+    let entries = file::encode(file.vault(), &[entry]).map_err(|why| RaftError::log(&path, &why))?;
     changes.push(Change::Append { entries, last });
     changes.push(Change::Vote(Vote::new(term, config.raft_id)));
     changes.push(Change::Group(rand::random()));
-    file.write(&changes).map_err(|why| RaftError::log(&path, &why))
+    file.write(&changes)
 }
 
 /// The entry that says that this member is the only one.

@@ -4,13 +4,15 @@
 //! error it writes nothing more: what follows would leave a hole.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use openraft::storage::LogFlushed;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Tail;
 use super::file::{Encoded, LogFile};
+use crate::RaftError;
+use crate::fault::Fault;
 use crate::types::{LogId, Types, Vote};
 
 /// How many operations go into one transaction at most.
@@ -60,17 +62,42 @@ impl Op {
 
 /// Sends to the thread. The thread ends, after having written everything, when the last clone is gone.
 #[derive(Clone)]
-pub(super) struct Writer(mpsc::Sender<Op>);
+pub(super) struct Writer(mpsc::UnboundedSender<Op>);
 
 impl Writer {
-    pub(super) fn start(file: Arc<LogFile>, tail: Arc<RwLock<Tail>>) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::channel();
-        std::thread::Builder::new().name("raft-log".to_owned()).spawn(move || run(&file, &tail, &receiver))?;
+    pub(super) fn start(mut batches: Batches) -> io::Result<Self> {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        let run = move || {
+            while let Some(first) = receiver.blocking_recv() {
+                batches.take(first, &mut receiver);
+                batches.write();
+            }
+            batches.end();
+        };
+        std::thread::Builder::new().name("raft-log".to_owned()).spawn(run)?;
         Ok(Self(sender))
     }
 
+    /// Writes in a task instead, each time after as long as `delay` says: for a disk in memory and a clock that tests turn.
+    #[cfg(test)]
+    pub(super) fn start_simulated(
+        mut batches: Batches,
+        mut delay: impl FnMut() -> std::time::Duration + Send + 'static,
+    ) -> Self {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(first) = receiver.recv().await {
+                tokio::time::sleep(delay()).await;
+                batches.take(first, &mut receiver);
+                batches.write();
+            }
+            batches.end();
+        });
+        Self(sender)
+    }
+
     pub(super) fn send(&self, op: Op) {
-        if let Err(mpsc::SendError(op)) = self.0.send(op) {
+        if let Err(mpsc::error::SendError(op)) = self.0.send(op) {
             op.answer(Err(gone()));
         }
     }
@@ -87,28 +114,49 @@ fn gone() -> io::Error {
     io::Error::other("the thread that writes the log is gone")
 }
 
-fn run(file: &LogFile, tail: &RwLock<Tail>, queue: &mpsc::Receiver<Op>) {
-    let mut batch: Vec<Op> = Vec::new();
-    let mut failed: Option<String> = None;
-    while let Ok(first) = queue.recv() {
-        batch.push(first);
-        batch.extend(queue.try_iter().take(BATCH));
-        if batch.iter().all(|op| matches!(op.waiting, Waiting::Nobody)) {
-            continue;
+/// What is written together.
+pub(super) struct Batches {
+    file: Arc<LogFile>,
+    tail: Arc<RwLock<Tail>>,
+    fault: Fault,
+    waiting: Vec<Op>,
+    failed: Option<RaftError>,
+}
+
+impl Batches {
+    pub(super) fn new(file: Arc<LogFile>, tail: Arc<RwLock<Tail>>, fault: Fault) -> Self {
+        Self { file, tail, fault, waiting: Vec::new(), failed: None }
+    }
+
+    /// Takes an operation and what has gathered behind it.
+    fn take(&mut self, first: Op, behind: &mut mpsc::UnboundedReceiver<Op>) {
+        self.waiting.push(first);
+        self.waiting.extend(std::iter::from_fn(|| behind.try_recv().ok()).take(BATCH));
+    }
+
+    /// Writes what was added and tells those who wait, if anybody does.
+    fn write(&mut self) {
+        if self.waiting.iter().all(|op| matches!(op.waiting, Waiting::Nobody)) {
+            return;
         }
-        if failed.is_none() {
-            failed = file.write(batch.iter().map(|op| &op.change)).err().map(|error| error.to_string());
+        if self.failed.is_none() {
+            let written = self.file.write(self.waiting.iter().map(|op| &op.change));
+            self.failed = written.err().map(|error| self.fault.note(error));
         }
-        if failed.is_none() {
-            forget_written(tail, &batch);
+        if self.failed.is_none() {
+            forget_written(&self.tail, &self.waiting);
         }
-        for op in batch.drain(..) {
-            op.answer(failed.clone().map_or(Ok(()), |why| Err(io::Error::other(why))));
+        for op in self.waiting.drain(..) {
+            op.answer(self.failed.clone().map_or(Ok(()), |why| Err(io::Error::other(why))));
         }
     }
-    if failed.is_none() && !batch.is_empty() {
-        // At the end what is left is what was committed last; without it the next start finds out by itself.
-        if let Err(error) = file.write(batch.iter().map(|op| &op.change)) {
+
+    /// At the end what is left is what was committed last; without it the next start finds out by itself.
+    fn end(self) {
+        if self.failed.is_none()
+            && !self.waiting.is_empty()
+            && let Err(error) = self.file.write(self.waiting.iter().map(|op| &op.change))
+        {
             tracing::warn!(%error, "cannot note in the log what was committed last");
         }
     }

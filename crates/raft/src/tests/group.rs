@@ -71,6 +71,25 @@ async fn the_leaders_loss_is_survived_and_the_lost_one_catches_up() {
     }
 }
 
+/// What it knows as committed may be less than it acknowledged before: only an entry of a new term makes up for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_restarts_stands_for_election_before_it_leads() {
+    let (dirs, mut members) = three(&SnapshotPolicy::Never).await;
+    let term = members[0].leads().await;
+    propose(&members[0].raft).await.unwrap();
+    let lost = members.remove(0);
+    let addr = lost.addr;
+    lost.stop().await;
+    members.push(Member::start(dirs[0].path(), IDS[0], Some(addr), SnapshotPolicy::Never).await);
+    let leads = futures::future::select_all(members.iter().map(|member| Box::pin(member.leads())));
+    let (later, _, rest) = leads.await;
+    drop(rest);
+    assert!(later > term, "{later}");
+    for member in members {
+        member.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_missed_more_than_the_log_keeps_is_sent_a_snapshot() {
     let policy = SnapshotPolicy::LogsSinceLast(10);

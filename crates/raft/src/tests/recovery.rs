@@ -35,7 +35,8 @@ async fn the_last_member_recovers_everything_and_grows_to_three_again() {
             let dir = tempdir().unwrap();
             let member = Member::start(dir.path(), id, None, policy.clone()).await;
             members[0].raft.add_member(id, member.addr).await.unwrap();
-            (dirs.push(dir), members.push(member));
+            dirs.push(dir);
+            members.push(member);
         }
         let (after, _) = propose(&members[0].raft).await.unwrap();
         for member in &members {
@@ -67,8 +68,10 @@ async fn former_members_that_come_back_do_not_disturb_the_recovered_one() {
     let (dirs, mut members) = three(&SnapshotPolicy::Never).await;
     let (before, _) = propose(&members[0].raft).await.unwrap();
     let addrs: Vec<_> = members.iter().map(|member| member.addr).collect();
-    for member in members.drain(..) {
+    for member in &members {
         member.knows(&before).await;
+    }
+    for member in members.drain(..) {
         member.stop().await;
     }
     let config = config(dirs[0].path(), IDS[0], addrs[0]);

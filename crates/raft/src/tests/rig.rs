@@ -47,7 +47,7 @@ pub(super) fn identity() -> NodeIdentity {
 }
 
 pub(super) fn config(dir: &Path, raft_id: u64, addr: SocketAddr) -> RaftConfig {
-    RaftConfig { dir: dir.to_owned(), raft_id, addr, identity: identity() }
+    RaftConfig { dir: dir.to_owned(), raft_id, addr, identity: identity(), unlock_key: None }
 }
 
 /// A member that answers on a port of its own.

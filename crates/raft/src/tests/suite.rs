@@ -13,8 +13,8 @@ struct Builder;
 impl StoreBuilder<Types, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _closed) = LogStore::open(dir.path(), 1, Order::Any).unwrap();
-        let machine = Machine::open(dir.path(), Store::default(), None).unwrap();
+        let (log, _closed) = LogStore::open(dir.path(), 1, None, Order::Any).unwrap();
+        let machine = Machine::open(dir.path(), Store::default(), &log).unwrap();
         Ok((dir, log, machine))
     }
 }

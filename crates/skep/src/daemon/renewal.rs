@@ -103,8 +103,10 @@ impl Renewal {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use skep_ca::{PeerIdentity, RootCa, SigningRequest};
-    use skep_model::{Availability, ClusterId, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
+    use skep_model::{Availability, ClusterId, Meta, NodeId, NodeSpec, NodeState, NodeStatus};
     use skep_rpc::proto::membership_server::Membership;
     use skep_rpc::proto::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
     use skep_rpc::{Authenticate, Refusal, Services};
@@ -156,11 +158,11 @@ mod tests {
         }
     }
 
-    fn assignments(node: &NodeId, role: Role) -> Arc<Assignments> {
+    fn told(node: &NodeId, role: Role) -> Option<Node> {
         let spec = NodeSpec { name: None, labels: [].into(), role, availability: Availability::Active };
         let state = NodeState::Ready;
         let status = NodeStatus { state, message: String::new(), addr: None, port_conflicts: Vec::new() };
-        let node = Node {
+        Some(Node {
             id: node.clone(),
             meta: Meta::new(Timestamp::UNIX_EPOCH),
             spec,
@@ -169,8 +171,7 @@ mod tests {
             manager: None,
             overlay_addr: None,
             credential: String::new(),
-        };
-        Arc::new(Assignments { node: Some(node), ..Assignments::default() })
+        })
     }
 
     /// A node whose renewal runs.
@@ -178,7 +179,7 @@ mod tests {
         identity: NodeIdentity,
         certificates: Certificates,
         gives: watch::Sender<Role>,
-        says: watch::Sender<Arc<Assignments>>,
+        says: watch::Sender<Option<Node>>,
         _managers: watch::Sender<Vec<String>>,
         _running: [AbortOnDropHandle<()>; 2],
         _dir: tempfile::TempDir,
@@ -204,11 +205,10 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let certificates = Certificates::new(dir.path());
             certificates.store(&identity.credentials()).unwrap();
-            let (says, assignments) = watch::channel(assignments(&node, Role::Worker));
+            let (says, told) = watch::channel(told(&node, Role::Worker));
             // The first one is away.
             let (keep, managers) = watch::channel(vec!["127.0.0.1:1".to_owned(), addr]);
-            let renewal =
-                Renewal { identity: identity.clone(), certificates: certificates.clone(), assignments, managers };
+            let renewal = Renewal { identity: identity.clone(), certificates: certificates.clone(), told, managers };
             let renewing = tokio::spawn(renewal.run());
             let _running = [serving, renewing].map(AbortOnDropHandle::new);
             Self { identity, certificates, gives, says, _managers: keep, _running, _dir: dir }
@@ -238,15 +238,15 @@ mod tests {
         let first = rig.identity.credentials();
         rig.gives.send_replace(Role::Manager);
         let own = rig.identity.node().clone();
-        rig.says.send_replace(assignments(&own, Role::Manager));
+        rig.says.send_replace(told(&own, Role::Manager));
         let second = rig.renewed(&first).await;
         assert_eq!(rig.identity.role(), Role::Manager);
         // Demoted: the manager that is asked knows nothing of it yet, and gives what it has.
-        rig.says.send_replace(assignments(&own, Role::Worker));
+        rig.says.send_replace(told(&own, Role::Worker));
         let third = rig.renewed(&second).await;
         assert_eq!(rig.identity.role(), Role::Manager);
         // The same word again is no news, and is not asked about again.
-        rig.says.send_replace(assignments(&own, Role::Worker));
+        rig.says.send_replace(told(&own, Role::Worker));
         let again = tokio::time::timeout(Duration::from_millis(300), rig.identity.changed_from(&third)).await;
         assert!(again.is_err(), "it asked again");
     }

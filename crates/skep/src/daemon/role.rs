@@ -24,15 +24,14 @@ pub(crate) fn wanted(told: &Node) -> Option<Role> {
 
 /// Follows what the managers say of this node, until nobody can any more.
 pub(crate) async fn follow(node: Weak<LocalNode>, mut told: watch::Receiver<Option<Node>>, identity: NodeIdentity) {
-    let mut proven = identity.watch_role();
     loop {
-        let held = *proven.borrow_and_update();
+        let held = identity.credentials();
         // A manager needs a certificate that says so first.
         let wanted = told
             .borrow_and_update()
             .as_ref()
             .and_then(wanted)
-            .filter(|role| *role == Role::Worker || held == Role::Manager);
+            .filter(|role| *role == Role::Worker || held.identity().role == Role::Manager);
         let Some(node) = node.upgrade() else { return };
         let followed = match wanted {
             Some(wanted) => node.follow(wanted).await,
@@ -47,7 +46,7 @@ pub(crate) async fn follow(node: Weak<LocalNode>, mut told: watch::Receiver<Opti
             changed = told.changed() => if changed.is_err() {
                 return;
             },
-            Ok(()) = proven.changed() => {}
+            _ = identity.changed_from(&held) => {}
             () = tokio::time::sleep(AGAIN), if again => {}
         }
     }

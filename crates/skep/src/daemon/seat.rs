@@ -70,6 +70,7 @@ impl Opened {
             raft_id: seat.raft_id,
             addr: seat.advertise,
             identity: identity.clone(),
+            unlock_key: None,
         };
         let raft = match begin {
             Begin::AsBefore => Raft::start(config, store.clone()).await?,

@@ -1,0 +1,78 @@
+//! Members in a world that is against them, on a clock that only moves when everybody waits.
+//!
+//! What runs is the real thing: openraft, the log in redb with its writer, the state machine, the store, snapshots and who leads. Simulated
+//! are the disk under redb ([`disk`]), which forgets at a crash what was not synced, and the network ([`net`]), which delays, loses,
+//! repeats and is cut, also in one direction. Clients ([`client`]) write and read registers meanwhile, and in the end
+//! everything heals, must come to agree, and [`oracle`] checks that what the clients saw is linearizable.
+//!
+//! One seed decides all faults, delays and what the clients do. openraft draws its election timeouts itself and snapshots are
+//! real files, so that a seed gives the same story each time, though not the same instruction by instruction.
+//! `SKEP_SIM_SEED=17` tells one story, `SKEP_SOAK_SECONDS=600` new ones for ten minutes.
+
+mod client;
+mod disk;
+mod net;
+mod oracle;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use self::world::World;
+
+/// How many stories are told when nobody asks for more.
+const STORIES: u64 = 24;
+
+/// One story; what its seed was is printed when it ends badly.
+fn tell(seed: u64) -> oracle::Summary {
+    let story = std::panic::catch_unwind(|| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(story(StdRng::seed_from_u64(seed)))
+    });
+    story.unwrap_or_else(|panic| {
+        eprintln!("the story of SKEP_SIM_SEED={seed} ended badly");
+        std::panic::resume_unwind(panic)
+    })
+}
+
+/// Safety first: chaos while clients work. Then liveness: everything heals and they must agree.
+async fn story(mut rng: StdRng) -> oracle::Summary {
+    let size = if rng.random_bool(0.3) { 5 } else { 3 };
+    let mut world = World::new(size, StdRng::seed_from_u64(rng.random())).await;
+    let clients = client::start(&world, StdRng::seed_from_u64(rng.random()));
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(0..1200))).await;
+        world.misfortune(&mut rng).await;
+    }
+    world.heal().await;
+    let history = clients.stop().await;
+    world.agree().await;
+    let seen = world.stop().await;
+    oracle::check(&history, &seen)
+}
+
+#[test]
+fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() {
+    let asked = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    let began = Instant::now();
+    if let Some(seed) = asked("SKEP_SIM_SEED") {
+        println!("{:?}", tell(seed));
+        return;
+    }
+    let (first, soak) = match asked("SKEP_SOAK_SECONDS") {
+        Some(seconds) => (rand::random::<u64>() >> 32, Some(Duration::from_secs(seconds))),
+        None => (0, None),
+    };
+    let mut total = oracle::Summary::default();
+    let mut stories = 0;
+    while soak.map_or(stories < STORIES, |soak| began.elapsed() < soak) {
+        total += tell(first + stories);
+        stories += 1;
+    }
+    println!("{stories} stories from seed {first} on, in {:?}: {total:?}", began.elapsed());
+    assert!(total.acknowledged > 20 * stories, "the clients should have got something done: {total:?}");
+}
