@@ -12,6 +12,7 @@ mod images;
 mod load;
 pub mod wire;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -153,9 +154,18 @@ impl Swarm {
     /// When it cannot be run.
     #[must_use]
     pub fn docker(&self, node: u8, args: &[&str]) -> Said {
+        self.docker_with(node, args, "")
+    }
+
+    /// As [`Self::docker`], with a line on its standard input.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    #[must_use]
+    pub fn docker_with(&self, node: u8, args: &[&str], input: &str) -> Said {
         let own = std::env::var_os("SKEP_E2E_CLI").is_some_and(|cli| cli == "skep");
         let docker = !own && Command::new("docker").arg("--version").stdout(Stdio::null()).status().is_ok();
-        self.cli(if docker { "docker".into() } else { binary() }, node, args)
+        self.cli(if docker { "docker".into() } else { binary() }, node, args, input)
     }
 
     /// Runs skep's own CLI against a node.
@@ -164,15 +174,23 @@ impl Swarm {
     /// When it cannot be run.
     #[must_use]
     pub fn skep(&self, node: u8, args: &[&str]) -> Said {
-        self.cli(binary(), node, args)
+        self.cli(binary(), node, args, "")
     }
 
-    fn cli(&self, program: PathBuf, node: u8, args: &[&str]) -> Said {
+    fn cli(&self, program: PathBuf, node: u8, args: &[&str], input: &str) -> Said {
         let socket = format!("unix://{}", self.lab.socket(node).display());
         // Nothing here takes a minute; what hangs must not hang the story.
         let mut command = Command::new("timeout");
-        command.arg("60").arg(program).arg("-H").arg(socket).args(args).stdin(Stdio::null());
-        command.output().expect("the command line runs").into()
+        command.arg("60").arg(program).arg("-H").arg(socket).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = command.spawn().expect("the command line runs");
+        if let Some(mut stdin) = running.stdin.take()
+            && !input.is_empty()
+        {
+            // It may have ended without reading.
+            let _ = writeln!(stdin, "{input}");
+        }
+        running.wait_with_output().expect("the command line ends").into()
     }
 
     /// As [`Self::docker`], for what must go well; its output.

@@ -213,3 +213,50 @@ fn one_that_is_left_goes_on_alone_and_the_others_come_back_as_workers() {
     assert_eq!(ids(&swarm, 2), ids(&swarm, 3));
     swarm.until("all nodes to answer", || (1..=3).all(|node| swarm.client(node, 8080).is_ok()));
 }
+
+#[test]
+fn a_locked_manager_manages_only_with_the_key_and_its_tasks_run_without() {
+    let swarm = Swarm::managed("locked", 3, 3);
+    whole(&swarm, 1, 3);
+    let image = skep_e2e::nginx().to_string_lossy().into_owned();
+    (1..=3).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
+    swarm.serve(8080, &["--name", "web", "--replicas", "3", "--publish", "8080:80", "nginx"]);
+    swarm.must(2, &["swarm", "update", "--autolock=true"]);
+    let key = swarm.must(1, &["swarm", "unlock-key", "-q"]);
+    assert!(key.starts_with("SWMKEY-1-"), "{key}");
+    let wrapped = |node: u8| {
+        let file = swarm.lab.data_root(node).join("raft/key.json");
+        !std::fs::read_to_string(file).expect("a key file").contains("\"plain\"")
+    };
+    swarm.until("all managers to be locked", || (1..=3).all(wrapped));
+
+    swarm.lab.stop_daemon(3).expect("stopped");
+    swarm.lab.start_daemon(3).expect("started");
+    swarm.refused(3, &["node", "ls"], "Swarm is encrypted and needs to be unlocked");
+    assert_eq!(swarm.must(3, &["info", "--format", "{{.Swarm.LocalNodeState}}"]), "locked");
+    assert_eq!(swarm.client(3, 8080), Ok(swarm.lab.client_address().to_string()), "the mesh does not need it");
+    swarm.until("the node to be ready", || {
+        let said = swarm.must(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}} {{.ManagerStatus}}"]);
+        said.contains("node3 Ready Unreachable")
+    });
+    let unlock = |node: u8, key: &str| swarm.docker_with(node, &["swarm", "unlock"], key);
+    let wrong = unlock(3, "SWMKEY-1-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+    assert!(!wrong.ok && wrong.err.contains("invalid key provided"), "{}", wrong.err);
+    swarm.refused(3, &["node", "ls"], "Swarm is encrypted and needs to be unlocked");
+    let unlocked = unlock(3, &key);
+    assert!(unlocked.ok, "{}", unlocked.err);
+    whole(&swarm, 3, 3);
+
+    let rotated = swarm.must(3, &["swarm", "unlock-key", "--rotate", "-q"]);
+    assert_ne!(rotated, key);
+    swarm.lab.stop_daemon(2).expect("stopped");
+    swarm.lab.start_daemon(2).expect("started");
+    assert!(!unlock(2, &key).ok, "the old key opens nothing any more");
+    assert!(unlock(2, &rotated).ok);
+    whole(&swarm, 2, 3);
+    swarm.must(2, &["swarm", "update", "--autolock=false"]);
+    swarm.until("no manager to be locked", || !(1..=3).any(wrapped));
+    swarm.lab.stop_daemon(1).expect("stopped");
+    swarm.lab.start_daemon(1).expect("started");
+    whole(&swarm, 1, 3);
+}

@@ -5,6 +5,11 @@ use skep_model::NodeId;
 /// Why something is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CaError {
+    /// Not an unlock key.
+    #[error(
+        "invalid unlock key: it begins with SWMKEY-1- and has 43 characters after that; `docker swarm unlock-key` on another manager prints it"
+    )]
+    UnlockKey,
     /// Not a join token at all.
     #[error(
         "invalid join token: it should look like SWMTKN-1-<50 characters>-<25 characters>; \

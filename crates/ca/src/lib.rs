@@ -31,6 +31,7 @@ mod secret;
 #[cfg(test)]
 mod tests;
 mod token;
+mod unlock;
 mod verify;
 
 pub use credentials::NodeCredentials;
@@ -43,4 +44,5 @@ pub use renewal::renew_at;
 pub use roots::{RootCertificate, Roots};
 pub use secret::{new_secret, same_secret};
 pub use token::JoinToken;
+pub use unlock::UnlockKey;
 pub use verify::{Expected, ManagerVerifier, TokenVerifier, manager_name};

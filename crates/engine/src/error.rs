@@ -115,6 +115,15 @@ impl Error {
         )
     }
 
+    /// The manager's keys are locked away. The wording is one that clients look for.
+    #[must_use]
+    pub fn locked() -> Self {
+        Self::new(
+            ErrorKind::Unavailable,
+            "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker swarm unlock\" to unlock it.",
+        )
+    }
+
     /// The manager has no leader to ask yet. The wording is one that clients look for.
     #[must_use]
     pub fn manager_not_ready() -> Self {

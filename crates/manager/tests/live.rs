@@ -341,7 +341,7 @@ async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
     let control = cluster.manager.control();
     let old: JoinToken = control.join_tokens().unwrap().worker.parse().unwrap();
     let (version, spec) = cluster.store.view(|t| t.cluster().map(|c| (c.meta.version, c.spec.clone()))).unwrap();
-    control.update_cluster(version, spec, Rotate { worker: true, manager: false }).await.unwrap();
+    control.update_cluster(version, spec, Rotate { worker: true, ..Rotate::default() }).await.unwrap();
     let refused = MembershipClient::join(&cluster.addr, &old, JoinRequest::default()).await.unwrap_err().to_string();
     assert!(refused.contains("A valid join token is necessary to join this cluster"), "{refused}");
 }

@@ -21,6 +21,9 @@ pub struct Cluster {
     pub join: JoinSecrets,
     /// What makes and checks the certificates of its nodes.
     pub authority: Authority,
+    /// What a manager needs to start, when the swarm is locked.
+    #[serde(default)]
+    pub unlock_key: Option<UnlockSecret>,
     /// The pools that networks without a subnet of their own are cut from.
     pub default_pools: Vec<Ipv4Net>,
     /// Prefix length of such networks.
@@ -41,6 +44,9 @@ pub struct ClusterSpec {
     pub task_history_limit: u64,
     /// Sessions with nodes.
     pub dispatcher: Dispatcher,
+    /// Whether a manager needs the unlock key to start.
+    #[serde(default)]
+    pub autolock: bool,
 }
 
 impl Default for ClusterSpec {
@@ -50,6 +56,7 @@ impl Default for ClusterSpec {
             labels: BTreeMap::new(),
             task_history_limit: 5,
             dispatcher: Dispatcher { heartbeat: Duration::from_secs(5) },
+            autolock: false,
         }
     }
 }
@@ -85,6 +92,17 @@ pub struct Authority {
     pub key: PrivateKey,
     /// All root certificates that members trust, each in PEM: the issuing one is among them.
     pub trusted: Vec<String>,
+}
+
+/// The key that an operator keeps when the swarm is locked, as text. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnlockSecret(pub String);
+
+impl std::fmt::Debug for UnlockSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UnlockSecret(…)")
+    }
 }
 
 /// A private key in PEM. `Debug` does not show it.

@@ -27,7 +27,7 @@ pub mod seen;
 mod service;
 mod task;
 
-pub use cluster::{Authority, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey};
+pub use cluster::{Authority, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, UnlockSecret};
 pub use constraint::{BadConstraint, Constraint, Operator};
 pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,

@@ -35,4 +35,4 @@ pub use leadership::Leadership;
 pub use member::{Raft, RaftConfig};
 pub use reach::Reachability;
 pub use service::RaftService;
-pub use vault::{BadUnlockKey, UnlockKey, Vault};
+pub use vault::Vault;

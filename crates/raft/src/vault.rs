@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
+pub(crate) use skep_ca::UnlockKey;
 
-pub use self::unlock::{BadUnlockKey, UnlockKey};
 use crate::RaftError;
 
 /// The bytes of a key.

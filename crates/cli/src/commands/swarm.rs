@@ -1,5 +1,6 @@
 //! `swarm`: the cluster as a whole.
 
+use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -20,7 +21,11 @@ pub enum Command {
     /// Leave the swarm
     Leave(LeaveFlags),
     /// Change the swarm's settings
-    Update(Settings),
+    Update(UpdateFlags),
+    /// Open a manager whose keys are locked away; the key is read from standard input
+    Unlock,
+    /// Show, or change, the key that opens managers
+    UnlockKey(UnlockKeyFlags),
 }
 
 /// Where a node listens, and where others find it.
@@ -56,6 +61,9 @@ pub struct InitFlags {
     /// The prefix length of each network's subnet
     #[arg(long, default_value_t = 24)]
     default_addr_pool_mask_length: u32,
+    /// Let managers start with an unlock key only
+    #[arg(long)]
+    autolock: bool,
     /// Make a new swarm of one out of what this node knows, after a majority is lost for good
     #[arg(long)]
     force_new_cluster: bool,
@@ -63,7 +71,7 @@ pub struct InitFlags {
 
 /// The swarm's settings.
 #[derive(Debug, Args)]
-pub struct Settings {
+pub(super) struct Settings {
     /// How many old tasks to keep per slot
     #[arg(long)]
     task_history_limit: Option<i64>,
@@ -79,6 +87,27 @@ pub struct Settings {
     /// How many older snapshots to keep
     #[arg(long)]
     max_snapshots: Option<u64>,
+}
+
+/// Flags of `swarm update`.
+#[derive(Debug, Args)]
+pub struct UpdateFlags {
+    #[command(flatten)]
+    settings: Settings,
+    /// Whether managers need an unlock key to start
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    autolock: Option<bool>,
+}
+
+/// Flags of `swarm unlock-key`.
+#[derive(Debug, Args)]
+pub struct UnlockKeyFlags {
+    /// Make a new key; the old one stops to work
+    #[arg(long)]
+    rotate: bool,
+    /// Show only the key
+    #[arg(short, long)]
+    quiet: bool,
 }
 
 /// Flags of `swarm join`.
@@ -123,6 +152,13 @@ pub struct LeaveFlags {
     force: bool,
 }
 
+/// What is made anew beside an update.
+#[derive(Debug, Clone, Copy)]
+enum Rotated {
+    Token(Role),
+    UnlockKey,
+}
+
 /// Carries out a verb.
 pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Result<()> {
     match command {
@@ -134,14 +170,55 @@ pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
             session.client.post("/swarm/leave", &query, &Value::Null).await?;
             Ok(session.line("Node left the swarm.")?)
         }
-        Command::Update(settings) => {
+        Command::Update(flags) => {
             let swarm = session.client.get("/swarm", &[]).await?;
             let mut spec = swarm["Spec"].clone();
-            settings.apply(&mut spec);
+            flags.settings.apply(&mut spec);
+            if let Some(autolock) = flags.autolock {
+                spec["EncryptionConfig"]["AutoLockManagers"] = autolock.into();
+            }
             update(session, &swarm, &spec, None).await?;
-            Ok(session.line("Swarm updated.")?)
+            session.line("Swarm updated.")?;
+            if flags.autolock == Some(true) { print_unlock_key(session).await } else { Ok(()) }
+        }
+        Command::Unlock => {
+            let key = std::io::read_to_string(std::io::stdin()).context("cannot read the unlock key")?;
+            let body = json!({ "UnlockKey": key.trim() });
+            session.client.post("/swarm/unlock", &[], &body).await?;
+            Ok(())
+        }
+        Command::UnlockKey(flags) => unlock_key(session, &flags).await,
+    }
+}
+
+async fn unlock_key(session: &mut Session, flags: &UnlockKeyFlags) -> anyhow::Result<()> {
+    if flags.rotate {
+        let swarm = session.client.get("/swarm", &[]).await?;
+        update(session, &swarm, &swarm["Spec"], Some(Rotated::UnlockKey)).await?;
+        if !flags.quiet {
+            session.line("Successfully rotated manager unlock key.\n")?;
         }
     }
+    if !flags.quiet {
+        return print_unlock_key(session).await;
+    }
+    let key = known_unlock_key(session).await?;
+    Ok(session.line(key)?)
+}
+
+async fn known_unlock_key(session: &Session) -> anyhow::Result<String> {
+    let answer = session.client.get("/swarm/unlockkey", &[]).await?;
+    match answer.text("/UnlockKey") {
+        "" => anyhow::bail!("no unlock key is set: `skep swarm update --autolock` locks the swarm"),
+        key => Ok(key.to_owned()),
+    }
+}
+
+async fn print_unlock_key(session: &mut Session) -> anyhow::Result<()> {
+    let key = known_unlock_key(session).await?;
+    Ok(session.line(format!(
+        "To unlock a swarm manager after it restarts, run the `skep swarm unlock` command and provide the following key:\n\n    {key}\n\nKeep it in a password manager: without it no manager can be restarted."
+    ))?)
 }
 
 impl Settings {
@@ -167,7 +244,7 @@ async fn init(session: &mut Session, flags: InitFlags) -> anyhow::Result<()> {
     let body = json!({
         "ListenAddr": flags.place.listen_addr, "AdvertiseAddr": flags.place.advertise_addr,
         "DataPathAddr": flags.place.data_path_addr, "DataPathPort": flags.data_path_port,
-        "ForceNewCluster": flags.force_new_cluster, "Spec": spec, "AutoLockManagers": false,
+        "ForceNewCluster": flags.force_new_cluster, "Spec": spec, "AutoLockManagers": flags.autolock,
         "Availability": flags.place.availability, "DefaultAddrPool": flags.default_addr_pool,
         "SubnetSize": flags.default_addr_pool_mask_length,
     });
@@ -177,8 +254,8 @@ async fn init(session: &mut Session, flags: InitFlags) -> anyhow::Result<()> {
     let swarm = session.client.get("/swarm", &[]).await?;
     let node = session.client.get(&format!("/nodes/{}", segment(id)), &[]).await?;
     print_join(session, "worker", swarm.text("/JoinTokens/Worker"), node.text("/ManagerStatus/Addr"))?;
-    Ok(session
-        .line("To add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.")?)
+    session.line("To add a manager to this swarm, run 'skep swarm join-token manager' and follow the instructions.")?;
+    if flags.autolock { print_unlock_key(session).await } else { Ok(()) }
 }
 
 fn print_join(session: &mut Session, role: &str, token: &str, address: &str) -> std::io::Result<()> {
@@ -205,7 +282,7 @@ async fn join_token(session: &mut Session, flags: &JoinTokenFlags) -> anyhow::Re
     };
     if flags.rotate {
         let swarm = session.client.get("/swarm", &[]).await?;
-        update(session, &swarm, &swarm["Spec"], Some(flags.role)).await?;
+        update(session, &swarm, &swarm["Spec"], Some(Rotated::Token(flags.role))).await?;
         if !flags.quiet {
             session.line(format!("Successfully rotated {role} join token.\n"))?;
         }
@@ -223,12 +300,12 @@ async fn join_token(session: &mut Session, flags: &JoinTokenFlags) -> anyhow::Re
     Ok(print_join(session, role, token, node.text("/ManagerStatus/Addr"))?)
 }
 
-async fn update(session: &Session, swarm: &Value, spec: &Value, rotate: Option<Role>) -> anyhow::Result<()> {
+async fn update(session: &Session, swarm: &Value, spec: &Value, rotate: Option<Rotated>) -> anyhow::Result<()> {
     let query = [
         ("version", swarm.int("/Version/Index").to_string()),
-        ("rotateWorkerToken", matches!(rotate, Some(Role::Worker)).to_string()),
-        ("rotateManagerToken", matches!(rotate, Some(Role::Manager)).to_string()),
-        ("rotateManagerUnlockKey", "false".to_owned()),
+        ("rotateWorkerToken", matches!(rotate, Some(Rotated::Token(Role::Worker))).to_string()),
+        ("rotateManagerToken", matches!(rotate, Some(Rotated::Token(Role::Manager))).to_string()),
+        ("rotateManagerUnlockKey", matches!(rotate, Some(Rotated::UnlockKey)).to_string()),
     ];
     session.client.post("/swarm/update", &query, spec).await?;
     Ok(())

@@ -64,6 +64,8 @@ pub struct Rotate {
     pub worker: bool,
     /// The one for managers.
     pub manager: bool,
+    /// The unlock key too, when the swarm is locked.
+    pub unlock_key: bool,
 }
 
 /// Whether a node that still answers may be removed.

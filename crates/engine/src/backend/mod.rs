@@ -68,6 +68,11 @@ pub trait Backend: Send + Sync + 'static {
     /// is participating as a manager. …").
     async fn swarm_leave(&self, leave: swarm::Leave) -> Result<(), Error>;
 
+    /// Opens what autolock keeps closed when a manager's daemon starts. A wrong key is [`ErrorKind::Unauthenticated`].
+    ///
+    /// [`ErrorKind::Unauthenticated`]: crate::ErrorKind::Unauthenticated
+    async fn swarm_unlock(&self, key: &str) -> Result<(), Error>;
+
     /// Loads an archive. The stream reports progress; an error in it is the end of it.
     async fn image_load(
         &self,

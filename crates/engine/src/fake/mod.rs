@@ -240,6 +240,10 @@ impl Backend for FakeBackend {
         BroadcastStream::new(self.changes.subscribe()).filter_map(async |change| change.ok()).boxed()
     }
 
+    async fn swarm_unlock(&self, _: &str) -> Result<(), Error> {
+        Err(Error::new(ErrorKind::FailedPrecondition, "swarm is not locked"))
+    }
+
     fn leads(&self) -> bool {
         true
     }

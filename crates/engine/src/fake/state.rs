@@ -97,6 +97,7 @@ impl State {
             spec: options.spec.clone(),
             join: JoinSecrets { worker: String::new(), manager: String::new() },
             authority: Authority { certificate: String::new(), key: PrivateKey(String::new()), trusted: Vec::new() },
+            unlock_key: None,
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
             data_path_port: options.data_path_port.unwrap_or(4789),

@@ -46,28 +46,28 @@ pub(super) async fn leave(State(app): Shared, params: Params) -> Answer {
 pub(super) async fn update(State(app): Shared, params: Params, Body(spec): Body<wire::Spec>) -> Answer {
     let version = params.version("swarm")?;
     app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    if params.flag("rotateManagerUnlockKey") {
-        return Err(Refusal::of_cluster(no_lock()));
-    }
     let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
-    let rotate = Rotate { worker: params.flag("rotateWorkerToken"), manager: params.flag("rotateManagerToken") };
+    let rotate = Rotate {
+        worker: params.flag("rotateWorkerToken"),
+        manager: params.flag("rotateManagerToken"),
+        unlock_key: params.flag("rotateManagerUnlockKey"),
+    };
     app.backend.update_cluster(version, spec, rotate).await.map_err(Refusal::of_cluster)?;
     Ok(empty())
 }
 
-fn no_lock() -> Error {
-    Error::unimplemented("this version of skep cannot lock its managers yet, so there is no unlock key")
-}
-
 pub(super) async fn unlock_key(State(app): Shared) -> Answer {
-    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    // No key: what clients make of it is that none is set, which is so.
-    Ok(Json::ok(wire::UnlockKeyResponse::default()).into_response())
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    // Empty when none is set: that is what clients look for.
+    let unlock_key = view.cluster.unlock_key.as_ref().map(|key| key.0.clone()).unwrap_or_default();
+    Ok(Json::ok(wire::UnlockKeyResponse { unlock_key }).into_response())
 }
 
-pub(super) async fn unlock(State(app): Shared) -> Answer {
-    if app.backend.swarm_state() == SwarmState::Inactive {
-        return Err(Error::not_in_swarm().into());
+pub(super) async fn unlock(State(app): Shared, Body(request): Body<wire::UnlockRequest>) -> Answer {
+    match app.backend.swarm_state() {
+        SwarmState::Inactive => return Err(Error::not_in_swarm().into()),
+        SwarmState::Locked => app.backend.swarm_unlock(&request.unlock_key).await?,
+        _ => return Err(Error::new(ErrorKind::FailedPrecondition, "swarm is not locked").into()),
     }
-    Err(Error::new(ErrorKind::FailedPrecondition, "swarm is not locked").into())
+    Ok(empty())
 }

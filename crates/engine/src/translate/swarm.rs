@@ -33,12 +33,6 @@ pub fn spec_from_wire(spec: &wire::Spec) -> Result<ClusterSpec, Error> {
     if !matches!(spec.name.as_str(), "" | "default") {
         return Err(Error::invalid("the swarm's name is \"default\" and cannot be changed"));
     }
-    if spec.encryption_config.auto_lock_managers {
-        return Err(unsupported(
-            "EncryptionConfig.AutoLockManagers",
-            "this version of skep cannot lock its managers yet",
-        ));
-    }
     if spec.task_defaults.log_driver.is_some() {
         return Err(unsupported("TaskDefaults.LogDriver", "this version of skep keeps logs itself"));
     }
@@ -56,6 +50,7 @@ pub fn spec_from_wire(spec: &wire::Spec) -> Result<ClusterSpec, Error> {
         labels: spec.labels.clone(),
         task_history_limit,
         dispatcher: Dispatcher { heartbeat },
+        autolock: spec.encryption_config.auto_lock_managers,
     })
 }
 
@@ -89,6 +84,7 @@ pub fn spec_to_wire(spec: &ClusterSpec) -> wire::Spec {
         raft: RAFT,
         dispatcher: wire::Dispatcher { heartbeat_period: nanoseconds(spec.dispatcher.heartbeat) },
         ca_config: wire::CaConfig { node_cert_expiry: CERT_EXPIRY, ..wire::CaConfig::default() },
+        encryption_config: wire::EncryptionConfig { auto_lock_managers: spec.autolock },
         ..wire::Spec::default()
     }
 }
@@ -125,9 +121,8 @@ pub fn to_wire_with_tokens(view: &ClusterView) -> wire::ClusterInfo {
 /// # Errors
 /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for addresses and numbers that are none.
 pub fn init_from_wire(request: &wire::InitRequest) -> Result<InitOptions, Error> {
-    if request.auto_lock_managers {
-        return Err(unsupported("AutoLockManagers", "this version of skep cannot lock its managers yet"));
-    }
+    let mut spec = spec_from_wire(&request.spec)?;
+    spec.autolock |= request.auto_lock_managers;
     let pools = request.default_addr_pool.iter().map(|pool| {
         pool.parse()
             .map_err(|_| Error::invalid(format!("DefaultAddrPool: {pool:?} is no IPv4 network like 10.0.0.0/8 (tasks' IPv6 addresses are made from their IPv4 ones)")))
@@ -143,7 +138,7 @@ pub fn init_from_wire(request: &wire::InitRequest) -> Result<InitOptions, Error>
         data_path_addr: data_path_addr(&request.data_path_addr)?,
         data_path_port: data_path_port(request.data_path_port)?,
         force_new_cluster: request.force_new_cluster,
-        spec: spec_from_wire(&request.spec)?,
+        spec,
         availability: node::availability(&request.availability)?,
         default_addr_pool: pools.collect::<Result<_, _>>()?,
         subnet_size,

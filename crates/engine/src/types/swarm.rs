@@ -142,3 +142,9 @@ pub struct JoinRequest {
 pub struct UnlockKeyResponse {
     pub unlock_key: String,
 }
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct UnlockRequest {
+    pub unlock_key: String,
+}

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use skep_ca::{JoinToken, RootCertificate, new_secret};
-use skep_model::{Cluster, ClusterSpec, Version};
+use skep_ca::{JoinToken, RootCertificate, UnlockKey, new_secret};
+use skep_model::{Cluster, ClusterSpec, UnlockSecret, Version};
 
 use super::{Control, cluster, in_sequence};
 use crate::{ControlError, SpecError};
@@ -30,6 +30,8 @@ pub struct Rotate {
     pub worker: bool,
     /// The one for managers.
     pub manager: bool,
+    /// The unlock key too, when the swarm is locked.
+    pub unlock_key: bool,
 }
 
 impl Control {
@@ -68,10 +70,19 @@ impl Control {
             if rotate.manager {
                 cluster.join.manager = new_secret();
             }
+            cluster.unlock_key = match cluster.unlock_key.take() {
+                _ if !cluster.spec.autolock => None,
+                Some(key) if !rotate.unlock_key => Some(key),
+                _ => Some(new_unlock_key()),
+            };
             Ok(((), vec![cluster.into()]))
         })
         .await
     }
+}
+
+pub(super) fn new_unlock_key() -> UnlockSecret {
+    UnlockSecret(UnlockKey::random().to_string())
 }
 
 pub(super) fn check(spec: &ClusterSpec) -> Result<(), SpecError> {

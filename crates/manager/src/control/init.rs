@@ -71,6 +71,7 @@ pub fn init_cluster(init: InitCluster) -> Result<Vec<Change>, ControlError> {
         spec: init.spec.clone(),
         join: JoinSecrets { worker: new_secret(), manager: new_secret() },
         authority: init.root.authority(),
+        unlock_key: init.spec.autolock.then(super::cluster::new_unlock_key),
         default_pools,
         subnet_size: init.subnet_size,
         data_path_port: init.data_path_port,

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::unlock::wrapping;
 use super::{KeyBytes, UnlockKey};
 use crate::RaftError;
 
@@ -62,7 +63,7 @@ impl KeyFile {
     fn of(data_key: &KeyBytes, unlock: Option<&UnlockKey>) -> Self {
         let key = match unlock {
             None => Stored::Plain(STANDARD.encode(data_key)),
-            Some(unlock) => Stored::Sealed(STANDARD.encode(unlock.wrapping().seal(NAME, data_key))),
+            Some(unlock) => Stored::Sealed(STANDARD.encode(wrapping(unlock).seal(NAME, data_key))),
         };
         Self { version: VERSION, check: key.check(), key }
     }
@@ -79,7 +80,7 @@ impl KeyFile {
             Stored::Plain(text) => bytes(text)?,
             Stored::Sealed(text) => {
                 let unlock = unlock.ok_or(RaftError::Locked)?;
-                unlock.wrapping().open(NAME, &bytes(text)?).ok_or(RaftError::WrongUnlockKey)?
+                wrapping(unlock).open(NAME, &bytes(text)?).ok_or(RaftError::WrongUnlockKey)?
             }
         };
         key.try_into().map_err(|_| damaged())

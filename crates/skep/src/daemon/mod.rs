@@ -6,6 +6,7 @@ mod certificates;
 mod flags;
 mod host;
 mod leader;
+mod lock;
 mod node;
 mod node_file;
 mod pidfile;

@@ -18,6 +18,7 @@ use skep_model::{
     Availability, ClusterId, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Role, Timestamp,
 };
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
+use skep_raft::Vault;
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, TunnelIo, proto};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
@@ -116,7 +117,13 @@ impl LocalNode {
         self.set_state(SwarmState::Pending);
         let identity = self.identity(&membership)?;
         let opened = match &membership.manager {
-            Some(seat) => Some(Opened::new(&self.flags.data_root, seat, identity.clone(), Begin::AsBefore).await?),
+            Some(_) if Vault::is_locked(&self.raft_dir())? => {
+                warn!("this manager is locked: `docker swarm unlock` opens it; tasks and traffic go on");
+                None
+            }
+            Some(seat) => {
+                Some(Opened::new(&self.flags.data_root, seat, identity.clone(), Begin::AsBefore(None)).await?)
+            }
             None => None,
         };
         *member = Some(self.enter(membership, identity, opened).await?);
@@ -206,8 +213,9 @@ impl LocalNode {
         (seat, root, identity): (ManagerSeat, RootCa, NodeIdentity),
     ) -> Result<(), Error> {
         self.set_state(SwarmState::Pending);
-        let opened =
-            Opened::new(&self.flags.data_root, &seat, identity.clone(), Begin::AsBefore).await.map_err(unknown)?;
+        let opened = Opened::new(&self.flags.data_root, &seat, identity.clone(), Begin::AsBefore(None))
+            .await
+            .map_err(unknown)?;
         opened.initialize().await.map_err(unknown)?;
         let data_path_port = options.data_path_port.unwrap_or(DATA_PATH_PORT);
         if data_path_port != DATA_PATH_PORT {
@@ -331,8 +339,8 @@ impl LocalNode {
     pub(crate) async fn leave(&self, leave: Leave) -> Result<(), Error> {
         let mut member = self.try_write()?;
         let Some(current) = member.as_ref() else { return Err(Error::not_in_swarm()) };
-        if let (Some(seat), Leave::Gently) = (&current.seat, leave) {
-            return Err(manages_still(seat.managers()));
+        if current.membership.manager.is_some() && leave == Leave::Gently {
+            return Err(manages_still(current.seat.as_ref().map_or(1, Seat::managers)));
         }
         // The file first: a daemon killed in the middle must not come back as a member.
         self.file.remove().map_err(unknown)?;
@@ -366,7 +374,8 @@ impl LocalNode {
         // First, for the agent turns to it.
         let seat = opened.map(|opened| opened.manage(self.tunnels()));
         let agent = self.start_agent(&membership, identity.clone()).await?;
-        self.set_state(SwarmState::Worker);
+        let locked = membership.manager.is_some() && seat.is_none();
+        self.set_state(if locked { SwarmState::Locked } else { SwarmState::Worker });
         self.remember_managers(&membership, &agent);
         let renewal = Renewal {
             identity: identity.clone(),
@@ -403,7 +412,8 @@ impl LocalNode {
 
     /// The managers want this node among them, and it is not yet.
     async fn open_seat(&self, member: &mut Member) -> Result<()> {
-        if member.seat.is_some() {
+        // One that is locked is a manager, which somebody else has to open.
+        if member.seat.is_some() || member.membership.manager.is_some() {
             return Ok(());
         }
         let mut membership = member.membership.clone();
@@ -414,7 +424,7 @@ impl LocalNode {
         };
         // Something that an earlier time as a manager has left is of no use to this one.
         remove_dir(&self.raft_dir())?;
-        let opened = Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore).await?;
+        let opened = Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore(None)).await?;
         membership.manager = Some(seat);
         membership.managers = member.agent.managers().borrow().clone();
         self.file.store(&membership)?;
@@ -426,12 +436,15 @@ impl LocalNode {
 
     /// The managers do without this node from now on.
     async fn close_seat(&self, member: &mut Member) -> Result<()> {
-        let Some(seat) = member.seat.take() else { return Ok(()) };
-        member.membership.manager = None;
+        if member.membership.manager.take().is_none() {
+            return Ok(());
+        }
         member.membership.managers = member.agent.managers().borrow().clone();
         self.file.store(&member.membership)?;
         member.agent.manages(None);
-        self.give_up(seat).await;
+        if let Some(seat) = member.seat.take() {
+            self.give_up(seat).await;
+        }
         self.set_state(SwarmState::Worker);
         info!("demoted: this node is a worker");
         remove_dir(&self.raft_dir())
@@ -547,7 +560,7 @@ impl LocalNode {
         )))
     }
 
-    fn try_write(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, Option<Member>>, Error> {
+    pub(super) fn try_write(&self) -> Result<tokio::sync::RwLockWriteGuard<'_, Option<Member>>, Error> {
         self.member.try_write().map_err(|_| {
             Error::new(ErrorKind::Unavailable, "this node is busy joining or leaving a swarm; try again in a moment")
         })

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
+use skep_ca::UnlockKey;
 use skep_engine::backend::swarm::InitOptions;
 use skep_engine::{Error, ErrorKind};
 use skep_model::NodeId;
 use tracing::{info, warn};
 
 use super::advertise;
+use super::lock;
 use super::node::{LocalNode, Member, unknown};
 use super::node_file::ManagerSeat;
 use super::seat::{Begin, Opened};
@@ -29,20 +31,21 @@ impl LocalNode {
             None => seat.advertise,
         };
         let seat = ManagerSeat { advertise, ..seat.clone() };
-        if let Some(running) = member.seat.take() {
-            self.give_up(running).await;
-        }
-        let recovered = self.alone(member, seat).await;
+        let Some(running) = member.seat.take() else { return Err(Error::locked()) };
+        let unlock_key = running.store().view(|tables| tables.cluster().and_then(|cluster| lock::key_of(cluster)));
+        self.give_up(running).await;
+        let recovered = self.alone(member, seat, unlock_key.clone()).await;
         if recovered.is_err() {
             // As it was before.
-            self.reopen(member).await;
+            self.reopen(member, unlock_key).await;
         }
         recovered.map(|()| member.membership.node.clone())
     }
 
-    async fn alone(&self, member: &mut Member, seat: ManagerSeat) -> Result<(), Error> {
+    async fn alone(&self, member: &mut Member, seat: ManagerSeat, unlock_key: Option<UnlockKey>) -> Result<(), Error> {
         let identity = member.identity.clone();
-        let opened = Opened::new(&self.flags.data_root, &seat, identity, Begin::Alone).await.map_err(unknown)?;
+        let opened =
+            Opened::new(&self.flags.data_root, &seat, identity, Begin::Alone(unlock_key)).await.map_err(unknown)?;
         opened.write_alone().await.map_err(|e| super::backend::refusal(&e))?;
         let mut membership = member.membership.clone();
         membership.addr = seat.advertise.ip();
@@ -55,9 +58,9 @@ impl LocalNode {
         Ok(())
     }
 
-    async fn reopen(&self, member: &mut Member) {
+    async fn reopen(&self, member: &mut Member, unlock_key: Option<UnlockKey>) {
         let Some(seat) = member.membership.manager.clone() else { return };
-        match Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore).await {
+        match Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore(unlock_key)).await {
             Ok(opened) => self.take_seat(member, opened.manage(self.tunnels())),
             Err(e) => warn!("this manager does not manage any more until its daemon is restarted: {e:#}"),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_trait::async_trait;
+use skep_ca::UnlockKey;
 use skep_manager::{Control, ControlError, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig};
 use skep_model::ClusterId;
 use skep_raft::{Leadership, Raft, RaftConfig, RaftError, Reachability};
@@ -16,9 +17,11 @@ use skep_store::{Store, Writer};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info};
 
 use super::leader::LeaderFinder;
+use super::lock;
 use super::node_file::ManagerSeat;
 
 /// How long a manager that leaves waits for the others to go on without it.
@@ -32,6 +35,8 @@ pub(crate) struct Seat {
     finder: LeaderFinder,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    /// Keeps what is on the disk locked as the swarm says.
+    _lock: AbortOnDropHandle<()>,
 }
 
 /// A member of the Raft group that is started and does not manage yet: the moment in which a new swarm is written.
@@ -44,13 +49,21 @@ pub(crate) struct Opened {
     listener: TcpListener,
 }
 
-/// How a member of the group starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a member of the group starts, and the unlock key, where one is needed.
+#[derive(Debug, Clone)]
 pub(crate) enum Begin {
     /// On what is on its disk: its group of before, or nothing.
-    AsBefore,
+    AsBefore(Option<UnlockKey>),
     /// As a group of its own, with everything that is on its disk.
-    Alone,
+    Alone(Option<UnlockKey>),
+}
+
+impl Begin {
+    fn unlock_key(&self) -> Option<UnlockKey> {
+        match self {
+            Self::AsBefore(key) | Self::Alone(key) => key.clone(),
+        }
+    }
 }
 
 impl Opened {
@@ -70,11 +83,11 @@ impl Opened {
             raft_id: seat.raft_id,
             addr: seat.advertise,
             identity: identity.clone(),
-            unlock_key: None,
+            unlock_key: begin.unlock_key(),
         };
         let raft = match begin {
-            Begin::AsBefore => Raft::start(config, store.clone()).await?,
-            Begin::Alone => Raft::recover_alone(config, store.clone()).await?,
+            Begin::AsBefore(_) => Raft::start(config, store.clone()).await?,
+            Begin::Alone(_) => Raft::recover_alone(config, store.clone()).await?,
         };
         let writer = Arc::new(Writer::new(store.clone(), Arc::new(raft.clone())));
         Ok(Self { raft, store, writer, seat: seat.clone(), identity, listener })
@@ -133,7 +146,9 @@ impl Opened {
         });
         info!(%addr, "managing");
         let finder = LeaderFinder::new(self.raft.clone(), self.store.clone(), self.identity);
-        Seat { raft: self.raft, manager, store: self.store, finder, stop, server }
+        let lock = lock::follow(self.store.clone(), self.raft.vault().clone());
+        let _lock = AbortOnDropHandle::new(tokio::spawn(lock));
+        Seat { raft: self.raft, manager, store: self.store, finder, stop, server, _lock }
     }
 }
 

@@ -41,6 +41,7 @@ impl NodeBackend {
     async fn control(&self) -> Result<Control, Error> {
         match self.0.state() {
             SwarmState::Worker => return Err(Error::not_a_manager()),
+            SwarmState::Locked => return Err(Error::locked()),
             SwarmState::Pending => return Err(Error::manager_not_ready()),
             _ => {}
         }
@@ -125,6 +126,11 @@ impl Backend for NodeBackend {
         detached(async move { node.leave(leave).await }).await
     }
 
+    async fn swarm_unlock(&self, key: &str) -> Result<(), Error> {
+        let (node, key) = (self.0.clone(), key.to_owned());
+        detached(async move { node.unlock(&key).await }).await
+    }
+
     async fn image_load(
         &self,
         archive: BoxStream<'static, io::Result<Bytes>>,
@@ -195,7 +201,8 @@ impl Backend for NodeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        let rotate = skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager };
+        let rotate =
+            skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager, unlock_key: rotate.unlock_key };
         self.control().await?.update_cluster(version, spec, rotate).await.map_err(|e| refusal(&e))
     }
 
