@@ -138,6 +138,8 @@ mod tests {
             let expected = if step < 3 { &old } else { &new };
             assert_eq!(loaded.identity(), expected.identity(), "before step {step}");
             certificates.write(name, *mode, text).unwrap();
+            let key = fs::metadata(certificates.0.join(KEY)).unwrap().permissions().mode() & 0o777;
+            assert_eq!(key, 0o600, "after step {step}");
         }
         assert_eq!(certificates.load().unwrap().identity(), new.identity());
     }

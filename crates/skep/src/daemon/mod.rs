@@ -5,6 +5,7 @@ mod backend;
 mod certificates;
 mod flags;
 mod host;
+mod identity;
 mod leader;
 mod lock;
 mod node;

@@ -6,17 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use skep_agent::{Agent, AgentConfig, Parts};
-use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
+use skep_ca::{JoinToken, NodeKeys, RootCa};
 use skep_engine::backend::node::SwarmState;
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::InitCluster;
 use skep_mesh::{Bpf, MapSizes};
-use skep_model::{
-    Availability, ClusterId, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Role, Timestamp,
-};
+use skep_model::{Availability, EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Role, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_raft::Vault;
 use skep_rpc::{MembershipClient, NodeIdentity, RpcError, TunnelIo, proto};
@@ -31,6 +29,7 @@ use super::advertise;
 use super::certificates::{self, Certificates};
 use super::flags::{Flags, Reply};
 use super::host::Host;
+use super::identity;
 use super::leader::LeaderFinder;
 use super::node_file::{ManagerSeat, Membership, NodeFile};
 use super::renewal::Renewal;
@@ -115,7 +114,7 @@ impl LocalNode {
         let Some(membership) = self.file.load()? else { return Ok(()) };
         let mut member = self.member.write().await;
         self.set_state(SwarmState::Pending);
-        let identity = self.identity(&membership)?;
+        let identity = identity::resumed(&self.certificates, &membership)?;
         let opened = match &membership.manager {
             Some(_) if Vault::is_locked(&self.raft_dir())? => {
                 warn!("this manager is locked: `docker swarm unlock` opens it; tasks and traffic go on");
@@ -128,22 +127,6 @@ impl LocalNode {
         };
         *member = Some(self.enter(membership, identity, opened).await?);
         Ok(())
-    }
-
-    /// What the node proves itself with after a restart.
-    fn identity(&self, membership: &Membership) -> Result<NodeIdentity> {
-        let credentials = self.certificates.load()?;
-        let own = credentials.identity();
-        if own.node != membership.node || own.cluster != membership.cluster {
-            bail!("the certificate below {} is another node's ({})", self.flags.data_root.display(), own.node);
-        }
-        if credentials.not_after() < Timestamp::now() {
-            warn!(
-                "this node's certificate has expired on {}: check the clock; if it is right, leave the swarm and join again",
-                credentials.not_after()
-            );
-        }
-        Ok(NodeIdentity::new(credentials)?)
     }
 
     /// Stops managing and following; tasks and traffic stay.
@@ -194,7 +177,7 @@ impl LocalNode {
         self.same_data_path(&facts, options.data_path_addr.as_ref(), addr)?;
         let listen = advertise::listen(&facts, &options.listen_addr)?;
         let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
-        let (root, identity) = new_swarm().map_err(unknown)?;
+        let (root, identity) = identity::founded().map_err(unknown)?;
         let node = identity.node().clone();
         let seat = ManagerSeat { raft_id: rand_id(), listen, advertise: SocketAddr::new(addr, port) };
         let outcome = self.found(&mut member, options, (facts, addr), (seat, root, identity)).await;
@@ -300,7 +283,7 @@ impl LocalNode {
         let (manager, answer) = ask_to_join(&options.remote_addrs, token, request).await?;
         let garbled =
             |what: &str| Error::new(ErrorKind::Unknown, format!("the manager at {manager} answered with a bad {what}"));
-        let identity = identity(token, keys, &answer).map_err(|e| garbled(&format!("certificate: {e:#}")))?;
+        let identity = identity::joined(token, keys, &answer).map_err(|e| garbled(&format!("certificate: {e:#}")))?;
         let membership = Membership {
             cluster: identity.cluster().clone(),
             node: identity.node().clone(),
@@ -567,7 +550,8 @@ impl LocalNode {
     }
 }
 
-/// Asks one manager after the other, and the one that leads as soon as one says which that is. What it answers, counts.
+/// Asks one manager after the other, and the one that leads as soon as one says which that is. What a manager of the token's swarm answers,
+/// counts.
 async fn ask_to_join(
     managers: &[String],
     token: &JoinToken,
@@ -591,6 +575,8 @@ async fn ask_to_join(
             Err(e @ (RpcError::Unreachable { .. } | RpcError::Timeout { .. })) => {
                 last = Error::new(ErrorKind::Unavailable, e.to_string());
             }
+            // Somebody else has that address; the next one may be a manager's.
+            Err(e @ (RpcError::Untrusted { .. } | RpcError::Clock { .. })) => last = Error::invalid(e.to_string()),
             Err(e) => return Err(Error::invalid(e.to_string())),
         }
     }
@@ -645,29 +631,4 @@ fn rand_id() -> u64 {
 
 pub(super) fn unknown(error: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unknown, format!("{error:#}"))
-}
-
-/// The root of a new swarm, and its first manager.
-fn new_swarm() -> Result<(RootCa, NodeIdentity)> {
-    let now = Timestamp::now();
-    let (root, keys) = (RootCa::generate(now)?, NodeKeys::generate()?);
-    let identity = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
-    let chain = root.sign_own(&keys, &identity, now)?;
-    let credentials = NodeCredentials::new(keys, &chain, Roots::new(vec![root.certificate().clone()])?)?;
-    Ok((root, NodeIdentity::new(credentials)?))
-}
-
-/// What a manager has made of this node. That it is of the swarm of the token was seen when it was called.
-fn identity(token: &JoinToken, keys: NodeKeys, answer: &proto::JoinResponse) -> Result<NodeIdentity> {
-    let roots = Roots::from_pem(&answer.roots)?;
-    if !roots.all().iter().any(|root| token.is_for(root)) {
-        bail!("the root certificate of the join token is not among those that it trusts");
-    }
-    let credentials = NodeCredentials::new(keys, &answer.certificate, roots)?;
-    if credentials.identity().node.as_str() != answer.node_id
-        || credentials.identity().cluster.as_str() != answer.cluster_id
-    {
-        bail!("it is for another node than the one that joined");
-    }
-    Ok(NodeIdentity::new(credentials)?)
 }
