@@ -123,7 +123,7 @@ impl Raft {
         let timing = Arc::new(timing.validate().expect("the timing is consistent"));
         let (group, heard) = (Group::of(&log), Heard::default());
         let (vault, fault) = (log.vault().clone(), log.fault().clone());
-        let network = Network { transport, group: group.clone(), heard: heard.clone() };
+        let network = Network { transport: Arc::new(transport), group: group.clone(), heard: heard.clone() };
         let core = Core::new(config.raft_id, timing, network, log, machine).await;
         let core = core.map_err(|why| RaftError::stopped(&why))?;
         lead_when_alone(&core).await?;
@@ -245,6 +245,14 @@ impl Raft {
             Err(_) | Ok(Err(CoreError::APIError(_))) => Err(RaftError::NotLeader),
             Ok(Err(fatal)) => Err(RaftError::stopped(&fatal)),
         }
+    }
+
+    /// What openraft says of itself.
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> String {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow();
+        format!("{} {:?}", *metrics, metrics.running_state)
     }
 
     /// Adds a member that has been started and not initialised: it is brought up to date first and votes then. Leader only.

@@ -131,18 +131,27 @@ impl Message {
     }
 }
 
+fn late() -> Unanswered {
+    Unanswered::Late("no answer".to_owned())
+}
+
+/// What is lost breaks the connection, which is noticed as late as a real one notices it.
+async fn broken() -> Result<Bytes, Unanswered> {
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    Err(late())
+}
+
 impl SimLink {
     async fn call(&self, message: Message, within: Duration) -> Result<Bytes, Unanswered> {
-        let late = || Unanswered::Late("no answer".to_owned());
         tokio::time::timeout(within, self.exchange(message)).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn exchange(&self, message: Message) -> Result<Bytes, Unanswered> {
         // A member of a life that is over sends nothing more.
         if !self.net.lives(self.own, self.life) {
-            return std::future::pending().await;
+            return broken().await;
         }
-        let Some(there) = self.net.passage(self.own, self.target) else { return std::future::pending().await };
+        let Some(there) = self.net.passage(self.own, self.target) else { return broken().await };
         tokio::time::sleep(there).await;
         let Some((life, answers)) = self.net.member(self.target) else {
             return Err(Unanswered::Away("nobody listens".to_owned()));
@@ -153,10 +162,10 @@ impl SimLink {
         // It is handled also when the caller has no more patience.
         let handling = tokio::spawn(message.handle(answers, self.target));
         let answer = handling.await.map_err(|why| Unanswered::Away(why.to_string()))?;
-        let Some(back) = self.net.passage(self.target, self.own) else { return std::future::pending().await };
+        let Some(back) = self.net.passage(self.target, self.own) else { return broken().await };
         tokio::time::sleep(back).await;
         if !self.net.lives(self.target, life) || !self.net.lives(self.own, self.life) {
-            return std::future::pending().await;
+            return broken().await;
         }
         answer.map_err(|why| Unanswered::Away(why.to_string()))
     }

@@ -171,7 +171,7 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         let all = self.alive();
         let version = loop {
-            assert!(Instant::now() < deadline, "somebody should commit by now");
+            assert!(Instant::now() < deadline, "somebody should commit by now\n{}", describe(&all));
             tokio::time::sleep(Duration::from_millis(20)).await;
             let nothing = Proposal { changes: Vec::new(), ..rig::proposal(&rig::node()) };
             let leader = all.iter().find(|alive| alive.raft.leadership().borrow().is_leader());
@@ -183,7 +183,7 @@ impl World {
         };
         for alive in &all {
             while alive.store.view(Tables::version) < version {
-                assert!(Instant::now() < deadline, "all should know of it by now");
+                assert!(Instant::now() < deadline, "all should know {version:?} by now\n{}", describe(&all));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -225,6 +225,12 @@ impl Member {
         self.alive = Some((alive.clone(), events));
         Ok(alive)
     }
+}
+
+/// What each member says of itself.
+fn describe(all: &[Alive]) -> String {
+    let line = |alive: &Alive| format!("{:?} {}", alive.raft.leadership().borrow(), alive.raft.metrics());
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The simulated network goes by ids alone.
