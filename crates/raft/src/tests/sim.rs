@@ -21,9 +21,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::world::World;
+use super::rig::propose;
 
 /// How many stories each test tells when nobody asks for more.
-const STORIES: u64 = 14;
+const STORIES: u64 = 12;
 
 /// One story; what its seed was is printed when it ends badly.
 fn tell(seed: u64) -> oracle::Summary {
@@ -86,4 +87,22 @@ fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() 
 #[test]
 fn what_clients_see_is_linearizable_in_other_stories_too() {
     tell_many(1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_takes_long_does_not_cost_the_leader_its_office() {
+    let mut world = World::new(3, StdRng::seed_from_u64(1)).await;
+    let leader = world.alive().remove(0).raft;
+    let leading = leader.leadership().borrow().clone();
+    assert!(leading.is_leader(), "{leading:?}");
+    world.crash(2);
+    for _ in 0..100 {
+        propose(&leader).await.unwrap();
+    }
+    // Longer than any voter waits for a leader.
+    world.net.slow_snapshots(Duration::from_secs(4));
+    world.heal().await;
+    world.agree().await;
+    assert_eq!(*leader.leadership().borrow(), leading);
+    world.stop().await;
 }

@@ -27,12 +27,22 @@ struct State {
     /// How many of a thousand messages are lost, and how many come again later.
     lost: u32,
     repeated: u32,
+    /// How long a snapshot takes, besides.
+    snapshot: Duration,
 }
 
 impl Net {
     pub(super) fn new(rng: StdRng) -> Self {
         let (members, cut) = (BTreeMap::new(), BTreeSet::new());
-        Self(Arc::new(Mutex::new(State { rng, members, cut, delay: 100..2000, lost: 0, repeated: 5 })))
+        Self(Arc::new(Mutex::new(State {
+            rng,
+            members,
+            cut,
+            delay: 100..2000,
+            lost: 0,
+            repeated: 5,
+            snapshot: Duration::ZERO,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -61,6 +71,11 @@ impl Net {
     pub(super) fn set_quality(&self, delay: Range<u64>, lost: u32) {
         let mut state = self.state();
         (state.delay, state.lost) = (delay, lost);
+    }
+
+    /// From now on a snapshot takes so long.
+    pub(super) fn slow_snapshots(&self, snapshot: Duration) {
+        self.state().snapshot = snapshot;
     }
 
     /// One way: how long the message takes, or `None` when it is lost.
@@ -152,7 +167,8 @@ impl SimLink {
             return broken().await;
         }
         let Some(there) = self.net.passage(self.own, self.target) else { return broken().await };
-        tokio::time::sleep(there).await;
+        let size = if matches!(message, Message::Snapshot(..)) { self.net.state().snapshot } else { Duration::ZERO };
+        tokio::time::sleep(there + size).await;
         let Some((life, answers)) = self.net.member(self.target) else {
             return Err(Unanswered::Away("nobody listens".to_owned()));
         };

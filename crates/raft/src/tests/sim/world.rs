@@ -49,7 +49,7 @@ struct Member {
 
 pub(super) struct World {
     rng: StdRng,
-    net: Net,
+    pub(super) net: Net,
     members: Vec<Member>,
     pub(super) roster: Roster,
     seen: Seen,
@@ -73,7 +73,7 @@ impl World {
         world
     }
 
-    fn alive(&self) -> Vec<Alive> {
+    pub(super) fn alive(&self) -> Vec<Alive> {
         self.members.iter().filter_map(|member| member.alive.as_ref()).map(|(alive, _)| alive.clone()).collect()
     }
 
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// The power of one member is gone.
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         let member = &mut self.members[at];
         let Some((alive, mut events)) = member.alive.take() else { return };
         member.disk.crash(&mut self.rng);
