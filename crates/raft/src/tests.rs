@@ -2,7 +2,6 @@
 
 mod alone;
 mod damage;
-mod full;
 mod group;
 mod quorum;
 mod recovery;
