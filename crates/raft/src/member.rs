@@ -106,7 +106,7 @@ impl Raft {
         snapshot_policy: SnapshotPolicy,
         keep: u64,
     ) -> Result<Self, RaftError> {
-        let transport = Rpc { identity: config.identity.clone() };
+        let transport = Rpc::new(config.identity.clone());
         let opened = {
             let config = config.clone();
             let opening = tokio::task::spawn_blocking(move || open(&config, store));

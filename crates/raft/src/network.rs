@@ -49,6 +49,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
 
     /// The way to the member `target`, which answers at `addr`. Nothing is sent yet.
     fn link(&self, target: u64, addr: &str) -> Self::Link;
+
+    /// As [`Self::link`], for something large: other messages must not have to wait behind it.
+    fn bulk_link(&self, target: u64, addr: &str) -> Self::Link {
+        self.link(target, addr)
+    }
 }
 
 /// The way to one other member. Each call answers `within` the given time or fails; dropped, it is given up.
@@ -97,11 +102,6 @@ pub(crate) struct Caller<T: Transport> {
 }
 
 impl<T: Transport> Caller<T> {
-    /// The way to the member, once more: what goes one way does not wait for what goes the other.
-    fn another_link(&self) -> T::Link {
-        self.transport.link(self.target, &self.addr)
-    }
-
     /// A message with the group's identity on it.
     fn message<B: Serialize>(&self, body: B) -> Result<Bytes, Unreachable> {
         let nowhere = || Unreachable::new(&AnyError::error("this member is in no group yet"));
@@ -153,9 +153,9 @@ impl<T: Transport> RaftNetwork<Types> for Caller<T> {
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
         let header = self.message((vote, snapshot.meta))?;
-        let mut link = self.another_link();
+        let mut link = self.transport.bulk_link(self.target, &self.addr);
         let sending = link.install_snapshot(header, *snapshot.snapshot, option.hard_ttl());
-        let pulse = self.pulse(self.another_link(), vote);
+        let pulse = self.pulse(self.transport.link(self.target, &self.addr), vote);
         let answer = tokio::select! {
             answer = sending => answer,
             ended = pulse => match ended {
