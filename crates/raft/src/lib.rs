@@ -5,9 +5,14 @@
 //! that decide run while that says [`Leadership::Leader`], and not before: only then has the store caught up with everything
 //! that was ever acknowledged.
 //!
-//! On disk a member has a directory of its own: `log.redb` holds the log and the vote, `snap-<index>` the state up to that index of the log. Both
-//! are checked when the member starts; a damaged one is refused by name, never read past. Members speak through
-//! [`skep_rpc`]; [`Raft::service`] is what a manager adds to its [`skep_rpc::Services`].
+//! A leader that has heard of no majority for a second says [`Leadership::Unknown`], and who waits for a proposal hears so too. Between
+//! the two it may be that another one leads already: [`Raft::confirm`] asks a majority, for reads that must not be outdated.
+//!
+//! On disk a member has a directory of its own: `log.redb` holds the log and the vote, `snap-<index>` the state up to that index of the log, and
+//! `key.json` the key under which the other two are sealed ([`Vault`]), which an [`UnlockKey`] can wrap. All are checked when the
+//! member starts; what is damaged is refused by name, never read past. When the majority of a group is lost for good,
+//! [`Raft::recover_alone`] goes on with one member. Members speak through [`skep_rpc`], and with those of their own group alone; [`Raft::service`]
+//! is what a manager adds to its [`skep_rpc::Services`].
 //!
 //! The consensus itself is openraft's, which is named in this crate alone.
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,9 @@ use crate::vault::{UnlockKey, Vault};
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a majority may take to confirm who leads.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+/// As Docker's: a snapshot each so many entries, and so many entries before it kept for members that lag a little.
+const SNAPSHOT_INTERVAL: NonZeroU64 = NonZeroU64::new(10_000).unwrap();
+const KEPT: u64 = 500;
 /// How long to wait for the first election of a group of one, and for the log to be closed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -81,8 +85,19 @@ impl Raft {
     /// # Errors
     /// When the directory cannot be used, or what is in it is damaged, of another member, or in use.
     pub async fn start(config: RaftConfig, store: Store) -> Result<Self, RaftError> {
-        // As Docker's: a snapshot each 10,000 entries, and 500 kept for members that lag a little.
-        Self::start_with(config, store, SnapshotPolicy::LogsSinceLast(10_000), 500).await
+        Self::start_with_snapshots(config, store, SNAPSHOT_INTERVAL).await
+    }
+
+    /// As [`Self::start`], with a snapshot each `interval` entries of the log instead of each 10,000: Docker's `--snapshot-interval`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with_snapshots(
+        config: RaftConfig,
+        store: Store,
+        interval: NonZeroU64,
+    ) -> Result<Self, RaftError> {
+        Self::start_with(config, store, SnapshotPolicy::LogsSinceLast(interval.get()), KEPT).await
     }
 
     pub(crate) async fn start_with(
@@ -91,7 +106,7 @@ impl Raft {
         snapshot_policy: SnapshotPolicy,
         keep: u64,
     ) -> Result<Self, RaftError> {
-        let transport = Rpc { identity: config.identity.clone(), store: store.clone() };
+        let transport = Rpc::new(config.identity.clone(), store.clone());
         let opened = {
             let config = config.clone();
             let opening = tokio::task::spawn_blocking(move || open(&config, store));
@@ -123,7 +138,7 @@ impl Raft {
         let timing = Arc::new(timing.validate().expect("the timing is consistent"));
         let (group, heard) = (Group::of(&log), Heard::default());
         let (vault, fault) = (log.vault().clone(), log.fault().clone());
-        let network = Network { transport, group: group.clone(), heard: heard.clone() };
+        let network = Network { transport: Arc::new(transport), group: group.clone(), heard: heard.clone() };
         let core = Core::new(config.raft_id, timing, network, log, machine).await;
         let core = core.map_err(|why| RaftError::stopped(&why))?;
         lead_when_alone(&core).await?;
@@ -253,6 +268,14 @@ impl Raft {
             Err(_) | Ok(Err(CoreError::APIError(_))) => Err(RaftError::NotLeader),
             Ok(Err(fatal)) => Err(RaftError::stopped(&fatal)),
         }
+    }
+
+    /// What openraft says of itself.
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> String {
+        let metrics = self.0.core.metrics();
+        let metrics = metrics.borrow();
+        format!("{} {:?}", *metrics, metrics.running_state)
     }
 
     /// Adds a member that has been started and not initialised: it is brought up to date first and votes then. Leader only.

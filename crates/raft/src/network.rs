@@ -4,12 +4,13 @@
 
 #![allow(clippy::result_large_err, reason = "the errors are openraft's own")]
 
+mod pulse;
 pub(crate) mod rpc;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{Either, select};
 use openraft::error::{
     Fatal, NetworkError, RPCError, RaftError, RemoteError, ReplicationClosed, StreamingError, Unreachable,
 };
@@ -20,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use skep_rpc::{decode, encode};
 
+use self::pulse::Ended;
 use crate::group::{Envelope, Group};
 use crate::reach::Heard;
 use crate::types::{Snapshot, Types, Vote};
@@ -47,6 +49,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
 
     /// The way to the member `target`, which answers at `addr`. Nothing is sent yet.
     fn link(&self, target: u64, addr: &str) -> Self::Link;
+
+    /// As [`Self::link`], for something large: other messages must not have to wait behind it.
+    fn bulk_link(&self, target: u64, addr: &str) -> Self::Link {
+        self.link(target, addr)
+    }
 }
 
 /// The way to one other member. Each call answers `within` the given time or fails; dropped, it is given up.
@@ -69,31 +76,34 @@ pub(crate) trait Link: Send + Sync + 'static {
 
 /// Makes a [`Caller`] for each other member.
 pub(crate) struct Network<T> {
-    pub(crate) transport: T,
+    pub(crate) transport: Arc<T>,
     pub(crate) group: Group,
     pub(crate) heard: Heard,
 }
 
 impl<T: Transport> RaftNetworkFactory<Types> for Network<T> {
-    type Network = Caller<T::Link>;
+    type Network = Caller<T>;
 
-    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Self::Network {
+    async fn new_client(&mut self, target: u64, node: &BasicNode) -> Caller<T> {
         let link = self.transport.link(target, &node.addr);
-        Caller { target, link, group: self.group.clone(), heard: self.heard.clone() }
+        let (transport, addr) = (self.transport.clone(), node.addr.clone());
+        Caller { target, addr, transport, link, group: self.group.clone(), heard: self.heard.clone() }
     }
 }
 
 /// Calls one other member.
-pub(crate) struct Caller<L> {
+pub(crate) struct Caller<T: Transport> {
     target: u64,
-    link: L,
+    addr: String,
+    transport: Arc<T>,
+    link: T::Link,
     group: Group,
     heard: Heard,
 }
 
-impl<L> Caller<L> {
+impl<T: Transport> Caller<T> {
     /// A message with the group's identity on it.
-    fn message<T: Serialize>(&self, body: T) -> Result<Bytes, Unreachable> {
+    fn message<B: Serialize>(&self, body: B) -> Result<Bytes, Unreachable> {
         let nowhere = || Unreachable::new(&AnyError::error("this member is in no group yet"));
         let group = self.group.id().ok_or_else(nowhere)?;
         Ok(encode(&Envelope { group, body }))
@@ -114,7 +124,7 @@ impl<L> Caller<L> {
     }
 }
 
-impl<L: Link> RaftNetwork<Types> for Caller<L> {
+impl<T: Transport> RaftNetwork<Types> for Caller<T> {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
@@ -143,12 +153,16 @@ impl<L: Link> RaftNetwork<Types> for Caller<L> {
         option: RPCOption,
     ) -> Result<SnapshotResponse<u64>, StreamingError<Types, Fatal<u64>>> {
         let header = self.message((vote, snapshot.meta))?;
-        let answer = {
-            let sending = self.link.install_snapshot(header, *snapshot.snapshot, option.hard_ttl());
-            match select(std::pin::pin!(sending), std::pin::pin!(cancel)).await {
-                Either::Left((answer, _)) => answer,
-                Either::Right((closed, _)) => return Err(closed.into()),
-            }
+        let mut link = self.transport.bulk_link(self.target, &self.addr);
+        let sending = link.install_snapshot(header, *snapshot.snapshot, option.hard_ttl());
+        let pulse = self.pulse(self.transport.link(self.target, &self.addr), vote);
+        let answer = tokio::select! {
+            answer = sending => answer,
+            ended = pulse => match ended {
+                Ended::Outvoted(vote) => return Ok(SnapshotResponse { vote }),
+                Ended::Silent => Err(Unanswered::Late("the member does not answer any more".to_owned())),
+            },
+            closed = cancel => return Err(closed.into()),
         };
         self.answer(answer).map_err(|failure: Failure<Fatal<u64>>| match failure {
             RPCError::Timeout(error) => error.into(),

@@ -199,3 +199,6 @@ pub(crate) fn newest(dir: &Path, vault: &Vault, purged: Option<u64>) -> Result<O
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

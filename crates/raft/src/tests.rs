@@ -3,7 +3,6 @@
 mod alone;
 mod calling;
 mod damage;
-mod full;
 mod group;
 mod quorum;
 mod recovery;

@@ -4,6 +4,8 @@
 //! everything is read: what is torn, swapped, missing in the middle or missing at the end does not go unnoticed.
 
 mod format;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::ops::Range;

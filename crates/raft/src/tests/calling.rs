@@ -9,7 +9,7 @@ use crate::network::rpc::Rpc;
 #[test]
 fn a_member_is_looked_for_on_the_node_that_has_its_number() {
     let store = Store::default();
-    let network = Rpc { identity: rig::identity(), store: store.clone() };
+    let network = Rpc::new(rig::identity(), store.clone());
     assert_eq!(network.node(7), None, "a member that nobody has written down yet");
     let mut node = rig::node();
     let addr = "192.0.2.1:2377".parse().unwrap();

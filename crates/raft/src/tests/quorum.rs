@@ -75,6 +75,27 @@ async fn reaches(leader: &Member, expected: [Reachability; 3]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_asked_again_and_again_whether_it_leads_does_not_connect_each_time() {
+    let (_dirs, members) = three(&SnapshotPolicy::Never).await;
+    members[0].leads().await;
+    propose(&members[0].raft).await.unwrap();
+    let before = connections(&members);
+    for _ in 0..100 {
+        members[0].raft.confirm().await.unwrap();
+    }
+    // What was closed is counted too: it lingers.
+    let after = connections(&members);
+    assert!(before > 0 && after < before + 20, "{before} connections before, {after} after");
+}
+
+/// How many TCP connections there are to these members, closed ones that linger among them.
+fn connections(members: &[Member]) -> usize {
+    let ports: Vec<String> = members.iter().map(|member| format!(":{:04X} ", member.addr.port())).collect();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    table.lines().filter(|line| ports.iter().any(|port| line.contains(port))).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn soon_after_the_leader_is_lost_another_one_has_committed() {
     let (dirs, mut members) = three(&SnapshotPolicy::Never).await;
     members[0].leads().await;

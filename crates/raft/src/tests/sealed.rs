@@ -9,7 +9,9 @@ use skep_store::Store;
 use tempfile::{TempDir, tempdir};
 
 use super::rig::{config, propose};
-use crate::{BadUnlockKey, Raft, RaftConfig, RaftError, UnlockKey, Vault};
+use skep_ca::{CaError, UnlockKey};
+
+use crate::{Raft, RaftConfig, RaftError, Vault};
 
 fn own(dir: &Path, unlock_key: Option<&UnlockKey>) -> RaftConfig {
     RaftConfig { unlock_key: unlock_key.cloned(), ..config(dir, 7, "127.0.0.1:1".parse().unwrap()) }
@@ -152,10 +154,10 @@ fn unlock_keys_are_written_as_dockers() {
     let text = key.to_string();
     assert_eq!((text.len(), &text[..9]), (9 + 43, "SWMKEY-1-"));
     assert_eq!(text.parse(), Ok(key.clone()));
-    assert_eq!(format!("{key:?}"), "UnlockKey(..)");
+    assert_eq!(format!("{key:?}"), "UnlockKey(…)");
     let docker = "SWMKEY-1-7c37Cc8654o6p38HnroywCi19pllOnGtbdZEgtKxZu8";
     assert_eq!(docker.parse::<UnlockKey>().unwrap().to_string(), docker);
     for bad in ["", "SWMKEY-1-", "SWMTKN-1-abc", &text[..50], &format!("{text}A"), &format!("{text}=")] {
-        assert_eq!(bad.parse::<UnlockKey>(), Err(BadUnlockKey), "{bad}");
+        assert_eq!(bad.parse::<UnlockKey>(), Err(CaError::UnlockKey), "{bad}");
     }
 }

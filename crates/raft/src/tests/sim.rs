@@ -21,9 +21,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use self::world::World;
+use super::rig::propose;
 
-/// How many stories are told when nobody asks for more.
-const STORIES: u64 = 24;
+/// How many stories each test tells when nobody asks for more.
+const STORIES: u64 = 12;
 
 /// One story; what its seed was is printed when it ends badly.
 fn tell(seed: u64) -> oracle::Summary {
@@ -43,7 +44,7 @@ async fn story(mut rng: StdRng) -> oracle::Summary {
     let size = if rng.random_bool(0.3) { 5 } else { 3 };
     let mut world = World::new(size, StdRng::seed_from_u64(rng.random())).await;
     let clients = client::start(&world, StdRng::seed_from_u64(rng.random()));
-    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    let end = tokio::time::Instant::now() + Duration::from_secs(15);
     while tokio::time::Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..1200))).await;
         world.misfortune(&mut rng).await;
@@ -55,8 +56,8 @@ async fn story(mut rng: StdRng) -> oracle::Summary {
     oracle::check(&history, &seen)
 }
 
-#[test]
-fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() {
+/// Stories from this seed on, or what the environment asks for.
+fn tell_many(first: u64) {
     let asked = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let began = Instant::now();
     if let Some(seed) = asked("SKEP_SIM_SEED") {
@@ -65,7 +66,7 @@ fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() 
     }
     let (first, soak) = match asked("SKEP_SOAK_SECONDS") {
         Some(seconds) => (rand::random::<u64>() >> 32, Some(Duration::from_secs(seconds))),
-        None => (0, None),
+        None => (first, None),
     };
     let mut total = oracle::Summary::default();
     let mut stories = 0;
@@ -75,4 +76,33 @@ fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() 
     }
     println!("{stories} stories from seed {first} on, in {:?}: {total:?}", began.elapsed());
     assert!(total.acknowledged > 20 * stories, "the clients should have got something done: {total:?}");
+}
+
+#[test]
+fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() {
+    tell_many(0);
+}
+
+/// On the other core.
+#[test]
+fn what_clients_see_is_linearizable_in_other_stories_too() {
+    tell_many(1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_takes_long_does_not_cost_the_leader_its_office() {
+    let mut world = World::new(3, StdRng::seed_from_u64(1)).await;
+    let leader = world.alive().remove(0).raft;
+    let leading = leader.leadership().borrow().clone();
+    assert!(leading.is_leader(), "{leading:?}");
+    world.crash(2);
+    for _ in 0..100 {
+        propose(&leader).await.unwrap();
+    }
+    // Longer than any voter waits for a leader.
+    world.net.slow_snapshots(Duration::from_secs(4));
+    world.heal().await;
+    world.agree().await;
+    assert_eq!(*leader.leadership().borrow(), leading);
+    world.stop().await;
 }

@@ -44,7 +44,7 @@ pub(super) fn read(database: &Database) -> Result<Format, FileError> {
     decode(value.value())
 }
 
-fn decode(value: &[u8]) -> Result<Format, FileError> {
+pub(super) fn decode(value: &[u8]) -> Result<Format, FileError> {
     let what = || "the fact \"format\"".to_owned();
     let (body, found) = value.split_last_chunk::<DIGEST>().ok_or_else(|| FileError::Seal(what()))?;
     if digest(body) != *found {

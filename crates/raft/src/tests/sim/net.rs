@@ -27,12 +27,22 @@ struct State {
     /// How many of a thousand messages are lost, and how many come again later.
     lost: u32,
     repeated: u32,
+    /// How long a snapshot takes, besides.
+    snapshot: Duration,
 }
 
 impl Net {
     pub(super) fn new(rng: StdRng) -> Self {
         let (members, cut) = (BTreeMap::new(), BTreeSet::new());
-        Self(Arc::new(Mutex::new(State { rng, members, cut, delay: 100..2000, lost: 0, repeated: 5 })))
+        Self(Arc::new(Mutex::new(State {
+            rng,
+            members,
+            cut,
+            delay: 100..2000,
+            lost: 0,
+            repeated: 5,
+            snapshot: Duration::ZERO,
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -61,6 +71,11 @@ impl Net {
     pub(super) fn set_quality(&self, delay: Range<u64>, lost: u32) {
         let mut state = self.state();
         (state.delay, state.lost) = (delay, lost);
+    }
+
+    /// From now on a snapshot takes so long.
+    pub(super) fn slow_snapshots(&self, snapshot: Duration) {
+        self.state().snapshot = snapshot;
     }
 
     /// One way: how long the message takes, or `None` when it is lost.
@@ -131,19 +146,29 @@ impl Message {
     }
 }
 
+fn late() -> Unanswered {
+    Unanswered::Late("no answer".to_owned())
+}
+
+/// What is lost breaks the connection, which is noticed as late as a real one notices it.
+async fn broken() -> Result<Bytes, Unanswered> {
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    Err(late())
+}
+
 impl SimLink {
     async fn call(&self, message: Message, within: Duration) -> Result<Bytes, Unanswered> {
-        let late = || Unanswered::Late("no answer".to_owned());
         tokio::time::timeout(within, self.exchange(message)).await.unwrap_or_else(|_| Err(late()))
     }
 
     async fn exchange(&self, message: Message) -> Result<Bytes, Unanswered> {
         // A member of a life that is over sends nothing more.
         if !self.net.lives(self.own, self.life) {
-            return std::future::pending().await;
+            return broken().await;
         }
-        let Some(there) = self.net.passage(self.own, self.target) else { return std::future::pending().await };
-        tokio::time::sleep(there).await;
+        let Some(there) = self.net.passage(self.own, self.target) else { return broken().await };
+        let size = if matches!(message, Message::Snapshot(..)) { self.net.state().snapshot } else { Duration::ZERO };
+        tokio::time::sleep(there + size).await;
         let Some((life, answers)) = self.net.member(self.target) else {
             return Err(Unanswered::Away("nobody listens".to_owned()));
         };
@@ -153,10 +178,10 @@ impl SimLink {
         // It is handled also when the caller has no more patience.
         let handling = tokio::spawn(message.handle(answers, self.target));
         let answer = handling.await.map_err(|why| Unanswered::Away(why.to_string()))?;
-        let Some(back) = self.net.passage(self.target, self.own) else { return std::future::pending().await };
+        let Some(back) = self.net.passage(self.target, self.own) else { return broken().await };
         tokio::time::sleep(back).await;
         if !self.net.lives(self.target, life) || !self.net.lives(self.own, self.life) {
-            return std::future::pending().await;
+            return broken().await;
         }
         answer.map_err(|why| Unanswered::Away(why.to_string()))
     }

@@ -49,7 +49,7 @@ struct Member {
 
 pub(super) struct World {
     rng: StdRng,
-    net: Net,
+    pub(super) net: Net,
     members: Vec<Member>,
     pub(super) roster: Roster,
     seen: Seen,
@@ -73,7 +73,7 @@ impl World {
         world
     }
 
-    fn alive(&self) -> Vec<Alive> {
+    pub(super) fn alive(&self) -> Vec<Alive> {
         self.members.iter().filter_map(|member| member.alive.as_ref()).map(|(alive, _)| alive.clone()).collect()
     }
 
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// The power of one member is gone.
-    fn crash(&mut self, at: usize) {
+    pub(super) fn crash(&mut self, at: usize) {
         let member = &mut self.members[at];
         let Some((alive, mut events)) = member.alive.take() else { return };
         member.disk.crash(&mut self.rng);
@@ -171,7 +171,7 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         let all = self.alive();
         let version = loop {
-            assert!(Instant::now() < deadline, "somebody should commit by now");
+            assert!(Instant::now() < deadline, "somebody should commit by now\n{}", describe(&all));
             tokio::time::sleep(Duration::from_millis(20)).await;
             let nothing = Proposal { changes: Vec::new(), ..rig::proposal(&rig::node()) };
             let leader = all.iter().find(|alive| alive.raft.leadership().borrow().is_leader());
@@ -183,7 +183,7 @@ impl World {
         };
         for alive in &all {
             while alive.store.view(Tables::version) < version {
-                assert!(Instant::now() < deadline, "all should know of it by now");
+                assert!(Instant::now() < deadline, "all should know {version:?} by now\n{}", describe(&all));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
@@ -225,6 +225,12 @@ impl Member {
         self.alive = Some((alive.clone(), events));
         Ok(alive)
     }
+}
+
+/// What each member says of itself.
+fn describe(all: &[Alive]) -> String {
+    let line = |alive: &Alive| format!("{:?} {}", alive.raft.leadership().borrow(), alive.raft.metrics());
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The simulated network goes by ids alone.

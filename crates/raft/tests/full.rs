@@ -1,17 +1,20 @@
 //! A disk that is full: on a small file system of the test's own, which takes root.
 
+use std::num::NonZeroU64;
 use std::path::Path;
+use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use openraft::SnapshotPolicy;
-use skep_model::{Node, NodeId};
-use skep_store::{Log, ProposeError, Store};
+use skep_ca::{NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
+use skep_model::{Availability, ClusterId, Meta, Node, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
+use skep_raft::{Leadership, Raft, RaftConfig, RaftError};
+use skep_rpc::NodeIdentity;
+use skep_store::{Change, Log, Proposal, ProposeError, Store};
 use tempfile::tempdir;
 
-use super::rig::{PATIENCE, config, node, proposal};
-use crate::{Leadership, Raft, RaftError};
-
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// How large the file system is. A new log takes a good part of it.
 const SIZE: &str = "size=4m";
 
@@ -28,34 +31,76 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Proposes nodes with long names until the disk is full; those that were acknowledged, and the error.
+fn config(dir: &Path) -> RaftConfig {
+    let root = RootCa::generate(Timestamp::now()).unwrap();
+    let keys = NodeKeys::generate().unwrap();
+    let identity = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
+    let chain = root.sign_own(&keys, &identity, Timestamp::now()).unwrap();
+    let roots = Roots::new(vec![root.certificate().clone()]).unwrap();
+    let identity = NodeIdentity::new(NodeCredentials::new(keys, &chain, roots).unwrap()).unwrap();
+    RaftConfig { dir: dir.join("raft"), raft_id: 7, addr: "127.0.0.1:1".parse().unwrap(), identity, unlock_key: None }
+}
+
+fn node() -> Node {
+    // Nothing that could be compressed much.
+    let credential = (0..800).map(|_| NodeId::random().to_string()).collect();
+    let spec = NodeSpec { name: None, labels: [].into(), role: Role::Worker, availability: Availability::Active };
+    let status =
+        NodeStatus { state: NodeState::Unknown, message: String::new(), addr: None, port_conflicts: Vec::new() };
+    Node {
+        id: NodeId::random(),
+        meta: Meta::new(Timestamp::UNIX_EPOCH),
+        spec,
+        description: None,
+        status,
+        manager: None,
+        overlay_addr: None,
+        credential,
+    }
+}
+
+async fn propose(raft: &Raft) -> Result<NodeId, ProposeError> {
+    let node = node();
+    let id = node.id.clone();
+    let proposal = Proposal { base: None, now: Timestamp::UNIX_EPOCH, changes: vec![Change::from(node)] };
+    raft.propose(proposal).await.map(|_| id)
+}
+
+async fn led(raft: &Raft) {
+    let mut leadership = raft.leadership();
+    let leading = leadership.wait_for(Leadership::is_leader);
+    drop(tokio::time::timeout(PATIENCE, leading).await.expect("it should lead by now").unwrap());
+}
+
+/// Proposes nodes until the disk is full; those that were acknowledged, and the error.
 async fn fill(raft: &Raft) -> (Vec<NodeId>, ProposeError) {
     let mut acknowledged = Vec::new();
     loop {
-        let node = Node { credential: "c".repeat(50_000), ..node() };
-        let id = node.id.clone();
-        match raft.propose(proposal(&node)).await {
-            Ok(_) => acknowledged.push(id),
+        match propose(raft).await {
+            Ok(id) => acknowledged.push(id),
             Err(error) => return (acknowledged, error),
         }
         assert!(acknowledged.len() < 1000, "the disk should be full by now");
     }
 }
 
-/// Fills the disk while snapshots are made by this policy, makes room, and starts again.
-fn full_and_back(policy: SnapshotPolicy) {
+/// Fills the disk while snapshots are made each so many entries, until there is no room for `what`; makes room, and starts again.
+fn full_and_back(interval: u64, what: &str) {
     let dir = tempdir().unwrap();
     small_disk(dir.path());
     // Room that can be made.
     let ballast = dir.path().join("ballast");
     std::fs::write(&ballast, vec![0; 1 << 20]).unwrap();
-    let own = config(&dir.path().join("raft"), 7, "127.0.0.1:1".parse().unwrap());
+    let own = config(dir.path());
 
     let acknowledged = runtime().block_on(async {
-        let raft = Raft::start_with(own.clone(), Store::default(), policy, 5).await.unwrap();
+        let interval = NonZeroU64::new(interval).unwrap();
+        let raft = Raft::start_with_snapshots(own.clone(), Store::default(), interval).await.unwrap();
         raft.initialize().await.unwrap();
         let (acknowledged, error) = fill(&raft).await;
-        let said = |text: &str| text.starts_with("no space is left for") && text.contains("make room and restart");
+        let said = |text: &str| {
+            text.starts_with("no space is left for") && text.contains(what) && text.contains("make room and restart")
+        };
         assert!(matches!(&error, ProposeError::Fatal(why) if said(why)), "{error}");
         let mut leadership = raft.leadership();
         let stopping = leadership.wait_for(|l| matches!(l, Leadership::Stopped(why) if said(why)));
@@ -69,11 +114,11 @@ fn full_and_back(policy: SnapshotPolicy) {
     runtime().block_on(async {
         let store = Store::default();
         let raft = Raft::start(own, store.clone()).await.unwrap();
-        raft.led().await.unwrap();
+        led(&raft).await;
         for id in &acknowledged {
             assert!(store.view(|tables| tables.get::<Node>(id).is_some()), "{id} was acknowledged and is gone");
         }
-        raft.propose(proposal(&node())).await.unwrap();
+        propose(&raft).await.unwrap();
         raft.shutdown().await;
     });
     println!("{} acknowledged proposals survived a full disk", acknowledged.len());
@@ -81,12 +126,12 @@ fn full_and_back(policy: SnapshotPolicy) {
 
 #[test]
 fn a_disk_that_fills_up_with_the_log_stops_the_member_and_loses_nothing() {
-    full_and_back(SnapshotPolicy::Never);
+    full_and_back(10_000, "log.redb");
 }
 
 #[test]
 fn a_disk_that_fills_up_with_snapshots_stops_the_member_and_loses_nothing() {
-    full_and_back(SnapshotPolicy::LogsSinceLast(5));
+    full_and_back(5, "snap.new");
 }
 
 #[test]
@@ -102,7 +147,7 @@ fn a_member_that_finds_no_room_at_its_start_says_so() {
         let file = std::fs::File::options().write(true).open(&ballast).unwrap();
         file.set_len(file.metadata().unwrap().len() - room).unwrap();
         drop(file);
-        let own = config(&dir.path().join("raft"), 7, "127.0.0.1:1".parse().unwrap());
+        let own = config(dir.path());
         let started = runtime().block_on(async {
             let raft = Raft::start(own.clone(), Store::default()).await?;
             raft.shutdown().await;
