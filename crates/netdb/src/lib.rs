@@ -12,10 +12,17 @@
 
 #![forbid(unsafe_code)]
 
+mod error;
+pub mod gossip;
 mod handle;
+mod held;
+mod seal;
 mod tables;
 mod view;
+mod wire;
 
+pub use error::{NetDbError, Unreadable};
 pub use handle::NetDb;
+pub use held::Delta;
 pub use tables::{Merged, Tables};
 pub use view::{Located, View};
