@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use skep_model::{EndpointKey, EndpointRecord, EndpointState, NodeId, OwnerTable};
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, NetworkId, NodeId, OwnerTable, TaskId};
 
 /// How many changes of a table are remembered. Who lags further behind is told the whole table.
 const REMEMBERED: usize = 512;
@@ -20,8 +20,10 @@ pub struct Delta {
     pub to: u64,
     /// Records that are new or different.
     pub changed: Vec<(EndpointKey, EndpointRecord)>,
+    /// Records of which nothing but the state is different: most changes are of this kind.
+    pub states: Vec<(ShortKey, EndpointState)>,
     /// Records that are gone.
-    pub removed: Vec<EndpointKey>,
+    pub removed: Vec<ShortKey>,
     /// The node's addresses, if they are others than before.
     pub addresses: Option<BTreeSet<IpAddr>>,
 }
@@ -34,13 +36,44 @@ impl Delta {
     }
 }
 
+/// A record that the other side knows. Of the network only as much as tells it from the others of one table; should that be too little, the
+/// digests differ, and the table is told whole in the next exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShortKey {
+    /// A hash of the network.
+    pub network: u32,
+    /// The task.
+    pub task: TaskId,
+}
+
+impl From<&EndpointKey> for ShortKey {
+    fn from(key: &EndpointKey) -> Self {
+        Self { network: short(&key.network), task: key.task.clone() }
+    }
+}
+
+fn short(network: &NetworkId) -> u32 {
+    let mut hash = Fnv::default();
+    hash.eat(network.as_str().as_bytes());
+    hash.done() as u32
+}
+
+/// When a record changed last.
+#[derive(Debug, Clone, Copy)]
+struct Stamp {
+    /// In any way.
+    any: u64,
+    /// In more than its state.
+    more: u64,
+}
+
 /// A table, and at which version its newest changes were made.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     table: Arc<OwnerTable>,
     /// What changed up to this version is not remembered.
     floor: u64,
-    changed: BTreeMap<EndpointKey, u64>,
+    changed: BTreeMap<EndpointKey, Stamp>,
     removed: BTreeMap<EndpointKey, u64>,
     addresses_at: u64,
     digest: u64,
@@ -77,30 +110,56 @@ impl Held {
         removed: impl IntoIterator<Item = EndpointKey>,
         addresses: Option<BTreeSet<IpAddr>>,
     ) {
-        let table = Arc::make_mut(&mut self.table);
-        table.version = version;
-        for (key, record) in changed {
-            self.removed.remove(&key);
-            self.digest = self.digest.wrapping_add(record_digest(&key, &record));
-            if let Some(before) = table.records.insert(key.clone(), record) {
-                self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
-            }
-            self.changed.insert(key, version);
-        }
-        for key in removed {
-            self.changed.remove(&key);
-            if let Some(before) = table.records.remove(&key) {
-                self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
-            }
-            self.removed.insert(key, version);
-        }
+        Arc::make_mut(&mut self.table).version = version;
+        changed.into_iter().for_each(|(key, record)| self.put(version, key, record));
+        removed.into_iter().for_each(|key| self.remove(version, key));
         if let Some(addresses) = addresses {
+            let table = Arc::make_mut(&mut self.table);
             self.digest = self.digest.wrapping_sub(addresses_digest(&table.addresses));
             self.digest = self.digest.wrapping_add(addresses_digest(&addresses));
             table.addresses = addresses;
             self.addresses_at = version;
         }
         self.forget();
+    }
+
+    /// Takes in a delta that fits.
+    pub(crate) fn take(&mut self, delta: Delta) {
+        let states = delta.states.iter().filter_map(|(key, state)| {
+            let key = self.find(key)?;
+            let record = self.table.records.get(&key)?;
+            Some((key, EndpointRecord { state: *state, ..record.clone() }))
+        });
+        let changed: Vec<_> = delta.changed.into_iter().chain(states).collect();
+        let removed: Vec<_> = delta.removed.iter().filter_map(|key| self.find(key)).collect();
+        self.advance(delta.to, changed, removed, delta.addresses);
+    }
+
+    fn find(&self, key: &ShortKey) -> Option<EndpointKey> {
+        let full = |network: &NetworkId| EndpointKey { network: network.clone(), task: key.task.clone() };
+        let mut networks: Vec<&NetworkId> = self.table.records.keys().map(|key| &key.network).collect();
+        networks.dedup();
+        networks.into_iter().filter(|network| short(network) == key.network).map(full).find(|key| self.table.records.contains_key(key))
+    }
+
+    fn put(&mut self, version: u64, key: EndpointKey, record: EndpointRecord) {
+        self.removed.remove(&key);
+        self.digest = self.digest.wrapping_add(record_digest(&key, &record));
+        let like_before = |before: &EndpointRecord| *before == EndpointRecord { state: before.state, ..record.clone() };
+        let same = self.table.records.get(&key).is_some_and(like_before);
+        let more = if same { self.changed.get(&key).map_or(0, |stamp| stamp.more) } else { version };
+        if let Some(before) = Arc::make_mut(&mut self.table).records.insert(key.clone(), record) {
+            self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
+        }
+        self.changed.insert(key, Stamp { any: version, more });
+    }
+
+    fn remove(&mut self, version: u64, key: EndpointKey) {
+        self.changed.remove(&key);
+        if let Some(before) = Arc::make_mut(&mut self.table).records.remove(&key) {
+            self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
+        }
+        self.removed.insert(key, version);
     }
 
     /// Raises the version above what others believe. What they believe may be anything, so nobody may add a change to it: from now on
@@ -114,32 +173,51 @@ impl Held {
 
     /// What somebody who knows version `from` has to be told.
     pub(crate) fn delta(&self, owner: &NodeId, from: u64) -> Delta {
-        let (owner, to) = (owner.clone(), self.table.version);
+        let to = self.table.version;
         if from < self.floor || from == 0 || from >= to {
-            let changed = self.table.records.iter().map(|(key, record)| (key.clone(), record.clone())).collect();
-            let addresses = Some(self.table.addresses.clone());
-            return Delta { owner, from: 0, to, changed, removed: Vec::new(), addresses };
+            return self.all(owner);
         }
-        let newer = |stamps: &BTreeMap<EndpointKey, u64>| {
-            let newer = stamps.iter().filter(|(_, at)| **at > from).map(|(key, _)| key.clone());
-            newer.collect::<Vec<_>>()
+        let mut delta = Delta {
+            owner: owner.clone(),
+            from,
+            to,
+            changed: Vec::new(),
+            states: Vec::new(),
+            removed: self.removed.iter().filter(|(_, at)| **at > from).map(|(key, _)| key.into()).collect(),
+            addresses: (self.addresses_at > from).then(|| self.table.addresses.clone()),
         };
-        let changed = newer(&self.changed).into_iter().filter_map(|key| {
-            let record = self.table.records.get(&key)?.clone();
-            Some((key, record))
-        });
-        let addresses = (self.addresses_at > from).then(|| self.table.addresses.clone());
-        Delta { owner, from, to, changed: changed.collect(), removed: newer(&self.removed), addresses }
+        for (key, stamp) in self.changed.iter().filter(|(_, stamp)| stamp.any > from) {
+            let Some(record) = self.table.records.get(key) else { continue };
+            if stamp.more > from {
+                delta.changed.push((key.clone(), record.clone()));
+            } else {
+                delta.states.push((key.into(), record.state));
+            }
+        }
+        delta
+    }
+
+    fn all(&self, owner: &NodeId) -> Delta {
+        Delta {
+            owner: owner.clone(),
+            from: 0,
+            to: self.table.version,
+            changed: self.table.records.iter().map(|(key, record)| (key.clone(), record.clone())).collect(),
+            states: Vec::new(),
+            removed: Vec::new(),
+            addresses: Some(self.table.addresses.clone()),
+        }
     }
 
     fn forget(&mut self) {
         if self.changed.len() + self.removed.len() <= REMEMBERED {
             return;
         }
-        let mut stamps: Vec<u64> = self.changed.values().chain(self.removed.values()).copied().collect();
+        let changed = self.changed.values().map(|stamp| stamp.any);
+        let mut stamps: Vec<u64> = changed.chain(self.removed.values().copied()).collect();
         let (_, middle, _) = stamps.select_nth_unstable(REMEMBERED / 2);
         self.floor = *middle;
-        self.changed.retain(|_, at| *at > self.floor);
+        self.changed.retain(|_, stamp| stamp.any > self.floor);
         self.removed.retain(|_, at| *at > self.floor);
     }
 }

@@ -23,6 +23,6 @@ mod wire;
 
 pub use error::{NetDbError, Unreadable};
 pub use handle::NetDb;
-pub use held::Delta;
+pub use held::{Delta, ShortKey};
 pub use tables::{Merged, Tables};
 pub use view::{Located, View};

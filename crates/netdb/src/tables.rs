@@ -155,7 +155,7 @@ impl Tables {
         match known {
             Some(known) if known.table().version >= delta.to => Merged::Stale,
             Some(known) if known.table().version >= delta.from => {
-                Arc::make_mut(known).advance(delta.to, delta.changed, delta.removed, delta.addresses);
+                Arc::make_mut(known).take(delta);
                 Merged::Newer
             }
             _ => Merged::Gap,

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use skep_model::{EndpointKey, EndpointRecord, EndpointState, NetworkId, ServiceId};
 
-use crate::{Delta, Unreadable};
+use crate::{Delta, ShortKey, Unreadable};
 
 /// Bytes of an identifier: 25 digits of base 36 are two numbers of 12 digits and one digit.
 pub(crate) const ID_LEN: usize = 17;
@@ -62,7 +62,7 @@ impl Writer {
 
     /// An identifier of the model.
     pub(crate) fn id(&mut self, id: &str) {
-        let digit = |byte: &u8| DIGITS.iter().position(|d| d == byte).unwrap_or(0) as u64;
+        let digit = |byte: &u8| u64::from(if byte.is_ascii_digit() { byte - b'0' } else { byte - b'a' + 10 });
         let number = |digits: &[u8]| digits.iter().fold(0, |number, byte| number * 36 + digit(byte));
         let digits = id.as_bytes();
         self.u64(number(&digits[..12]));
@@ -98,16 +98,13 @@ impl Writer {
         for (key, record) in &delta.changed {
             self.record(key, record, &mut last);
         }
-        self.count(delta.removed.len());
-        for key in &delta.removed {
-            let same = last.network.as_ref() == Some(&key.network);
-            self.u8(u8::from(same));
-            if !same {
-                self.id(key.network.as_str());
-                last.network = Some(key.network.clone());
-            }
-            self.id(key.task.as_str());
+        self.count(delta.states.len());
+        for (key, state) in &delta.states {
+            self.u8(state_code(*state));
+            self.short_key(key);
         }
+        self.count(delta.removed.len());
+        delta.removed.iter().for_each(|key| self.short_key(key));
         match &delta.addresses {
             None => self.u8(0),
             Some(addresses) => {
@@ -118,12 +115,13 @@ impl Writer {
         }
     }
 
+    fn short_key(&mut self, key: &ShortKey) {
+        self.u32(key.network);
+        self.id(key.task.as_str());
+    }
+
     fn record(&mut self, key: &EndpointKey, record: &EndpointRecord, last: &mut Last) {
-        let state = match record.state {
-            EndpointState::Starting => 0,
-            EndpointState::Ready => 1,
-            EndpointState::Draining => 2,
-        };
+        let state = state_code(record.state);
         let network = last.network.as_ref() == Some(&key.network);
         let service = last.service.as_ref() == Some(&record.service);
         let plain = record.weight == 1 && record.aliases.is_empty();
@@ -146,6 +144,14 @@ impl Writer {
             }
         }
         *last = Last { network: Some(key.network.clone()), service: Some(record.service.clone()) };
+    }
+}
+
+fn state_code(state: EndpointState) -> u8 {
+    match state {
+        EndpointState::Starting => 0,
+        EndpointState::Ready => 1,
+        EndpointState::Draining => 2,
     }
 }
 
@@ -258,31 +264,23 @@ impl<'a> Reader<'a> {
         };
         let mut last = Last::default();
         let changed = (0..self.count(22)?).map(|_| self.record(&mut last)).collect::<Read<_>>()?;
-        let removed = (0..self.count(18)?).map(|_| self.removed(&mut last)).collect::<Read<_>>()?;
+        let states = (0..self.count(22)?).map(|_| Ok((read_state(self.u8()?)?, self.short_key()?)));
+        let states = states.map(|read| read.map(|(state, key)| (key, state))).collect::<Read<_>>()?;
+        let removed = (0..self.count(21)?).map(|_| self.short_key()).collect::<Read<_>>()?;
         let addresses = match self.u8()? {
             0 => None,
             _ => Some((0..self.count(5)?).map(|_| self.ip()).collect::<Read<BTreeSet<_>>>()?),
         };
-        Ok(Delta { owner, from, to, changed, removed, addresses })
+        Ok(Delta { owner, from, to, changed, states, removed, addresses })
     }
 
-    fn removed(&mut self, last: &mut Last) -> Read<EndpointKey> {
-        let network = match self.u8()? {
-            0 => self.id()?,
-            _ => last.network.clone().ok_or(Unreadable::Garbled)?,
-        };
-        last.network = Some(network.clone());
-        Ok(EndpointKey { network, task: self.id()? })
+    fn short_key(&mut self) -> Read<ShortKey> {
+        Ok(ShortKey { network: self.u32()?, task: self.id()? })
     }
 
     fn record(&mut self, last: &mut Last) -> Read<(EndpointKey, EndpointRecord)> {
         let flags = self.u8()?;
-        let state = match flags & 3 {
-            0 => EndpointState::Starting,
-            1 => EndpointState::Ready,
-            2 => EndpointState::Draining,
-            _ => return Err(Unreadable::Garbled),
-        };
+        let state = read_state(flags & 3)?;
         let network = match (flags >> 2) & 1 {
             0 => self.id()?,
             _ => last.network.clone().ok_or(Unreadable::Garbled)?,
@@ -308,5 +306,14 @@ impl<'a> Reader<'a> {
         let length = self.u8()?;
         let bytes = self.take(length.into())?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| Unreadable::Garbled)
+    }
+}
+
+fn read_state(code: u8) -> Read<EndpointState> {
+    match code {
+        0 => Ok(EndpointState::Starting),
+        1 => Ok(EndpointState::Ready),
+        2 => Ok(EndpointState::Draining),
+        _ => Err(Unreadable::Garbled),
     }
 }

@@ -67,9 +67,11 @@ impl Gossip {
     }
 
     /// Gets a table from somebody who has it newer, unless that is under way.
-    pub(super) fn fetch(&mut self, from: &NodeId, owner: NodeId, now: Duration) {
+    pub(super) fn fetch(&mut self, from: &NodeId, owner: NodeId, version: u64, now: Duration) {
+        let known = self.questions.get(&owner).map_or(0, |question| question.version);
         // An answer that takes a connection takes longer.
-        self.questions.insert(owner.clone(), Question { asked: now + AGAIN, times: 0 });
+        let question = Question { version: version.max(known), teller: from.clone(), again: now + AGAIN, times: 0 };
+        self.questions.insert(owner.clone(), question);
         self.begin(from.clone(), vec![owner]);
     }
 

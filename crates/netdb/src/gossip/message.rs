@@ -146,10 +146,10 @@ impl Frame {
             }),
             2 => Ok(Self::Answer {
                 members: read_all(&mut reader, 27, read_member)?,
-                deltas: read_all(&mut reader, 22, Reader::delta)?,
+                deltas: read_all(&mut reader, 23, Reader::delta)?,
                 wants: read_all(&mut reader, 18, read_want)?,
             }),
-            3 => Ok(Self::Deltas(read_all(&mut reader, 22, Reader::delta)?)),
+            3 => Ok(Self::Deltas(read_all(&mut reader, 23, Reader::delta)?)),
             4 => Ok(Self::Wants(read_all(&mut reader, 18, read_want)?)),
             _ => Err(Unreadable::Garbled),
         }
@@ -206,7 +206,8 @@ mod tests {
                 (key(1), named),
                 (key(2), record(EndpointState::Draining)),
             ],
-            removed: vec![key(3), EndpointKey { network: NetworkId::random(), task: TaskId::random() }],
+            states: vec![((&key(4)).into(), EndpointState::Draining)],
+            removed: vec![(&key(3)).into(), (&key(5)).into()],
             addresses: Some(["192.0.2.1", "2001:db8::1"].map(|a| a.parse().unwrap()).into()),
         }
     }
@@ -215,7 +216,7 @@ mod tests {
     fn a_delta_is_read_as_it_was_written() {
         for delta in [
             example(),
-            Delta { from: 0, removed: Vec::new(), ..example() },
+            Delta { from: 0, removed: Vec::new(), states: Vec::new(), ..example() },
             Delta { addresses: None, ..example() },
             Delta { addresses: Some([].into()), changed: Vec::new(), ..example() },
         ] {

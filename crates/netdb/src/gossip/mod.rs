@@ -39,21 +39,21 @@ const FANOUT: usize = 3;
 /// Up to so many members, everybody is told by everybody.
 const FEW: usize = 5;
 /// From one round to the next, while there is news.
-const ROUND: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(70);
 /// News from others wait for company that long, so that several share a datagram.
-const COMPANY: Duration = Duration::from_millis(40);
+const COMPANY: Duration = Duration::from_millis(30);
 /// Own changes wait only when they come faster than this.
 const AT_ONCE: Duration = Duration::from_millis(10);
 /// Datagrams to each recipient of a round. What is left goes with the next.
-const BURST: usize = 8;
+const BURST: usize = 12;
 /// How often those are greeted that do not answer.
 const GREET: Duration = Duration::from_secs(1);
 /// How often it is looked who answers, at the most.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long an answer is waited for before somebody is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
+const ASK_AGAIN: Duration = Duration::from_millis(120);
 /// So many questions without an answer lead to an exchange.
-const QUESTIONS: u32 = 3;
+const QUESTIONS: u32 = 6;
 
 /// Something for the driver to do.
 #[derive(Debug, Clone)]
@@ -96,10 +96,15 @@ pub struct Counters {
     pub exchanges: u64,
 }
 
-/// A question that has not been answered.
-#[derive(Debug, Clone, Copy)]
+/// What is known to be missing here.
+#[derive(Debug, Clone)]
 struct Question {
-    asked: Duration,
+    /// The version that there is.
+    version: u64,
+    /// Who has told of it last.
+    teller: NodeId,
+    /// When it is asked for again.
+    again: Duration,
     times: u32,
 }
 
@@ -175,6 +180,7 @@ impl Gossip {
         self.shorts = self.admitted.keys().map(|node| (message::short(node), node.clone())).collect();
         self.rumours.set_members(self.admitted.len());
         self.live.retain(|node| self.admitted.contains_key(node));
+        self.questions.retain(|owner, _| self.admitted.contains_key(owner));
         match own {
             None => self.swim = None,
             Some(addr) if self.swim.as_ref().is_none_or(|swim| swim.own().addr != addr) => {
@@ -219,7 +225,8 @@ impl Gossip {
     #[must_use]
     pub fn due(&self) -> Duration {
         let swim = self.swim.as_ref().and_then(Swim::due);
-        [Some(self.greet_at), Some(self.schedule.due()), self.round_at, swim].into_iter().flatten().min().unwrap_or(self.greet_at)
+        let question = self.questions.values().map(|question| question.again).min();
+        [Some(self.greet_at), Some(self.schedule.due()), self.round_at, swim, question].into_iter().flatten().min().unwrap_or(self.greet_at)
     }
 
     /// Does what is due: takes up changes of the own table too.
@@ -235,6 +242,7 @@ impl Gossip {
         if self.round_at.is_some_and(|at| at <= now) {
             self.round(now);
         }
+        self.ask_again(tables, now);
         self.exchange_if_due(now);
         self.look(tables, now);
     }
@@ -291,9 +299,9 @@ impl Gossip {
                 }
             }
             Part::Delta(delta) => {
-                let owner = delta.owner.clone();
+                let (owner, version) = (delta.owner.clone(), delta.to);
                 if self.apply(tables, delta, Urgency::Hot, now) == Merged::Gap {
-                    self.ask(tables, from, owner, reply, now);
+                    self.ask(tables, from, owner, version, reply, now);
                 }
             }
             Part::Mentions(mentions) => {
@@ -305,30 +313,50 @@ impl Gossip {
                             tables.outdo(version);
                         }
                     } else if tables.rank(&owner).is_none_or(|(known, _)| known < version) {
-                        self.ask(tables, from, owner, reply, now);
+                        self.ask(tables, from, owner, version, reply, now);
                     }
                 }
             }
             Part::Want(owner, known) => self.answer_want(tables, from, &owner, known, reply),
-            Part::TooLarge(owner) => self.fetch(from, owner, now),
+            Part::TooLarge(owner) => self.fetch(from, owner, 0, now),
         }
     }
 
     /// Asks who told of it for what is missing, unless somebody has just been asked.
-    fn ask(&mut self, tables: &Tables, from: &NodeId, owner: NodeId, reply: &mut Writer, now: Duration) {
-        let before = self.questions.get(&owner).copied();
-        if before.is_some_and(|question| now < question.asked + ASK_AGAIN) {
+    fn ask(&mut self, tables: &Tables, from: &NodeId, owner: NodeId, version: u64, reply: &mut Writer, now: Duration) {
+        if let Some(question) = self.questions.get_mut(&owner) {
+            if question.version < version {
+                (question.version, question.teller) = (version, from.clone());
+            }
             return;
         }
-        let times = before.map_or(0, |question| question.times) + 1;
-        if times > QUESTIONS {
-            self.fetch(from, owner, now);
-            return;
-        }
-        let known = tables.rank(&owner).map_or(0, |(version, _)| version);
-        message::want(reply, &owner, known);
-        self.questions.insert(owner, Question { asked: now, times });
+        self.write_want(tables, &owner, reply);
+        self.questions.insert(owner, Question { version, teller: from.clone(), again: now + ASK_AGAIN, times: 1 });
         self.send_if_full(from, reply);
+    }
+
+    fn write_want(&self, tables: &Tables, owner: &NodeId, reply: &mut Writer) {
+        let known = tables.rank(owner).map_or(0, |(version, _)| version);
+        message::want(reply, owner, known);
+    }
+
+    /// Questions that were not answered are asked anew, of anybody: most know by now. In the end it is a matter for an exchange.
+    fn ask_again(&mut self, tables: &Tables, now: Duration) {
+        let due = self.questions.iter().filter(|(_, question)| question.again <= now);
+        let due: Vec<_> = due.map(|(owner, question)| (owner.clone(), question.clone())).collect();
+        for (owner, question) in due {
+            if question.times >= QUESTIONS {
+                self.fetch(&question.teller, owner, question.version, now);
+                continue;
+            }
+            let mut anybody = self.live.clone();
+            self.choose(&mut anybody, 1);
+            let whom = anybody.pop().unwrap_or_else(|| question.teller.clone());
+            let mut content = Writer::default();
+            self.write_want(tables, &owner, &mut content);
+            self.send_to(&whom, &content.into_bytes());
+            self.questions.insert(owner, Question { again: now + ASK_AGAIN, times: question.times + 1, ..question });
+        }
     }
 
     fn answer_want(&mut self, tables: &Tables, from: &NodeId, owner: &NodeId, known: u64, reply: &mut Writer) {
@@ -366,7 +394,10 @@ impl Gossip {
         let before = tables.rank(&owner).map_or(0, |(version, _)| version);
         let merged = tables.apply(delta);
         if merged == Merged::Newer {
-            self.questions.remove(&owner);
+            let after = tables.rank(&owner).map_or(0, |(version, _)| version);
+            if self.questions.get(&owner).is_some_and(|question| question.version <= after) {
+                self.questions.remove(&owner);
+            }
             self.pass_on(tables, &owner, before, urgency, now);
         }
         merged

@@ -54,7 +54,7 @@ impl Rumours {
     /// Adapts to the size of the swarm.
     pub(crate) fn set_members(&mut self, members: usize) {
         let decades = (members as f64 + 1.0).log10();
-        self.mentions = ((4.0 * decades).ceil() as u32).max(4);
+        self.mentions = ((6.0 * decades).ceil() as u32).max(4);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

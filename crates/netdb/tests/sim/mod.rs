@@ -39,6 +39,33 @@ enum Event {
     Failed(usize),
 }
 
+/// An event, in the order of time.
+struct Queued {
+    at: Duration,
+    sequence: u64,
+    event: Event,
+}
+
+impl PartialEq for Queued {
+    fn eq(&self, other: &Self) -> bool {
+        self.sequence == other.sequence
+    }
+}
+
+impl Eq for Queued {}
+
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Queued {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
+    }
+}
+
 pub type Cut = Box<dyn Fn(usize, usize) -> bool>;
 
 pub struct Sim {
@@ -52,8 +79,7 @@ pub struct Sim {
     /// Whether nothing gets from one node to another.
     pub cut: Cut,
     members: BTreeMap<NodeId, SocketAddr>,
-    queue: BinaryHeap<Reverse<(Duration, u64)>>,
-    events: BTreeMap<u64, Event>,
+    queue: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
 }
 
@@ -94,7 +120,6 @@ impl Sim {
             cut: Box::new(|_, _| false),
             members: BTreeMap::new(),
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
             sequence: 0,
         };
         for index in 0..count {
@@ -177,8 +202,7 @@ impl Sim {
 
     fn push(&mut self, at: Duration, event: Event) {
         self.sequence += 1;
-        self.queue.push(Reverse((at, self.sequence)));
-        self.events.insert(self.sequence, event);
+        self.queue.push(Reverse(Queued { at, sequence: self.sequence, event }));
     }
 
     /// Wide enough that datagrams overtake each other.
@@ -262,11 +286,10 @@ impl Sim {
 
     /// Runs until `until`.
     pub fn run_until(&mut self, until: Duration) {
-        while let Some(Reverse((at, sequence))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= until) {
-            self.queue.pop();
-            let Some(event) = self.events.remove(&sequence) else { continue };
-            self.now = self.now.max(at);
-            self.happen(event);
+        while self.queue.peek().is_some_and(|Reverse(next)| next.at <= until) {
+            let Some(Reverse(next)) = self.queue.pop() else { break };
+            self.now = self.now.max(next.at);
+            self.happen(next.event);
         }
         self.now = until;
     }
