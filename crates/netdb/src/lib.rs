@@ -12,7 +12,9 @@
 
 #![forbid(unsafe_code)]
 
+mod driver;
 mod error;
+mod exchange;
 pub mod gossip;
 mod handle;
 mod held;
@@ -21,6 +23,7 @@ mod tables;
 mod view;
 mod wire;
 
+pub use driver::{Contacts, Driver, DriverHandle, GOSSIP_PORT, Listen};
 pub use error::{NetDbError, Unreadable};
 pub use handle::NetDb;
 pub use held::{Delta, ShortKey};

@@ -33,6 +33,8 @@ pub struct Tables {
     departed: VecDeque<NodeId>,
     silent: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
+    /// Grows with everything that others may have changed.
+    revision: u64,
 }
 
 impl Tables {
@@ -48,6 +50,7 @@ impl Tables {
             departed: VecDeque::new(),
             silent: BTreeSet::new(),
             suspects: BTreeSet::new(),
+            revision: 0,
         }
     }
 
@@ -156,6 +159,7 @@ impl Tables {
             Some(known) if known.table().version >= delta.to => Merged::Stale,
             Some(known) if known.table().version >= delta.from => {
                 Arc::make_mut(known).take(delta);
+                self.revision += 1;
                 Merged::Newer
             }
             _ => Merged::Gap,
@@ -184,7 +188,12 @@ impl Tables {
             return Merged::Stale;
         }
         self.owners.insert(owner, Arc::new(held));
+        self.revision += 1;
         Merged::Newer
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Others hold the own table at `version`, which is not what the own node says.
@@ -232,6 +241,7 @@ impl Tables {
     pub fn set_suspects(&mut self, suspects: BTreeSet<NodeId>) -> bool {
         let changed = suspects != self.suspects;
         self.suspects = suspects;
+        self.revision += u64::from(changed);
         changed
     }
 
