@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use skep_model::{Member, Network, NetworkId, Node, NodeId, ServiceEntry, ServiceId, Task, TaskId};
+use skep_model::{GossipKeys, Member, Network, NetworkId, Node, NodeId, ServiceEntry, ServiceId, Task, TaskId};
 use skep_rpc::proto;
 
 use crate::AgentError;
@@ -24,6 +24,8 @@ pub struct Assignments {
     pub members: BTreeMap<NodeId, Member>,
     /// The node itself, as managers know it.
     pub node: Option<Node>,
+    /// By which nodes know each other's talk.
+    pub gossip_keys: Option<GossipKeys>,
 }
 
 impl Assignments {
@@ -32,7 +34,10 @@ impl Assignments {
     /// # Errors
     /// When an object cannot be read; then nothing is changed.
     pub fn apply(&mut self, message: &proto::Assignments) -> Result<(), AgentError> {
-        let mut next = if message.full { Self { node: self.node.take(), ..Self::default() } } else { self.clone() };
+        let mut next = self.clone();
+        if message.full {
+            next = Self { node: next.node, gossip_keys: next.gossip_keys, ..Self::default() };
+        }
         put_all(&mut next.tasks, &message.tasks, |t: &Task| t.id.clone())?;
         put_all(&mut next.services, &message.services, |s: &ServiceEntry| s.id.clone())?;
         put_all(&mut next.networks, &message.networks, |n: &Network| n.id.clone())?;
@@ -43,6 +48,9 @@ impl Assignments {
         remove_all(&mut next.members, &message.removed_members);
         if !message.node.is_empty() {
             next.node = Some(decode(&message.node)?);
+        }
+        if let Some(message) = &message.gossip_keys {
+            next.gossip_keys = Some(decode(&message.keys)?);
         }
         *self = next;
         Ok(())

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::dispatcher::{DispatcherService, Hub, MembershipService};
-use crate::{Control, leader};
+use crate::{Control, gossip_keys, leader};
 
 /// What a manager needs.
 pub struct ManagerConfig {
@@ -40,7 +40,8 @@ impl Manager {
         let hub = Arc::new(Hub::new(writer.clone(), leading.clone(), addr));
         tracing::debug!(%node, %addr, "the manager starts");
         let mut tasks = JoinSet::new();
-        tasks.spawn(leader::run(writer.clone(), leading));
+        tasks.spawn(leader::run(writer.clone(), leading.clone()));
+        tasks.spawn(gossip_keys::run(writer.clone(), leading));
         tasks.spawn(hub.clone().write_statuses());
         tasks.spawn(hub.clone().watch_nodes());
         Self { control: Control::new(writer, hub.clone()), hub, tasks }

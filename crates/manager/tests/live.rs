@@ -9,7 +9,7 @@ use skep_manager::{
     InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions, TaskLogSource, init_cluster,
 };
 use skep_model::{
-    Availability, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable, PortConflict,
+    Availability, ClusterSpec, ContainerSpec, GossipKeys, Node, NodeDescription, NodeId, NodeState, PortConflict,
     Protocol, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState,
 };
 use skep_rpc::proto::agent_message::Message as ToManager;
@@ -276,21 +276,17 @@ async fn a_node_tells_which_ports_it_leaves_to_its_own_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
+async fn nodes_are_handed_the_keys_of_their_talk_and_bad_joins_are_refused() {
     let cluster = Cluster::start().await;
-    let first = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
-    let second = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
-    let (one, mut two) = (cluster.session(&first).await, cluster.session(&second).await);
-    let table = OwnerTable { version: 5, ..Default::default() };
-    let endpoints = proto::Endpoints { node_id: String::new(), table: skep_rpc::encode(&table) };
-    one.say(ToManager::Endpoints(endpoints)).await;
-    let heard = loop {
-        if let FromManager::Endpoints(endpoints) = two.hear().await {
-            break endpoints;
+    let joined = cluster.join(&NodeKey::random(), Vec::new()).await.unwrap();
+    let mut agent = cluster.session(&joined).await;
+    let told = loop {
+        if let FromManager::Assignments(told) = agent.hear().await {
+            break told;
         }
     };
-    assert_eq!(heard.node_id, first.node.to_string());
-    assert_eq!(skep_rpc::decode::<OwnerTable>(&heard.table).unwrap(), table);
+    let keys: GossipKeys = skep_rpc::decode(&told.gossip_keys.unwrap().keys).unwrap();
+    assert_eq!(Some(keys), cluster.store.view(|t| t.cluster().and_then(|c| c.gossip_keys.clone())));
     let refused = cluster.join(&NodeKey::random(), vec!["10.0.7.0/24".to_owned()]).await.unwrap_err().to_string();
     assert!(refused.contains("10.0.0.0/16") && refused.contains("10.0.7.0/24"), "{refused}");
     let control = cluster.manager.control();

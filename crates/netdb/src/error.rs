@@ -14,7 +14,9 @@ pub enum NetDbError {
         source: std::io::Error,
     },
     /// A peer cannot be reached, or hung up.
-    #[error("cannot compare notes with the node at {addr}: {source}; is a firewall between the nodes? 7946/tcp and 7946/udp must be open")]
+    #[error(
+        "cannot compare notes with the node at {addr}: {source}; is a firewall between the nodes? 7946/tcp and 7946/udp must be open"
+    )]
     Exchange {
         /// The peer.
         addr: SocketAddr,
@@ -22,7 +24,9 @@ pub enum NetDbError {
         source: std::io::Error,
     },
     /// A peer takes longer than an exchange may.
-    #[error("the node at {addr} did not answer in time; is a firewall between the nodes? 7946/tcp and 7946/udp must be open")]
+    #[error(
+        "the node at {addr} did not answer in time; is a firewall between the nodes? 7946/tcp and 7946/udp must be open"
+    )]
     Timeout {
         /// The peer.
         addr: SocketAddr,

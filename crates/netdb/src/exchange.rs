@@ -76,7 +76,8 @@ async fn take_turns(talk: &Talk, mut stream: TcpStream, peer: SocketAddr) -> Res
 
 async fn write(stream: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
     let length = u32::try_from(frame.len()).ok().filter(|length| *length <= LARGEST);
-    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is too much to tell at once"))?;
+    let length =
+        length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "there is too much to tell at once"))?;
     stream.write_all(&length.to_be_bytes()).await?;
     stream.write_all(frame).await
 }

@@ -139,7 +139,11 @@ impl Held {
         let full = |network: &NetworkId| EndpointKey { network: network.clone(), task: key.task.clone() };
         let mut networks: Vec<&NetworkId> = self.table.records.keys().map(|key| &key.network).collect();
         networks.dedup();
-        networks.into_iter().filter(|network| short(network) == key.network).map(full).find(|key| self.table.records.contains_key(key))
+        networks
+            .into_iter()
+            .filter(|network| short(network) == key.network)
+            .map(full)
+            .find(|key| self.table.records.contains_key(key))
     }
 
     fn put(&mut self, version: u64, key: EndpointKey, record: EndpointRecord) {

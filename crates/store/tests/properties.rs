@@ -79,6 +79,7 @@ fn cluster() -> Cluster {
         default_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,
+        gossip_keys: None,
     }
 }
 

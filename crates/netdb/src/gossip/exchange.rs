@@ -140,7 +140,8 @@ impl Gossip {
 
     /// What the other side lacks, and what this side lacks.
     fn compare(&self, tables: &mut Tables, theirs: &[(NodeId, u64, u64)]) -> (Vec<Delta>, Vec<(NodeId, u64)>) {
-        let theirs: BTreeMap<&NodeId, (u64, u64)> = theirs.iter().map(|(o, version, digest)| (o, (*version, *digest))).collect();
+        let theirs: BTreeMap<&NodeId, (u64, u64)> =
+            theirs.iter().map(|(o, version, digest)| (o, (*version, *digest))).collect();
         let mine = theirs.get(&self.own).filter(|theirs| **theirs != tables.rank(&self.own).unwrap_or_default());
         if let Some((version, _)) = mine {
             tables.outdo(*version);

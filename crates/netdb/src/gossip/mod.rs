@@ -226,7 +226,11 @@ impl Gossip {
     pub fn due(&self) -> Duration {
         let swim = self.swim.as_ref().and_then(Swim::due);
         let question = self.questions.values().map(|question| question.again).min();
-        [Some(self.greet_at), Some(self.schedule.due()), self.round_at, swim, question].into_iter().flatten().min().unwrap_or(self.greet_at)
+        [Some(self.greet_at), Some(self.schedule.due()), self.round_at, swim, question]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(self.greet_at)
     }
 
     /// Does what is due: takes up changes of the own table too.

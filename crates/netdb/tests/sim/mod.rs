@@ -33,9 +33,17 @@ pub struct Node {
 
 enum Event {
     Wake(usize),
-    Datagram { to: usize, bytes: Arc<[u8]> },
+    Datagram {
+        to: usize,
+        bytes: Arc<[u8]>,
+    },
     /// The next message of an exchange that the first named began.
-    Frame { began: usize, from: usize, to: usize, bytes: Vec<u8> },
+    Frame {
+        began: usize,
+        from: usize,
+        to: usize,
+        bytes: Vec<u8>,
+    },
     Failed(usize),
 }
 
@@ -103,7 +111,18 @@ fn keys() -> GossipKeys {
 /// From `SKEP_SIM_SEED`, or one that is printed.
 pub fn seed() -> u64 {
     let seed = std::env::var("SKEP_SIM_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(|| StdRng::from_seed(NodeId::random().as_str().as_bytes()[..25].iter().copied().chain([0; 7]).collect::<Vec<u8>>().try_into().unwrap()).random());
+    let seed = seed.unwrap_or_else(|| {
+        StdRng::from_seed(
+            NodeId::random().as_str().as_bytes()[..25]
+                .iter()
+                .copied()
+                .chain([0; 7])
+                .collect::<Vec<u8>>()
+                .try_into()
+                .unwrap(),
+        )
+        .random()
+    });
     println!("SKEP_SIM_SEED={seed}");
     seed
 }
@@ -300,7 +319,10 @@ impl Sim {
 
     fn happen(&mut self, event: Event) {
         let index = match &event {
-            Event::Wake(index) | Event::Failed(index) | Event::Datagram { to: index, .. } | Event::Frame { to: index, .. } => *index,
+            Event::Wake(index)
+            | Event::Failed(index)
+            | Event::Datagram { to: index, .. }
+            | Event::Frame { to: index, .. } => *index,
         };
         if self.nodes[index].dead {
             return;
