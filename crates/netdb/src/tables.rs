@@ -35,6 +35,8 @@ pub struct Tables {
     suspects: BTreeSet<NodeId>,
     /// Grows with everything that others may have changed.
     revision: u64,
+    /// How often others knew more of the own table than this life of the node.
+    outdone: u64,
 }
 
 impl Tables {
@@ -51,6 +53,7 @@ impl Tables {
             silent: BTreeSet::new(),
             suspects: BTreeSet::new(),
             revision: 0,
+            outdone: 0,
         }
     }
 
@@ -196,10 +199,16 @@ impl Tables {
         self.revision
     }
 
+    pub(crate) fn outdone(&self) -> u64 {
+        self.outdone
+    }
+
     /// Others hold the own table at `version`, which is not what the own node says.
     pub(crate) fn outdo(&mut self, version: u64) {
         if version >= self.own().version {
             self.change_own(version.saturating_add(1), Held::outdo);
+            self.revision += 1;
+            self.outdone += 1;
         }
     }
 

@@ -126,3 +126,185 @@ fn a_change_is_known_everywhere_within_two_seconds_through_heavy_loss() {
     assert!(p99 <= 2 * SECOND, "{p99:?}");
     assert!(busy / seconds < 200_000, "{} bytes a second", busy / seconds);
 }
+
+/// Publishes one ready endpoint on each node, all of one service.
+fn one_each(sim: &mut Sim) -> Vec<EndpointKey> {
+    let keys: Vec<EndpointKey> = (0..sim.nodes.len()).map(|_| key()).collect();
+    for (node, key) in keys.iter().enumerate() {
+        sim.change(node, |tables, now| {
+            tables.publish([(key.clone(), record(EndpointState::Ready))], now);
+        });
+    }
+    keys
+}
+
+/// By how many other nodes an endpoint is seen with that weight.
+fn seen(sim: &Sim, owner: usize, key: &EndpointKey, weight: Option<u32>) -> usize {
+    let others = (0..sim.nodes.len()).filter(|node| *node != owner && !sim.nodes[*node].dead);
+    others.filter(|node| sim.weight(*node, key) == weight).count()
+}
+
+#[test]
+fn a_paused_node_gets_no_flows_evicts_nobody_and_is_back_when_it_wakes() {
+    let mut sim = Sim::new(seed(), 20, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    assert!(sim.stale().is_empty());
+    sim.nodes[3].paused = sim.now + 10 * SECOND;
+    sim.run_for(4 * SECOND);
+    assert_eq!(seen(&sim, 3, &keys[3], Some(0)), 19, "nobody sends it new flows, all keep those that there are");
+    // Meanwhile the world goes on.
+    let late = key();
+    sim.change(7, |tables, now| {
+        tables.publish([(late.clone(), record(EndpointState::Ready))], now);
+    });
+    sim.run_for(6 * SECOND);
+    for _ in 0..100 {
+        sim.run_for(50 * MS);
+        let suspected = keys.iter().enumerate().filter(|(owner, _)| *owner != 3);
+        for (owner, key) in suspected {
+            assert_eq!(seen(&sim, owner, key, Some(1)), if sim.weight(3, key) == Some(1) { 19 } else { 18 });
+            assert_eq!(sim.weight(3, key), Some(1), "who slept accuses nobody, after {:?}", sim.now);
+        }
+    }
+    assert_eq!(seen(&sim, 3, &keys[3], Some(1)), 19);
+    assert_eq!(sim.weight(3, &late), Some(1));
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn a_dead_node_weighs_nothing_within_seconds() {
+    let mut sim = Sim::new(seed(), 20, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    let died = sim.now;
+    sim.nodes[5].dead = true;
+    while seen(&sim, 5, &keys[5], Some(0)) < 19 {
+        sim.run_for(50 * MS);
+        assert!(sim.now < died + 3 * SECOND);
+    }
+    println!("all know it after {:?}", sim.now - died);
+    sim.run_for(20 * SECOND);
+    assert_eq!(seen(&sim, 5, &keys[5], Some(0)), 19, "hidden by managers only");
+}
+
+#[test]
+fn who_hears_and_is_not_heard_by_one_is_spoken_for_by_the_others() {
+    let mut sim = Sim::new(seed(), 12, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    // Nothing gets from 0 to 1; all else does.
+    sim.cut = Box::new(|from, to| (from, to) == (0, 1));
+    let late = key();
+    sim.change(0, |tables, now| {
+        tables.publish([(late.clone(), record(EndpointState::Ready))], now);
+    });
+    sim.run_for(5 * SECOND);
+    let mut doubts = 0;
+    for _ in 0..100 {
+        sim.run_for(100 * MS);
+        doubts += seen(&sim, 0, &keys[0], Some(0)) + seen(&sim, 1, &keys[1], Some(0));
+    }
+    assert_eq!(sim.weight(1, &late), Some(1), "news go round the cut");
+    assert_eq!(doubts, 0);
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn a_machine_that_joins_anew_at_its_address_takes_the_place_of_its_former_self() {
+    let mut sim = Sim::new(seed(), 10, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    let (addr, former) = (sim.nodes[4].addr, sim.nodes[4].id.clone());
+    sim.nodes[4].dead = true;
+    sim.run_for(SECOND);
+    // Managers know both for a while: the new one joins before the former is removed. Its clock is an hour behind.
+    let id = NodeId::random();
+    let mut members: std::collections::BTreeMap<_, _> = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
+    members.insert(id.clone(), addr);
+    sim.set_members(members.clone());
+    let index = sim.add(id.clone(), addr, Tables::new(id, EPOCH - 3_600_000));
+    sim.set_members(members.clone());
+    let fresh = key();
+    sim.change(index, |tables, now| {
+        tables.publish([(fresh.clone(), record(EndpointState::Ready))], now);
+    });
+    sim.run_for(5 * SECOND);
+    assert_eq!(seen(&sim, index, &fresh, Some(1)), 9, "known by all that live");
+    members.remove(&former);
+    sim.set_members(members);
+    sim.run_for(5 * SECOND);
+    assert_eq!(seen(&sim, index, &fresh, Some(1)), 9);
+    assert_eq!(seen(&sim, index, &keys[4], None), 9, "its former self is gone");
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn a_node_that_is_back_with_its_clock_set_back_is_believed() {
+    let mut sim = Sim::new(seed(), 10, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    let (id, addr) = (sim.nodes[2].id.clone(), sim.nodes[2].addr);
+    sim.nodes[2].dead = true;
+    // Its disk was lost too: it knows nothing of its former life.
+    let index = sim.add(id.clone(), addr, Tables::new(id, EPOCH - 86_400_000));
+    let everybody = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
+    sim.set_members(everybody);
+    let fresh = key();
+    sim.change(index, |tables, _| {
+        tables.publish([(fresh.clone(), record(EndpointState::Ready))], EPOCH - 86_400_000);
+    });
+    sim.run_for(20 * SECOND);
+    assert_eq!(seen(&sim, index, &fresh, Some(1)), 9);
+    assert_eq!(seen(&sim, index, &keys[2], None), 9, "what it had before is gone");
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn two_halves_that_were_apart_agree_within_five_seconds() {
+    let count = nodes(60);
+    let mut sim = Sim::new(seed(), count, 10);
+    (sim.loss, sim.doubled) = (0.05, 0.05);
+    sim.run_for(3 * SECOND);
+    sim.cut = Box::new(|from, to| from % 2 != to % 2);
+    let mut fresh = Vec::new();
+    for node in 0..count {
+        let key = key();
+        sim.change(node, |tables, now| {
+            tables.publish([(key.clone(), record(EndpointState::Ready))], now);
+        });
+        fresh.push(key);
+        sim.run_for(Duration::from_secs(20) / count as u32);
+    }
+    assert_eq!(sim.stale().len(), count, "the halves know nothing of each other");
+    sim.cut = Box::new(|_, _| false);
+    let healed = sim.now;
+    while !sim.stale().is_empty() {
+        sim.run_for(100 * MS);
+        assert!(sim.now < healed + 5 * SECOND, "stale: {:?}", sim.stale());
+    }
+    println!("all agree {:?} after the cut was mended", sim.now - healed);
+    sim.run_for(10 * SECOND);
+    for (owner, key) in fresh.iter().enumerate() {
+        assert_eq!(seen(&sim, owner, key, Some(1)), count - 1, "nobody is doubted any more");
+    }
+}
+
+#[test]
+fn a_node_that_joins_knows_everything_soon() {
+    let mut sim = Sim::new(seed(), 50, 40);
+    sim.run_for(SECOND);
+    let id = NodeId::random();
+    let mut members: std::collections::BTreeMap<_, _> = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
+    let addr = Sim::addr(50);
+    members.insert(id.clone(), addr);
+    sim.set_members(members.clone());
+    sim.add(id.clone(), addr, Tables::new(id, EPOCH + 1000));
+    sim.set_members(members);
+    let joined = sim.now;
+    while !sim.stale().is_empty() {
+        sim.run_for(50 * MS);
+        assert!(sim.now < joined + 5 * SECOND, "stale: {:?}", sim.stale());
+    }
+    println!("all agree {:?} after it came", sim.now - joined);
+}

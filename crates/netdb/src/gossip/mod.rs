@@ -125,6 +125,7 @@ pub struct Gossip {
     /// The version of the own table that was taken up last, and the one that has been sent.
     own_version: u64,
     told: u64,
+    outdone: u64,
     questions: BTreeMap<NodeId, Question>,
     schedule: Schedule,
     round_at: Option<Duration>,
@@ -152,6 +153,7 @@ impl Gossip {
             rumours: Rumours::default(),
             own_version: 0,
             told: 0,
+            outdone: 0,
             questions: BTreeMap::new(),
             schedule: Schedule::default(),
             round_at: None,
@@ -421,6 +423,15 @@ impl Gossip {
 
     fn take_up_own(&mut self, tables: &Tables, now: Duration) {
         let version = tables.own().version;
+        if tables.outdone() != self.outdone {
+            self.outdone = tables.outdone();
+            // A former life had a clock that was ahead: its incarnation was as high as its table's version, or lower.
+            self.incarnation = self.incarnation.max(version);
+            if let Some(swim) = &mut self.swim {
+                let sends = swim.rise(version, now);
+                self.send_swim(sends);
+            }
+        }
         if version != self.own_version {
             let own = self.own.clone();
             self.pass_on(tables, &own, self.own_version, Urgency::Own, now);

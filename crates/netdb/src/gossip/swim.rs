@@ -136,6 +136,17 @@ impl Swim {
         self.take(wishes, now)
     }
 
+    /// Begins another life, above a former one that others remember.
+    pub(crate) fn rise(&mut self, incarnation: u64, now: Duration) -> Sends {
+        let mut wishes = Wishes::default();
+        if incarnation > self.own().incarnation {
+            let _ = self.foca.change_identity(Identity { incarnation, ..self.own().clone() }, &mut wishes);
+            // What it knew of others was from below.
+            self.probe = None;
+        }
+        self.take(wishes, now)
+    }
+
     /// Says that this node leaves for good.
     pub(crate) fn leave(&mut self, now: Duration) -> Sends {
         let mut wishes = Wishes::default();

@@ -16,19 +16,19 @@ use skep_netdb::Tables;
 use skep_netdb::gossip::{Gossip, Output};
 
 /// When the simulation begins, by the nodes' clocks: milliseconds since 1970.
-pub const EPOCH: u64 = 1_790_000_000_000;
+pub(crate) const EPOCH: u64 = 1_790_000_000_000;
 
-pub struct Node {
-    pub id: NodeId,
-    pub addr: SocketAddr,
-    pub gossip: Gossip,
-    pub tables: Tables,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) addr: SocketAddr,
+    pub(crate) gossip: Gossip,
+    pub(crate) tables: Tables,
     /// Told nothing and doing nothing until then.
-    pub paused: Duration,
-    pub dead: bool,
+    pub(crate) paused: Duration,
+    pub(crate) dead: bool,
     wake: Duration,
     /// Bytes sent, by either way.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 enum Event {
@@ -74,32 +74,32 @@ impl Ord for Queued {
     }
 }
 
-pub type Cut = Box<dyn Fn(usize, usize) -> bool>;
+pub(crate) type Cut = Box<dyn Fn(usize, usize) -> bool>;
 
-pub struct Sim {
-    pub nodes: Vec<Node>,
-    pub now: Duration,
-    pub rng: StdRng,
+pub(crate) struct Sim {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) now: Duration,
+    pub(crate) rng: StdRng,
     /// Share of datagrams lost.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Share of datagrams doubled.
-    pub doubled: f64,
+    pub(crate) doubled: f64,
     /// Whether nothing gets from one node to another.
-    pub cut: Cut,
+    pub(crate) cut: Cut,
     members: BTreeMap<NodeId, SocketAddr>,
     queue: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
 }
 
-pub fn network() -> NetworkId {
+pub(crate) fn network() -> NetworkId {
     "00000000000000000000000ne".parse().unwrap()
 }
 
-pub fn key() -> EndpointKey {
+pub(crate) fn key() -> EndpointKey {
     EndpointKey { network: network(), task: TaskId::random() }
 }
 
-pub fn record(state: EndpointState) -> EndpointRecord {
+pub(crate) fn record(state: EndpointState) -> EndpointRecord {
     let service: ServiceId = "00000000000000000000000sv".parse().unwrap();
     EndpointRecord { service, addr: [10, 0, 0, 9].into(), state, weight: 1, aliases: Vec::new() }
 }
@@ -109,7 +109,7 @@ fn keys() -> GossipKeys {
 }
 
 /// From `SKEP_SIM_SEED`, or one that is printed.
-pub fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let seed = std::env::var("SKEP_SIM_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| {
         StdRng::from_seed(
@@ -129,7 +129,7 @@ pub fn seed() -> u64 {
 
 impl Sim {
     /// `count` nodes that know each other and have `records` endpoints each.
-    pub fn new(seed: u64, count: usize, records: usize) -> Self {
+    pub(crate) fn new(seed: u64, count: usize, records: usize) -> Self {
         let mut sim = Self {
             nodes: Vec::new(),
             now: Duration::ZERO,
@@ -167,13 +167,13 @@ impl Sim {
         text.parse().unwrap()
     }
 
-    pub fn addr(index: usize) -> SocketAddr {
+    pub(crate) fn addr(index: usize) -> SocketAddr {
         let [.., high, low] = (index as u32).to_be_bytes();
         SocketAddr::new(Ipv4Addr::new(10, 9, high, low).into(), 7946)
     }
 
     /// Another node, or another life of one.
-    pub fn add(&mut self, id: NodeId, addr: SocketAddr, tables: Tables) -> usize {
+    pub(crate) fn add(&mut self, id: NodeId, addr: SocketAddr, tables: Tables) -> usize {
         let mut seed = [0; 32];
         self.rng.fill(&mut seed[..]);
         let mut gossip = Gossip::new(id.clone(), tables.own().version, seed);
@@ -195,7 +195,7 @@ impl Sim {
     }
 
     /// What managers tell everybody.
-    pub fn set_members(&mut self, members: BTreeMap<NodeId, SocketAddr>) {
+    pub(crate) fn set_members(&mut self, members: BTreeMap<NodeId, SocketAddr>) {
         self.members = members;
         let shown: Vec<_> = self.members.iter().map(|(node, addr)| member(node, addr.ip())).collect();
         for index in 0..self.nodes.len() {
@@ -242,7 +242,7 @@ impl Sim {
     }
 
     /// Does what a node's core wants done, and has it woken in time.
-    pub fn settle(&mut self, index: usize) {
+    pub(crate) fn settle(&mut self, index: usize) {
         for output in self.nodes[index].gossip.take() {
             match output {
                 Output::Send { to, datagram } => {
@@ -304,7 +304,7 @@ impl Sim {
     }
 
     /// Runs until `until`.
-    pub fn run_until(&mut self, until: Duration) {
+    pub(crate) fn run_until(&mut self, until: Duration) {
         while self.queue.peek().is_some_and(|Reverse(next)| next.at <= until) {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = self.now.max(next.at);
@@ -313,7 +313,7 @@ impl Sim {
         self.now = until;
     }
 
-    pub fn run_for(&mut self, time: Duration) {
+    pub(crate) fn run_for(&mut self, time: Duration) {
         self.run_until(self.now + time);
     }
 
@@ -354,7 +354,7 @@ impl Sim {
     }
 
     /// Lets a node change its own table.
-    pub fn change(&mut self, index: usize, change: impl FnOnce(&mut Tables, u64)) {
+    pub(crate) fn change(&mut self, index: usize, change: impl FnOnce(&mut Tables, u64)) {
         let wall = EPOCH + self.now.as_millis() as u64;
         let node = &mut self.nodes[index];
         change(&mut node.tables, wall);
@@ -365,7 +365,7 @@ impl Sim {
     }
 
     /// Owners of whose tables not all living nodes know the newest, with how many do not.
-    pub fn stale(&self) -> BTreeMap<usize, usize> {
+    pub(crate) fn stale(&self) -> BTreeMap<usize, usize> {
         let living: Vec<usize> = (0..self.nodes.len()).filter(|index| !self.nodes[*index].dead).collect();
         let mut stale = BTreeMap::new();
         for owner in &living {
@@ -380,11 +380,11 @@ impl Sim {
     }
 
     /// The weight that a node's mesh gives an endpoint; `None` when it does not show it.
-    pub fn weight(&self, node: usize, key: &EndpointKey) -> Option<u32> {
+    pub(crate) fn weight(&self, node: usize, key: &EndpointKey) -> Option<u32> {
         self.nodes[node].tables.view().endpoints.get(key).map(|located| located.record.weight)
     }
 }
 
-pub fn member(node: &NodeId, underlay: IpAddr) -> Member {
+pub(crate) fn member(node: &NodeId, underlay: IpAddr) -> Member {
     Member { node: node.clone(), hostname: String::new(), underlay, overlay: Ipv4Addr::new(10, 0, 1, 1), alive: true }
 }
