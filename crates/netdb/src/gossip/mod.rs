@@ -283,7 +283,7 @@ impl Gossip {
         let mut reply = Writer::default();
         while !reader.is_empty() {
             let part = Part::read(&mut reader)?;
-            self.take_part(tables, &from, part, &mut reply, now);
+            self.take_part(tables, &from, part, &mut reply, now)?;
         }
         if reply.len() > 0 {
             self.send_to(&from, &reply.into_bytes());
@@ -296,7 +296,14 @@ impl Gossip {
         if admitted { Ok(()) } else { Err(Unreadable::Stranger) }
     }
 
-    fn take_part(&mut self, tables: &mut Tables, from: &NodeId, part: Part<'_>, reply: &mut Writer, now: Duration) {
+    fn take_part(
+        &mut self,
+        tables: &mut Tables,
+        from: &NodeId,
+        part: Part<'_>,
+        reply: &mut Writer,
+        now: Duration,
+    ) -> Result<(), Unreadable> {
         match part {
             Part::Swim(message) => {
                 if let Some(swim) = &mut self.swim {
@@ -305,8 +312,9 @@ impl Gossip {
                 }
             }
             Part::Delta(delta) => {
-                let (owner, version) = (delta.owner.clone(), delta.to);
-                if self.apply(tables, delta, Urgency::Hot, now) == Merged::Gap {
+                let (owner, version) = message::delta_head(delta)?;
+                let known = owner != self.own && tables.rank(&owner).is_some_and(|(known, _)| known >= version);
+                if !known && self.apply(tables, Reader::new(delta).delta()?, Urgency::Hot, now) == Merged::Gap {
                     self.ask(tables, from, owner, version, reply, now);
                 }
             }
@@ -326,6 +334,7 @@ impl Gossip {
             Part::Want(owner, known) => self.answer_want(tables, from, &owner, known, reply),
             Part::TooLarge(owner) => self.fetch(from, owner, 0, now),
         }
+        Ok(())
     }
 
     /// Asks who told of it for what is missing, unless somebody has just been asked.

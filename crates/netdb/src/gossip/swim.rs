@@ -69,6 +69,8 @@ struct Wishes {
     timers: Vec<(Duration, Timer<Identity>)>,
     risen: Vec<Identity>,
     changed: bool,
+    /// This node suspects somebody.
+    accuses: bool,
 }
 
 impl Runtime<Identity> for Wishes {
@@ -86,7 +88,7 @@ impl Runtime<Identity> for Wishes {
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
-        self.changed |= matches!(event, Timer::ChangeSuspectToDown { .. });
+        self.accuses |= matches!(event, Timer::ChangeSuspectToDown { .. });
         self.timers.push((after, event));
     }
 }
@@ -228,6 +230,10 @@ impl Swim {
             }
             let mut wishes = Wishes::default();
             let _ = self.foca.handle_timer(timer, &mut wishes);
+            if wishes.accuses {
+                // Not with the next round: the others still send it new flows.
+                let _ = self.foca.gossip(&mut wishes);
+            }
             sends.extend(self.take(wishes, now));
         }
         if let Some(probe) = self.probe.as_mut().filter(|probe| !probe.answered && probe.repeat_at <= now) {
@@ -269,7 +275,7 @@ impl Swim {
         for (after, timer) in wishes.timers {
             self.schedule(now + after, timer);
         }
-        self.dirty |= wishes.changed;
+        self.dirty |= wishes.changed || wishes.accuses;
         self.risen.extend(wishes.risen.into_iter().map(|id| id.node));
         for (to, message) in &wishes.sends {
             if let Peeked::Ping(number) = peek(message) {
@@ -314,6 +320,6 @@ fn config(members: usize) -> Config {
         periodic_announce: every(10_000, 1),
         // Who is down is greeted by us: only those that managers have admitted, and soon.
         periodic_announce_to_down_members: None,
-        periodic_gossip: every(200, 3),
+        periodic_gossip: every(100, 3),
     }
 }
