@@ -7,10 +7,11 @@ use foca::Member;
 use rand::RngExt;
 use skep_model::NodeId;
 
+use super::hearing::Question;
 use super::identity::Identity;
 use super::message::Frame;
 use super::rumours::Urgency;
-use super::{Gossip, Output, Question};
+use super::{Gossip, Output};
 use crate::seal::Way;
 use crate::{Delta, Tables, Unreadable};
 

@@ -7,8 +7,10 @@
 //! - now and then, and where something is missing, two nodes compare all they know ([`exchange`]).
 
 mod exchange;
+mod hearing;
 mod identity;
 mod message;
+mod rounds;
 mod rumours;
 mod swim;
 
@@ -22,39 +24,18 @@ use rand::{RngExt, SeedableRng};
 use skep_model::{GossipKeys, NodeId};
 
 use self::exchange::Schedule;
+use self::hearing::Question;
 use self::identity::Identity;
-use self::message::Part;
-use self::rumours::{Rumours, Urgency};
-use self::swim::{Admitted, Sends, Swim};
-use crate::seal::{KeyRing, OVERHEAD, Way};
-use crate::wire::{Reader, Writer};
-use crate::{Delta, Merged, Tables, Unreadable};
+use self::rounds::FANOUT;
+use self::rumours::Rumours;
+use self::swim::{Admitted, Swim};
+use crate::seal::KeyRing;
+use crate::{Tables, Unreadable};
 
-/// Bytes of a datagram at the most, with its seal: through any network that IPv6 may cross (RFC 8200, 5).
-const DATAGRAM: usize = 1200;
-/// Bytes of its content.
-const ROOM: usize = DATAGRAM - OVERHEAD;
-/// To how many members a round goes. When there are not many more, to all.
-const FANOUT: usize = 3;
-/// Up to so many members, everybody is told by everybody.
-const FEW: usize = 5;
-/// From one round to the next, while there is news.
-const ROUND: Duration = Duration::from_millis(70);
-/// News from others wait for company that long, so that several share a datagram.
-const COMPANY: Duration = Duration::from_millis(30);
-/// Own changes wait only when they come faster than this.
-const AT_ONCE: Duration = Duration::from_millis(10);
-/// Datagrams to each recipient of a round. What is left goes with the next.
-const BURST: usize = 12;
 /// How often those are greeted that do not answer.
 const GREET: Duration = Duration::from_secs(1);
 /// How often it is looked who answers, at the most.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long an answer is waited for before somebody is asked again.
-const ASK_AGAIN: Duration = Duration::from_millis(120);
-/// So many questions without an answer lead to an exchange.
-const QUESTIONS: u32 = 6;
-
 /// Something for the driver to do.
 #[derive(Debug, Clone)]
 pub enum Output {
@@ -94,18 +75,6 @@ pub struct Counters {
     pub unreadable: u64,
     /// Exchanges that were begun.
     pub exchanges: u64,
-}
-
-/// What is known to be missing here.
-#[derive(Debug, Clone)]
-struct Question {
-    /// The version that there is.
-    version: u64,
-    /// Who has told of it last.
-    teller: NodeId,
-    /// When it is asked for again.
-    again: Duration,
-    times: u32,
 }
 
 /// One node's part in the talk.
@@ -276,229 +245,6 @@ impl Gossip {
         }
     }
 
-    fn receive_inner(&mut self, tables: &mut Tables, datagram: &mut [u8], now: Duration) -> Result<(), Unreadable> {
-        let (from, content) = self.keys.open(Way::Datagram, datagram)?;
-        self.check_sender(&from)?;
-        let mut reader = Reader::new(content);
-        let mut reply = Writer::default();
-        while !reader.is_empty() {
-            let part = Part::read(&mut reader)?;
-            self.take_part(tables, &from, part, &mut reply, now)?;
-        }
-        if reply.len() > 0 {
-            self.send_to(&from, &reply.into_bytes());
-        }
-        Ok(())
-    }
-
-    fn check_sender(&self, from: &NodeId) -> Result<(), Unreadable> {
-        let admitted = *from != self.own && self.admitted.contains_key(from);
-        if admitted { Ok(()) } else { Err(Unreadable::Stranger) }
-    }
-
-    fn take_part(
-        &mut self,
-        tables: &mut Tables,
-        from: &NodeId,
-        part: Part<'_>,
-        reply: &mut Writer,
-        now: Duration,
-    ) -> Result<(), Unreadable> {
-        match part {
-            Part::Swim(message) => {
-                if let Some(swim) = &mut self.swim {
-                    let sends = swim.receive(from, message, now);
-                    self.send_swim(sends);
-                }
-            }
-            Part::Delta(delta) => {
-                let (owner, version) = message::delta_head(delta)?;
-                let known = owner != self.own && tables.rank(&owner).is_some_and(|(known, _)| known >= version);
-                if !known && self.apply(tables, Reader::new(delta).delta()?, Urgency::Hot, now) == Merged::Gap {
-                    self.ask(tables, from, owner, version, reply, now);
-                }
-            }
-            Part::Mentions(mentions) => {
-                for (short, version) in mentions {
-                    let Some(owner) = self.shorts.get(&short).cloned() else { continue };
-                    if owner == self.own {
-                        // Two lives of this node may have counted differently.
-                        if version > tables.own().version {
-                            tables.outdo(version);
-                        }
-                    } else if tables.rank(&owner).is_none_or(|(known, _)| known < version) {
-                        self.ask(tables, from, owner, version, reply, now);
-                    }
-                }
-            }
-            Part::Want(owner, known) => self.answer_want(tables, from, &owner, known, reply),
-            Part::TooLarge(owner) => self.fetch(from, owner, 0, now),
-        }
-        Ok(())
-    }
-
-    /// Asks who told of it for what is missing, unless somebody has just been asked.
-    fn ask(&mut self, tables: &Tables, from: &NodeId, owner: NodeId, version: u64, reply: &mut Writer, now: Duration) {
-        if let Some(question) = self.questions.get_mut(&owner) {
-            if question.version < version {
-                (question.version, question.teller) = (version, from.clone());
-            }
-            return;
-        }
-        self.write_want(tables, &owner, reply);
-        self.questions.insert(owner, Question { version, teller: from.clone(), again: now + ASK_AGAIN, times: 1 });
-        self.send_if_full(from, reply);
-    }
-
-    fn write_want(&self, tables: &Tables, owner: &NodeId, reply: &mut Writer) {
-        let known = tables.rank(owner).map_or(0, |(version, _)| version);
-        message::want(reply, owner, known);
-    }
-
-    /// Questions that were not answered are asked anew, of anybody: most know by now. In the end it is a matter for an exchange.
-    fn ask_again(&mut self, tables: &Tables, now: Duration) {
-        let due = self.questions.iter().filter(|(_, question)| question.again <= now);
-        let due: Vec<_> = due.map(|(owner, question)| (owner.clone(), question.clone())).collect();
-        for (owner, question) in due {
-            if question.times >= QUESTIONS {
-                self.fetch(&question.teller, owner, question.version, now);
-                continue;
-            }
-            let mut anybody = self.live.clone();
-            self.choose(&mut anybody, 1);
-            let whom = anybody.pop().unwrap_or_else(|| question.teller.clone());
-            let mut content = Writer::default();
-            self.write_want(tables, &owner, &mut content);
-            self.send_to(&whom, &content.into_bytes());
-            self.questions.insert(owner, Question { again: now + ASK_AGAIN, times: question.times + 1, ..question });
-        }
-    }
-
-    fn answer_want(&mut self, tables: &Tables, from: &NodeId, owner: &NodeId, known: u64, reply: &mut Writer) {
-        if tables.rank(owner).is_none_or(|(version, _)| version <= known) {
-            return;
-        }
-        let Some(delta) = tables.delta(owner, known) else { return };
-        let body = message::delta(&delta);
-        if body.len() > rumours::LARGEST {
-            message::too_large(reply, owner);
-        } else {
-            if reply.len() + body.len() > ROOM {
-                let full = std::mem::take(reply).into_bytes();
-                self.send_to(from, &full);
-            }
-            reply.bytes(&body);
-        }
-        self.send_if_full(from, reply);
-    }
-
-    fn send_if_full(&mut self, to: &NodeId, reply: &mut Writer) {
-        // The longest question or notice still fits.
-        if reply.len() > ROOM - 32 {
-            let full = std::mem::take(reply).into_bytes();
-            self.send_to(to, &full);
-        }
-    }
-
-    /// Takes in a change of somebody's table, and passes it on when it is news.
-    fn apply(&mut self, tables: &mut Tables, delta: Delta, urgency: Urgency, now: Duration) -> Merged {
-        let owner = delta.owner.clone();
-        if !self.admitted.contains_key(&owner) {
-            return Merged::Stale;
-        }
-        let before = tables.rank(&owner).map_or(0, |(version, _)| version);
-        let merged = tables.apply(delta);
-        if merged == Merged::Newer {
-            let after = tables.rank(&owner).map_or(0, |(version, _)| version);
-            if self.questions.get(&owner).is_some_and(|question| question.version <= after) {
-                self.questions.remove(&owner);
-            }
-            self.pass_on(tables, &owner, before, urgency, now);
-        }
-        merged
-    }
-
-    fn pass_on(&mut self, tables: &Tables, owner: &NodeId, before: u64, urgency: Urgency, now: Duration) {
-        let start = self.rumours.start(owner, before);
-        let Some(delta) = tables.delta(owner, start) else { return };
-        self.rumours.add(owner, start, delta.to, message::delta(&delta), urgency);
-        let wait = match urgency {
-            Urgency::Own => self.last_round + AT_ONCE,
-            Urgency::Hot | Urgency::Late => now + self.rng.random_range(COMPANY / 2..COMPANY * 2),
-        };
-        let at = wait.max(now);
-        self.round_at = Some(self.round_at.map_or(at, |before| before.min(at)));
-    }
-
-    fn take_up_own(&mut self, tables: &Tables, now: Duration) {
-        let version = tables.own().version;
-        if tables.outdone() != self.outdone {
-            self.outdone = tables.outdone();
-            // A former life had a clock that was ahead: its incarnation was as high as its table's version, or lower.
-            self.incarnation = self.incarnation.max(version);
-            if let Some(swim) = &mut self.swim {
-                let sends = swim.rise(version, now);
-                self.send_swim(sends);
-            }
-        }
-        if version != self.own_version {
-            let own = self.own.clone();
-            self.pass_on(tables, &own, self.own_version, Urgency::Own, now);
-            self.own_version = version;
-            if self.round_at.is_some_and(|at| at <= now) {
-                self.round(now);
-            }
-        }
-    }
-
-    /// Sends what is on its way to a few members.
-    fn round(&mut self, now: Duration) {
-        self.last_round = now;
-        self.round_at = None;
-        let recipients = self.recipients();
-        self.told = self.own_version;
-        if recipients.is_empty() {
-            // Nobody is there to be told; who comes compares everything.
-            self.rumours = Rumours::default();
-            self.rumours.set_members(self.admitted.len());
-            return;
-        }
-        let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
-        self.rumours.begin_round();
-        for _ in 0..BURST {
-            let mut content = Writer::with_capacity(ROOM);
-            if !self.rumours.fill(&mut content, ROOM, count) {
-                break;
-            }
-            self.send_all(&recipients, &content.into_bytes());
-        }
-        if !self.rumours.is_empty() {
-            self.round_at = Some(now + ROUND.mul_f64(self.rng.random_range(0.75..1.25)));
-        }
-    }
-
-    /// A few of those who answer, or all of them when there are few; while nobody is known to answer, of those who were admitted.
-    fn recipients(&mut self) -> Vec<NodeId> {
-        let mut pool = if self.live.is_empty() { self.others() } else { self.live.clone() };
-        let wanted = if pool.len() <= FEW { pool.len() } else { FANOUT };
-        self.choose(&mut pool, wanted);
-        pool
-    }
-
-    fn others(&self) -> Vec<NodeId> {
-        self.admitted.keys().filter(|node| **node != self.own).cloned().collect()
-    }
-
-    /// Keeps that many of `pool`, any.
-    fn choose(&mut self, pool: &mut Vec<NodeId>, wanted: usize) {
-        let wanted = wanted.min(pool.len());
-        for place in 0..wanted {
-            let other = self.rng.random_range(place..pool.len());
-            pool.swap(place, other);
-        }
-        pool.truncate(wanted);
-    }
-
     fn greet(&mut self, now: Duration) {
         self.greet_at = now + GREET.mul_f64(self.rng.random_range(0.8..1.2));
         let live: BTreeSet<_> = self.live.iter().cloned().collect();
@@ -524,37 +270,6 @@ impl Gossip {
         if let Some(node) = risen.into_iter().find(|node| self.admitted.contains_key(node)) {
             let soon = self.rng.random_range(Duration::ZERO..exchange::SOON);
             self.schedule.soon(node, now + soon);
-        }
-    }
-
-    fn send_swim(&mut self, sends: Sends) {
-        for (to, message) in sends {
-            if self.admitted.get(&to.node) != Some(&to.addr) {
-                continue;
-            }
-            let mut content = Writer::with_capacity(ROOM);
-            message::swim(&mut content, &message);
-            // It goes anyway: news may come along.
-            let room = ROOM - content.len();
-            if !self.rumours.is_empty() {
-                self.rumours.begin_round();
-                self.rumours.fill(&mut content, room, 1);
-            }
-            self.send_to(&to.node, &content.into_bytes());
-        }
-    }
-
-    fn send_to(&mut self, to: &NodeId, content: &[u8]) {
-        self.send_all(std::slice::from_ref(to), content);
-    }
-
-    fn send_all(&mut self, recipients: &[NodeId], content: &[u8]) {
-        let nonce = self.rng.random();
-        let Some(datagram) = self.keys.seal(Way::Datagram, &self.own, nonce, content) else { return };
-        let datagram: Arc<[u8]> = datagram.into();
-        for to in recipients.iter().filter_map(|node| self.admitted.get(node)) {
-            self.counters.sent += 1;
-            self.outputs.push(Output::Send { to: *to, datagram: datagram.clone() });
         }
     }
 
