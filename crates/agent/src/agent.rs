@@ -179,8 +179,7 @@ impl Agent {
             logs: LogPusher::new(context.runtime.clone()),
             connected,
         };
-        let (contacts, contacts_seen) = watch::channel(contacts(&assigned.borrow()));
-        let (gossip, gossip_handle) = Gossip::new(context.netdb.clone(), Listen::Any, contacts_seen);
+        let (gossip, contacts) = talk(&context);
         let mut others = vec![
             tokio::spawn(tell_contacts(assigned.clone(), contacts)).abort_handle(),
             tokio::spawn(driver.run()).abort_handle(),
@@ -203,7 +202,7 @@ impl Agent {
             leaving,
             tasks,
             session,
-            gossip: (gossip_handle, tokio::spawn(gossip.run()).abort_handle()),
+            gossip,
             others,
         }
     }
@@ -360,6 +359,13 @@ pub(crate) async fn take_over_endpoints(
     context.netdb.take_over(told, |key| running.contains(&key.task));
     context.mesh.expect(running);
     Ok(())
+}
+
+/// Begins to tell other nodes what runs here, and to hear from them.
+fn talk(context: &Context) -> ((GossipHandle, AbortHandle), watch::Sender<Contacts>) {
+    let (told, seen) = watch::channel(contacts(&context.assignments.borrow()));
+    let (driver, handle) = Gossip::new(context.netdb.clone(), Listen::Any, seen);
+    ((handle, tokio::spawn(driver.run()).abort_handle()), told)
 }
 
 /// With whom to speak, and by which keys.

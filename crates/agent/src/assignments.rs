@@ -106,3 +106,37 @@ impl AssignmentsFile {
         disk::write_json(&self.0, assignments)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use skep_model::{GossipKey, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn keys_are_kept_for_nobody_else_to_read_until_there_are_others() {
+        let keys =
+            GossipKeys { keys: vec![GossipKey { id: 7, secret: [9; 32] }], primary: 7, rotated: Timestamp::UNIX_EPOCH };
+        let told = |keys: Option<&GossipKeys>| proto::Assignments {
+            full: true,
+            gossip_keys: keys.map(|keys| proto::GossipKeys { keys: skep_rpc::encode(keys) }),
+            ..Default::default()
+        };
+        let mut assignments = Assignments::default();
+        assignments.apply(&told(Some(&keys))).unwrap();
+        // A manager that has none to hand out takes none away.
+        assignments.apply(&told(None)).unwrap();
+        assert_eq!(assignments.gossip_keys.as_ref(), Some(&keys));
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = AssignmentsFile::new(dir.path());
+        // What an earlier version has left is open to all.
+        std::fs::write(dir.path().join("assignments.tmp"), "").unwrap();
+        file.store(&assignments).unwrap();
+        assert_eq!(file.load().unwrap(), assignments);
+        let mode = std::fs::metadata(dir.path().join("assignments.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -5,6 +5,7 @@
     unreachable_pub,
     unused_qualifications,
     clippy::pedantic,
+    clippy::large_enum_variant,
     clippy::allow_attributes_without_reason,
     reason = "generated code; the messages are documented in proto/skep.proto"
 )]
