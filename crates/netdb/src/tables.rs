@@ -141,6 +141,9 @@ impl Tables {
     /// back between two runs), the own version is raised above it, so that the truth wins: compare [`Self::own`] before and
     /// after.
     pub fn merge(&mut self, owner: NodeId, table: OwnerTable) -> Merged {
+        if owner != self.own && self.table(&owner).is_some_and(|known| known.version >= table.version) {
+            return Merged::Stale;
+        }
         self.merge_held(owner, Held::whole(table))
     }
 
@@ -185,8 +188,8 @@ impl Tables {
             }
             return Merged::Stale;
         }
-        // Two tables of one version are two lives of a node with the same clock. The node itself will outdo both; until then everybody
-        // must choose the same.
+        // Two tables of one version are of two lives of a node. The node itself will outdo both; should it be gone, those who compare must
+        // come to the same.
         if self.owners.get(&owner).is_some_and(|known| known.rank() >= held.rank()) {
             return Merged::Stale;
         }
