@@ -10,7 +10,7 @@ use std::time::Duration;
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{Node, NodeDescription, TaskId};
-use skep_netdb::NetDb;
+use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
 use skep_rpc::{NodeIdentity, proto};
 use skep_runtime::Runtime;
@@ -32,7 +32,7 @@ use crate::tasks::Tasks;
 use crate::underlay::{Driver, Underlay};
 use crate::{AgentError, containers};
 
-/// How long the word that a node leaves may take to reach a manager.
+/// How long the word that a node leaves may take to reach a manager, and other nodes.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Who the node is and where it keeps things.
@@ -94,6 +94,7 @@ pub struct Agent {
     leaving: watch::Sender<bool>,
     tasks: JoinHandle<()>,
     session: AbortHandle,
+    gossip: (GossipHandle, AbortHandle),
     others: Vec<AbortHandle>,
 }
 
@@ -101,6 +102,7 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.session.abort();
         self.tasks.abort();
+        self.gossip.1.abort();
         self.others.iter().for_each(AbortHandle::abort);
     }
 }
@@ -186,7 +188,9 @@ impl Agent {
             told: tell,
             manages: manages_seen,
         };
+        let (gossip, contacts) = talk(&context);
         let mut others = vec![
+            tokio::spawn(tell_contacts(assigned.clone(), contacts)).abort_handle(),
             tokio::spawn(driver.run()).abort_handle(),
             tokio::spawn(context.mesh.clone().run(inputs)).abort_handle(),
             tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle(),
@@ -209,6 +213,7 @@ impl Agent {
             leaving,
             tasks,
             session,
+            gossip,
             others,
         }
     }
@@ -322,6 +327,10 @@ impl Agent {
             warn!("ending the tasks: {e}");
         }
         self.others.iter().for_each(AbortHandle::abort);
+        // Its table is empty now, and that is its last word.
+        self.context.netdb.set_addresses(BTreeSet::new());
+        let _ = tokio::time::timeout(FAREWELL, self.gossip.0.leave()).await;
+        self.gossip.1.abort();
         errors.extend(self.context.mesh.close().await.err().map(AgentError::from));
         errors.extend(self.context.network.remove_overlay(OVERLAY).await.err().map(AgentError::from));
         for dir in [&self.config.data_dir, &self.config.netns_dir] {
@@ -378,6 +387,32 @@ pub(crate) async fn take_over_endpoints(
     context.netdb.take_over(told, |key| running.contains(&key.task));
     context.mesh.expect(running);
     Ok(())
+}
+
+/// Begins to tell other nodes what runs here, and to hear from them.
+fn talk(context: &Context) -> ((GossipHandle, AbortHandle), watch::Sender<Contacts>) {
+    let (told, seen) = watch::channel(contacts(&context.assignments.borrow()));
+    let (driver, handle) = Gossip::new(context.netdb.clone(), Listen::Any, seen);
+    ((handle, tokio::spawn(driver.run()).abort_handle()), told)
+}
+
+/// With whom to speak, and by which keys.
+fn contacts(assignments: &Assignments) -> Contacts {
+    let members = assignments.members.values();
+    let members = members.map(|member| (member.node.clone(), (member.underlay, GOSSIP_PORT).into()));
+    Contacts { members: members.collect(), keys: assignments.gossip_keys.clone() }
+}
+
+/// Ends only by being dropped.
+async fn tell_contacts(mut assignments: watch::Receiver<Arc<Assignments>>, told: watch::Sender<Contacts>) {
+    while assignments.changed().await.is_ok() {
+        let now = contacts(&assignments.borrow_and_update());
+        told.send_if_modified(|told| {
+            let changed = *told != now;
+            *told = now;
+            changed
+        });
+    }
 }
 
 /// Keeps assignments, members and endpoints on disk and in discovery. Ends only by being dropped.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use skep_model::{Member, Network, NetworkId, Node, NodeId, ServiceEntry, ServiceId, Task, TaskId};
+use skep_model::{GossipKeys, Member, Network, NetworkId, Node, NodeId, ServiceEntry, ServiceId, Task, TaskId};
 use skep_rpc::proto;
 
 use crate::AgentError;
@@ -24,6 +24,8 @@ pub struct Assignments {
     pub members: BTreeMap<NodeId, Member>,
     /// The node itself, as managers know it.
     pub node: Option<Node>,
+    /// By which nodes know each other's talk.
+    pub gossip_keys: Option<GossipKeys>,
 }
 
 impl Assignments {
@@ -32,7 +34,10 @@ impl Assignments {
     /// # Errors
     /// When an object cannot be read; then nothing is changed.
     pub fn apply(&mut self, message: &proto::Assignments) -> Result<(), AgentError> {
-        let mut next = if message.full { Self { node: self.node.take(), ..Self::default() } } else { self.clone() };
+        let mut next = self.clone();
+        if message.full {
+            next = Self { node: next.node, gossip_keys: next.gossip_keys, ..Self::default() };
+        }
         put_all(&mut next.tasks, &message.tasks, |t: &Task| t.id.clone())?;
         put_all(&mut next.services, &message.services, |s: &ServiceEntry| s.id.clone())?;
         put_all(&mut next.networks, &message.networks, |n: &Network| n.id.clone())?;
@@ -43,6 +48,9 @@ impl Assignments {
         remove_all(&mut next.members, &message.removed_members);
         if !message.node.is_empty() {
             next.node = Some(decode(&message.node)?);
+        }
+        if let Some(message) = &message.gossip_keys {
+            next.gossip_keys = Some(decode(&message.keys)?);
         }
         *self = next;
         Ok(())
@@ -96,5 +104,39 @@ impl AssignmentsFile {
     /// When the disk refuses.
     pub(crate) fn store(&self, assignments: &Assignments) -> Result<(), AgentError> {
         disk::write_json(&self.0, assignments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use skep_model::{GossipKey, Timestamp};
+
+    use super::*;
+
+    #[test]
+    fn keys_are_kept_for_nobody_else_to_read_until_there_are_others() {
+        let keys =
+            GossipKeys { keys: vec![GossipKey { id: 7, secret: [9; 32] }], primary: 7, rotated: Timestamp::UNIX_EPOCH };
+        let told = |keys: Option<&GossipKeys>| proto::Assignments {
+            full: true,
+            gossip_keys: keys.map(|keys| proto::GossipKeys { keys: skep_rpc::encode(keys) }),
+            ..Default::default()
+        };
+        let mut assignments = Assignments::default();
+        assignments.apply(&told(Some(&keys))).unwrap();
+        // A manager that has none to hand out takes none away.
+        assignments.apply(&told(None)).unwrap();
+        assert_eq!(assignments.gossip_keys.as_ref(), Some(&keys));
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = AssignmentsFile::new(dir.path());
+        // What an earlier version has left is open to all.
+        std::fs::write(dir.path().join("assignments.tmp"), "").unwrap();
+        file.store(&assignments).unwrap();
+        assert_eq!(file.load().unwrap(), assignments);
+        let mode = std::fs::metadata(dir.path().join("assignments.json")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }

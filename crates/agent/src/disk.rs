@@ -1,7 +1,8 @@
 //! Small files that are there whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -25,11 +26,14 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, A
         .map_err(|e| AgentError::Damaged { path: path.to_owned(), detail: e.to_string() })
 }
 
-/// Writes aside, syncs, renames.
+/// Writes aside, syncs, renames. For nobody else to read: there are keys among it.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), AgentError> {
     let aside = path.with_extension("tmp");
     let bytes = serde_json::to_vec(value).map_err(|e| AgentError::Garbled(e.to_string()))?;
-    let mut file = File::create(&aside).map_err(failed(&aside))?;
+    // What a crash has left may be open to others.
+    remove(&aside)?;
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside);
+    let mut file = file.map_err(failed(&aside))?;
     file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed(&aside))?;
     fs::rename(&aside, path).map_err(failed(path))
 }

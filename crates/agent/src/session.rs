@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{Node, NodeDescription, NodeId, OwnerTable, PortConflict};
+use skep_model::{Node, NodeDescription, PortConflict};
 use skep_netdb::NetDb;
 use skep_rpc::proto::manager_message::Message as FromManager;
 use skep_rpc::proto::{self, AgentMessage, agent_message::Message as ToManager};
@@ -23,6 +23,9 @@ use crate::{AgentError, Assignments};
 const OUTBOX: usize = 16;
 /// The manager speaks first after Hello, and at once.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a status waits at the most until other nodes have been sent word of the endpoints that belong to it. It takes a millisecond; but a node
+/// that cannot speak with its peers must still report.
+const WORD_OF_ENDPOINTS: Duration = Duration::from_millis(200);
 /// Pauses between tries: short at first, because a manager that restarts is back soon.
 const BACKOFF: [Duration; 5] = [
     Duration::from_millis(50),
@@ -105,7 +108,6 @@ impl Session {
             outbox,
             client: client.clone(),
             reports: self.reporter.watch(),
-            own: self.netdb.own(),
             port_conflicts: self.port_conflicts.clone(),
             manages: self.manages.clone(),
             seen: 0,
@@ -116,7 +118,6 @@ impl Session {
         let answer = answer.map_err(|_| RpcError::Timeout { addr: addr.to_owned() })?;
         let mut incoming = answer.map_err(|status| RpcError::from_status(addr, &status))?.into_inner();
         live.reports.mark_changed();
-        live.own.mark_changed();
         live.port_conflicts.mark_changed();
         loop {
             tokio::select! {
@@ -126,11 +127,10 @@ impl Session {
                     live.take(addr, message)?;
                 }
                 Ok(()) = live.reports.changed() => {
-                    // A task that is said to run lets another one stop: everybody must hear first that this one takes connections.
-                    live.send_endpoints_if_changed().await?;
+                    // A task that is said to run lets another one stop: others should hear first that this one takes connections.
+                    let _ = timeout(WORD_OF_ENDPOINTS, self.netdb.told()).await;
                     live.send_statuses().await?;
                 }
-                Ok(()) = live.own.changed() => live.send_endpoints().await?,
                 Ok(()) = live.port_conflicts.changed() => live.send_port_conflicts().await?,
                 Ok(()) = live.manages.changed() => live.say_hello().await?,
                 _ = live.heartbeat.tick() => live.send(ToManager::Heartbeat(proto::Heartbeat {})).await?,
@@ -151,7 +151,6 @@ struct Live<'a> {
     outbox: mpsc::Sender<AgentMessage>,
     client: skep_rpc::DispatcherClient,
     reports: watch::Receiver<Reports>,
-    own: watch::Receiver<OwnerTable>,
     port_conflicts: watch::Receiver<Option<Vec<PortConflict>>>,
     manages: watch::Receiver<Option<(u64, SocketAddr)>>,
     /// The number of the last change of a status that was sent.
@@ -193,17 +192,6 @@ impl Live<'_> {
         self.send(ToManager::Statuses(proto::TaskStatuses { statuses })).await
     }
 
-    async fn send_endpoints_if_changed(&mut self) -> Result<(), AgentError> {
-        // An error means that nobody is left to change them.
-        if self.own.has_changed().unwrap_or(false) { self.send_endpoints().await } else { Ok(()) }
-    }
-
-    async fn send_endpoints(&mut self) -> Result<(), AgentError> {
-        let table = skep_rpc::encode(&*self.own.borrow_and_update());
-        let node_id = self.session.identity.node().to_string();
-        self.send(ToManager::Endpoints(proto::Endpoints { node_id, table })).await
-    }
-
     async fn send_port_conflicts(&mut self) -> Result<(), AgentError> {
         let conflicts = self.port_conflicts.borrow_and_update().clone();
         // What an earlier daemon has told is true until this one has looked.
@@ -216,7 +204,6 @@ impl Live<'_> {
         match message.message {
             Some(FromManager::Welcome(welcome)) => self.welcomed(addr, welcome),
             Some(FromManager::Assignments(assignments)) => self.assigned(&assignments)?,
-            Some(FromManager::Endpoints(endpoints)) => self.heard(&endpoints)?,
             Some(FromManager::Silent(silent)) => {
                 let silent = silent.node_ids.iter().filter_map(|id| id.parse().ok()).collect();
                 self.session.netdb.set_silent(silent);
@@ -255,14 +242,6 @@ impl Live<'_> {
             *known = Arc::new(next);
             changed
         });
-        Ok(())
-    }
-
-    fn heard(&self, endpoints: &proto::Endpoints) -> Result<(), AgentError> {
-        let garbled = |e: &dyn std::fmt::Display| AgentError::Garbled(e.to_string());
-        let owner: NodeId = endpoints.node_id.parse().map_err(|e| garbled(&e))?;
-        let table = skep_rpc::decode(&endpoints.table).map_err(|e| garbled(&e))?;
-        self.session.netdb.merge(owner, table);
         Ok(())
     }
 }

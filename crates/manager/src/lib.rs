@@ -8,8 +8,8 @@
 //!   `allocator` (ports and addresses), `scheduler` (which node). Events only say which services to look at again; what is decided
 //!   depends on the tables alone, so a new leader goes on where the old one stopped;
 //! - the keeper of the [`Group`] of managers, which follows the nodes' roles;
-//! - the dispatcher, which holds a session with every node: it tells what to run and what to know, takes in what became of it, passes the
-//!   nodes' endpoints on, and notices when a node is lost.
+//! - the dispatcher, which holds a session with every node: it tells what to run and what to know, takes in what became of it, and notices
+//!   when a node is lost. What runs where right now is no business of managers: nodes tell each other.
 //!
 //! A task's `desired` state is written here and its `status` by its node, through the dispatcher; nobody else writes either.
 //!
@@ -22,6 +22,7 @@ mod control;
 mod dispatcher;
 mod draft;
 mod error;
+mod gossip_keys;
 mod group;
 mod leader;
 mod manager;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::dispatcher::{DispatcherService, Hub, MembershipService};
 use crate::group::{self, Group};
-use crate::{Control, leader};
+use crate::{Control, gossip_keys, leader};
 
 /// What a manager needs.
 pub struct ManagerConfig {
@@ -46,7 +46,8 @@ impl Manager {
         tracing::debug!(%node, %addr, "the manager starts");
         let mut tasks = JoinSet::new();
         tasks.spawn(leader::run(writer.clone(), leading.clone()));
-        tasks.spawn(group::run(writer.clone(), group.clone(), leading));
+        tasks.spawn(group::run(writer.clone(), group.clone(), leading.clone()));
+        tasks.spawn(gossip_keys::run(writer.clone(), leading));
         tasks.spawn(hub.clone().write_statuses());
         tasks.spawn(hub.clone().watch_nodes());
         Self { control: Control::new(writer, hub.clone(), group), hub, tasks }

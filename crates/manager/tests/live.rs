@@ -11,7 +11,7 @@ use skep_manager::{
     TaskLogSource, init_cluster,
 };
 use skep_model::{
-    Availability, ClusterId, ClusterSpec, ContainerSpec, Node, NodeDescription, NodeId, NodeState, OwnerTable,
+    Availability, ClusterId, ClusterSpec, ContainerSpec, GossipKeys, Node, NodeDescription, NodeId, NodeState,
     PortConflict, Protocol, Role, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp,
 };
 use skep_rpc::proto::agent_message::Message as ToManager;
@@ -321,21 +321,17 @@ async fn a_node_tells_which_ports_it_leaves_to_its_own_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_reach_other_nodes_and_bad_joins_are_refused() {
+async fn nodes_are_handed_the_keys_of_their_talk_and_bad_joins_are_refused() {
     let cluster = Cluster::start().await;
-    let first = cluster.join(&new_keys(), Vec::new()).await.unwrap();
-    let second = cluster.join(&new_keys(), Vec::new()).await.unwrap();
-    let (one, mut two) = (cluster.session(&first).await, cluster.session(&second).await);
-    let table = OwnerTable { version: 5, ..Default::default() };
-    let endpoints = proto::Endpoints { node_id: String::new(), table: skep_rpc::encode(&table) };
-    one.say(ToManager::Endpoints(endpoints)).await;
-    let heard = loop {
-        if let FromManager::Endpoints(endpoints) = two.hear().await {
-            break endpoints;
+    let joined = cluster.join(&new_keys(), Vec::new()).await.unwrap();
+    let mut agent = cluster.session(&joined).await;
+    let told = loop {
+        if let FromManager::Assignments(told) = agent.hear().await {
+            break told;
         }
     };
-    assert_eq!(heard.node_id, first.node().to_string());
-    assert_eq!(skep_rpc::decode::<OwnerTable>(&heard.table).unwrap(), table);
+    let keys: GossipKeys = skep_rpc::decode(&told.gossip_keys.unwrap().keys).unwrap();
+    assert_eq!(Some(keys), cluster.store.view(|t| t.cluster().and_then(|c| c.gossip_keys.clone())));
     let refused = cluster.join(&new_keys(), vec!["10.0.7.0/24".to_owned()]).await.unwrap_err().to_string();
     assert!(refused.contains("10.0.0.0/16") && refused.contains("10.0.7.0/24"), "{refused}");
     let control = cluster.manager.control();

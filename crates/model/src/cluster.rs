@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, Meta};
+use crate::{ClusterId, GossipKeys, Meta};
 
 /// The stored swarm.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,9 @@ pub struct Cluster {
     pub subnet_size: u8,
     /// UDP port of the overlay between nodes.
     pub data_path_port: u16,
+    /// By which nodes know each other's talk. A leader makes them when there are none.
+    #[serde(default)]
+    pub gossip_keys: Option<GossipKeys>,
 }
 
 /// What people ask of the swarm.

@@ -14,6 +14,7 @@ mod cluster;
 mod constraint;
 mod container;
 mod endpoint;
+mod gossip;
 mod id;
 mod image;
 mod labels;
@@ -33,6 +34,7 @@ pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
 };
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
+pub use gossip::{GossipKey, GossipKeys};
 pub use id::{BadId, ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 pub use image::{BadImageRef, ImageRef};
 pub use labels::{BadLabel, publish_options};

@@ -23,6 +23,8 @@ struct Shared {
     // Both are sent to under the lock, so that what followers see is never older than what they saw before.
     own: watch::Sender<OwnerTable>,
     view: watch::Sender<Arc<View>>,
+    /// The version of the own table that other nodes have been sent word of.
+    told: watch::Sender<u64>,
 }
 
 /// What to tell followers after a change.
@@ -48,6 +50,7 @@ impl NetDb {
             tables: Mutex::new(tables),
             own: watch::Sender::new(table),
             view: watch::Sender::new(Arc::new(view)),
+            told: watch::Sender::default(),
         }))
     }
 
@@ -108,6 +111,31 @@ impl NetDb {
     /// Replaces the set of members that are not heard of at present: others get their new flows, where there are others.
     pub fn set_silent(&self, silent: BTreeSet<NodeId>) {
         self.change(|tables| ((), Changed::when(tables.set_silent(silent))));
+    }
+
+    /// Returns once other nodes have been sent word of the own table as it is now.
+    pub async fn told(&self) {
+        let version = self.read(|tables| tables.own().version);
+        let mut told = self.0.told.subscribe();
+        // The sender lives as long as this handle.
+        let _ = told.wait_for(|told| *told >= version).await;
+    }
+
+    pub(crate) fn set_told(&self, version: u64) {
+        self.0.told.send_if_modified(|told| {
+            let news = *told < version;
+            *told = version.max(*told);
+            news
+        });
+    }
+
+    /// For what is said and heard: followers are told when anything has come of it.
+    pub(crate) fn talk<R>(&self, talk: impl FnOnce(&mut Tables) -> R) -> R {
+        self.change(|tables| {
+            let before = tables.revision();
+            let result = talk(tables);
+            (result, Changed::when(tables.revision() != before))
+        })
     }
 
     /// Members and endpoints, and their changes. A change of what is hidden is none.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable, ServiceId};
 
-use crate::{Located, View};
+use crate::held::Held;
+use crate::{Delta, Located, View};
 
 /// How many nodes that have left are remembered with their tables. A list of members may come from a manager that lags
 /// behind: a member that is missing in it and back in the next must not lose its endpoints.
@@ -19,16 +20,23 @@ pub enum Merged {
     Newer,
     /// It was known already, or older.
     Stale,
+    /// It says what has changed since a version that is not known here: ask for what is between.
+    Gap,
 }
 
 /// The tables of all owners as one node knows them.
 #[derive(Debug, Clone)]
 pub struct Tables {
     own: NodeId,
-    owners: BTreeMap<NodeId, Arc<OwnerTable>>,
+    owners: BTreeMap<NodeId, Arc<Held>>,
     members: BTreeMap<NodeId, Member>,
     departed: VecDeque<NodeId>,
     silent: BTreeSet<NodeId>,
+    suspects: BTreeSet<NodeId>,
+    /// Grows with everything that others may have changed.
+    revision: u64,
+    /// How often others knew more of the own table than this life of the node.
+    outdone: u64,
 }
 
 impl Tables {
@@ -36,13 +44,16 @@ impl Tables {
     /// the version is higher than any of before a restart, unless the clock was set back; [`Self::merge`] mends that.
     #[must_use]
     pub fn new(own: NodeId, now_ms: u64) -> Self {
-        let table = Arc::new(OwnerTable { version: now_ms, ..OwnerTable::default() });
+        let table = Arc::new(Held::whole(OwnerTable { version: now_ms, ..OwnerTable::default() }));
         Self {
             owners: BTreeMap::from([(own.clone(), table)]),
             own,
             members: BTreeMap::new(),
             departed: VecDeque::new(),
             silent: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            revision: 0,
+            outdone: 0,
         }
     }
 
@@ -55,18 +66,18 @@ impl Tables {
     /// The node's own table.
     #[must_use]
     pub fn own(&self) -> &Arc<OwnerTable> {
-        &self.owners[&self.own]
+        self.owners[&self.own].table()
     }
 
     /// The newest known table of a node.
     #[must_use]
     pub fn table(&self, owner: &NodeId) -> Option<&Arc<OwnerTable>> {
-        self.owners.get(owner)
+        self.owners.get(owner).map(|held| held.table())
     }
 
     /// All tables, also of nodes that are hidden.
     pub fn all(&self) -> impl ExactSizeIterator<Item = (&NodeId, &Arc<OwnerTable>)> {
-        self.owners.iter()
+        self.owners.iter().map(|(owner, held)| (owner, held.table()))
     }
 
     /// Adds or replaces endpoints of the own node. Whether anything changed; if so, with one new version for all.
@@ -77,7 +88,7 @@ impl Tables {
             return false;
         }
         let fresh: Vec<_> = fresh.collect();
-        self.change_own(now_ms).records.extend(fresh);
+        self.change_own(now_ms, |held, version| held.advance(version, fresh, [], None));
         true
     }
 
@@ -90,17 +101,19 @@ impl Tables {
     /// Goes on where the node was before a restart: `told` is what it had told others last, as far as is known, of which that holds still which
     /// `holds` says does. Whatever the clock says, it is newer than `told`.
     pub fn take_over(&mut self, told: OwnerTable, holds: impl Fn(&EndpointKey) -> bool, now_ms: u64) {
-        let records = told.records.into_iter().filter(|(key, _)| holds(key));
-        let own = self.change_own(now_ms.max(told.version.saturating_add(1)));
-        own.records.extend(records);
-        own.addresses = told.addresses;
+        let version = now_ms.max(told.version.max(self.own().version).saturating_add(1));
+        let mut records = self.own().records.clone();
+        records.extend(told.records.into_iter().filter(|(key, _)| holds(key)));
+        // What others believe need not be what was kept: they are told everything.
+        let table = OwnerTable { version, records, addresses: told.addresses };
+        self.owners.insert(self.own.clone(), Arc::new(Held::whole(table)));
     }
 
     /// Removes an endpoint of the own node. Whether it was there.
     pub fn withdraw(&mut self, key: &EndpointKey, now_ms: u64) -> bool {
         let there = self.own().records.contains_key(key);
         if there {
-            self.change_own(now_ms).records.remove(key);
+            self.change_own(now_ms, |held, version| held.advance(version, [], [key.clone()], None));
         }
         there
     }
@@ -109,18 +122,17 @@ impl Tables {
     pub fn set_addresses(&mut self, addresses: BTreeSet<IpAddr>, now_ms: u64) -> bool {
         let changed = self.own().addresses != addresses;
         if changed {
-            self.change_own(now_ms).addresses = addresses;
+            self.change_own(now_ms, |held, version| held.advance(version, [], [], Some(addresses)));
         }
         changed
     }
 
-    /// The own table, at a version that nobody has seen yet. It keeps up with the clock, so that a restart within the same
+    /// Changes the own table, at a version that nobody has seen yet. It keeps up with the clock, so that a restart within the same
     /// second as many changes does not fall behind them.
-    fn change_own(&mut self, now_ms: u64) -> &mut OwnerTable {
-        let table = self.owners.get_mut(&self.own).expect("the own table is there from the start");
-        let table = Arc::make_mut(table);
-        table.version = now_ms.max(table.version.saturating_add(1));
-        table
+    fn change_own(&mut self, now_ms: u64, change: impl FnOnce(&mut Held, u64)) {
+        let version = now_ms.max(self.own().version.saturating_add(1));
+        let held = self.owners.get_mut(&self.own).expect("the own table is there from the start");
+        change(Arc::make_mut(held), version);
     }
 
     /// Takes a table that was heard of, when it is newer.
@@ -129,18 +141,95 @@ impl Tables {
     /// back between two runs), the own version is raised above it, so that the truth wins: compare [`Self::own`] before and
     /// after.
     pub fn merge(&mut self, owner: NodeId, table: OwnerTable) -> Merged {
+        if owner != self.own && self.table(&owner).is_some_and(|known| known.version >= table.version) {
+            return Merged::Stale;
+        }
+        self.merge_held(owner, Held::whole(table))
+    }
+
+    /// Takes what has changed in a table, when it fits what is known. As [`Self::merge`] otherwise.
+    pub fn apply(&mut self, delta: Delta) -> Merged {
+        let owner = delta.owner.clone();
+        if delta.is_whole() {
+            return self.merge_held(owner, delta.into());
+        }
         if owner == self.own {
-            let ours = self.own();
-            if table.version > ours.version || (table.version == ours.version && table != **ours) {
-                self.change_own(table.version.saturating_add(1));
+            // Changes of a life that this one knows nothing of.
+            if delta.to > self.own().version {
+                self.outdo(delta.to);
             }
             return Merged::Stale;
         }
-        if self.owners.get(&owner).is_some_and(|known| known.version >= table.version) {
+        let known = self.owners.get_mut(&owner);
+        match known {
+            Some(known) if known.table().version >= delta.to => Merged::Stale,
+            Some(known) if known.table().version >= delta.from => {
+                Arc::make_mut(known).take(delta);
+                self.revision += 1;
+                Merged::Newer
+            }
+            _ => Merged::Gap,
+        }
+    }
+
+    /// Takes what other tables of the same process know and this one does not. Both share the memory.
+    pub fn learn_from(&mut self, other: &Self) {
+        for (owner, held) in other.owners.iter().filter(|(owner, _)| **owner != self.own) {
+            if self.owners.get(owner).is_none_or(|known| known.rank() < held.rank()) {
+                self.owners.insert(owner.clone(), held.clone());
+            }
+        }
+    }
+
+    fn merge_held(&mut self, owner: NodeId, held: Held) -> Merged {
+        if owner == self.own {
+            if held.rank() != self.owners[&self.own].rank() {
+                self.outdo(held.table().version);
+            }
             return Merged::Stale;
         }
-        self.owners.insert(owner, Arc::new(table));
+        // Two tables of one version are of two lives of a node. The node itself will outdo both; should it be gone, those who compare must
+        // come to the same.
+        if self.owners.get(&owner).is_some_and(|known| known.rank() >= held.rank()) {
+            return Merged::Stale;
+        }
+        self.owners.insert(owner, Arc::new(held));
+        self.revision += 1;
         Merged::Newer
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    pub(crate) fn outdone(&self) -> u64 {
+        self.outdone
+    }
+
+    /// Others hold the own table at `version`, which is not what the own node says.
+    pub(crate) fn outdo(&mut self, version: u64) {
+        if version >= self.own().version {
+            self.change_own(version.saturating_add(1), Held::outdo);
+            self.revision += 1;
+            self.outdone += 1;
+        }
+    }
+
+    /// What somebody has to be told who knows the table of `owner` at version `from` (0: not at all).
+    #[must_use]
+    pub fn delta(&self, owner: &NodeId, from: u64) -> Option<Delta> {
+        self.owners.get(owner).map(|held| held.delta(owner, from))
+    }
+
+    /// Version and digest of each table: two nodes that have the same here know the same.
+    pub fn ranks(&self) -> impl Iterator<Item = (&NodeId, (u64, u64))> {
+        self.owners.iter().map(|(owner, held)| (owner, held.rank()))
+    }
+
+    /// Version and digest of one table.
+    #[must_use]
+    pub fn rank(&self, owner: &NodeId) -> Option<(u64, u64)> {
+        self.owners.get(owner).map(|held| held.rank())
     }
 
     /// Replaces the list of members. Whether it differs from before.
@@ -160,7 +249,15 @@ impl Tables {
         true
     }
 
-    /// Replaces the set of members that are not heard of at present. Whether it differs from before.
+    /// Replaces the set of members that other nodes get no answer from. Whether it differs from before.
+    pub fn set_suspects(&mut self, suspects: BTreeSet<NodeId>) -> bool {
+        let changed = suspects != self.suspects;
+        self.suspects = suspects;
+        self.revision += u64::from(changed);
+        changed
+    }
+
+    /// Replaces the set of members that the managers do not hear of at present. Whether it differs from before.
     pub fn set_silent(&mut self, silent: BTreeSet<NodeId>) -> bool {
         let changed = silent != self.silent;
         self.silent = silent;
@@ -174,10 +271,10 @@ impl Tables {
     pub fn view(&self) -> View {
         let mut shown: Vec<_> = self.owners.iter().filter(|(owner, _)| self.is_shown(owner)).collect();
         // A task is on one node. Should two claim it, everybody must believe the same one: who wrote last.
-        shown.sort_by_key(|(owner, table)| (table.version, *owner));
-        let endpoints = shown.into_iter().flat_map(|(owner, table)| {
+        shown.sort_by_key(|(owner, held)| (held.table().version, *owner));
+        let endpoints = shown.into_iter().flat_map(|(owner, held)| {
             let locate = |record: &EndpointRecord| Located { owner: owner.clone(), record: record.clone() };
-            table.records.iter().map(move |(key, record)| (key.clone(), locate(record)))
+            held.table().records.iter().map(move |(key, record)| (key.clone(), locate(record)))
         });
         let mut endpoints: BTreeMap<EndpointKey, Located> = endpoints.collect();
         let takes_flows = |record: &EndpointRecord| record.state == EndpointState::Ready && record.weight > 0;
@@ -192,13 +289,13 @@ impl Tables {
             }
         }
         let others = self.owners.iter().filter(|(owner, _)| **owner != self.own && self.is_shown(owner));
-        let addresses = others.flat_map(|(_, table)| table.addresses.iter().copied()).collect();
+        let addresses = others.flat_map(|(_, held)| held.table().addresses.iter().copied()).collect();
         View { members: self.members.clone(), endpoints, addresses }
     }
 
     /// What others think of this node, it knows better itself.
     fn is_silent(&self, owner: &NodeId) -> bool {
-        *owner != self.own && self.silent.contains(owner)
+        *owner != self.own && (self.silent.contains(owner) || self.suspects.contains(owner))
     }
 
     fn is_shown(&self, owner: &NodeId) -> bool {

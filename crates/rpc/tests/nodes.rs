@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rig::{Server, join_request};
 use skep_ca::{JoinToken, new_secret};
-use skep_rpc::proto::{self, AgentMessage, Heartbeat, ManagerMessage, RaftMessage};
-use skep_rpc::{MembershipClient, NodeIdentity, Refusal, RpcError, dispatcher_client, listen, raft_client};
+use skep_rpc::proto::{self, AgentMessage, Assignments, GossipKeys, Heartbeat, LogChunk, ManagerMessage, RaftMessage};
+use skep_rpc::{MembershipClient, NodeIdentity, Refusal, RpcError, dispatcher_client, encode, listen, raft_client};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -167,4 +167,12 @@ async fn who_connects_and_says_nothing_is_sent_away() {
     let mut buffer = [0; 1];
     let read = tokio::time::timeout(Duration::from_secs(10), silent.read(&mut buffer)).await;
     assert!(matches!(read.expect("it should be closed"), Ok(0) | Err(_)));
+}
+
+#[test]
+fn keys_do_not_show_in_debug_output() {
+    let keys = Assignments { gossip_keys: Some(GossipKeys { keys: encode(&"hush") }), ..Assignments::default() };
+    assert!(!format!("{keys:?}").contains("hush"));
+    let chunk = LogChunk { subscription: 77, lines: Vec::new() };
+    assert!(format!("{chunk:?}").contains("77"), "other messages show themselves");
 }

@@ -77,9 +77,11 @@ fn cluster() -> Cluster {
         spec: ClusterSpec::default(),
         join: JoinSecrets { worker: "w".into(), manager: "m".into() },
         authority: Authority { certificate: "c".into(), key: PrivateKey("k".into()), trusted: vec!["c".into()] },
+        unlock_key: None,
         default_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,
+        gossip_keys: None,
     }
 }
 

@@ -101,6 +101,7 @@ impl State {
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
             data_path_port: options.data_path_port.unwrap_or(4789),
+            gossip_keys: None,
         };
         let id = node.id.clone();
         self.addresses = 2;

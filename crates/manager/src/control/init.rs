@@ -11,8 +11,8 @@ use skep_model::{
 };
 use skep_store::Change;
 
-use crate::ControlError;
 use crate::allocator::ingress_subnet;
+use crate::{ControlError, gossip_keys};
 
 /// Docker's default pool.
 const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8);
@@ -75,6 +75,7 @@ pub fn init_cluster(init: InitCluster) -> Result<Vec<Change>, ControlError> {
         default_pools,
         subnet_size: init.subnet_size,
         data_path_port: init.data_path_port,
+        gossip_keys: Some(gossip_keys::first(now)),
     };
     Ok(vec![cluster.into(), network.into(), first_manager(init, overlay, now).into()])
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{Member, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
+use skep_model::{GossipKeys, Member, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
 use skep_rpc::{encode, proto};
 use skep_store::Tables;
 
@@ -19,6 +19,7 @@ pub(super) struct Told {
     networks: BTreeMap<NetworkId, Network>,
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
+    gossip_keys: Option<GossipKeys>,
 }
 
 impl Told {
@@ -34,6 +35,11 @@ impl Told {
         (message.networks, message.removed_networks) = difference(&mut self.networks, networks);
         let members = tables.all::<Node>().filter_map(|n| Some((n.id.clone(), member(n)?))).collect();
         (message.members, message.removed_members) = difference(&mut self.members, members);
+        let keys = tables.cluster().and_then(|cluster| cluster.gossip_keys.clone());
+        if let Some(new) = keys.as_ref().filter(|_| self.gossip_keys != keys) {
+            message.gossip_keys = Some(proto::GossipKeys { keys: encode(new) });
+            self.gossip_keys = keys;
+        }
         if !message.full && message == proto::Assignments::default() {
             return None;
         }

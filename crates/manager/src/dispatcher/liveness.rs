@@ -99,7 +99,5 @@ impl Hub {
             Ok(lost) => lost.iter().for_each(|node| tracing::warn!(%node, "lost: no sign of life")),
             Err(error) => tracing::warn!("cannot mark nodes as down: {error}"),
         }
-        let store = self.writer.store();
-        self.relay.retain(|node| store.view(|tables| tables.get::<Node>(node).is_some()));
     }
 }

@@ -5,7 +5,6 @@ mod liveness;
 mod logs;
 mod membership;
 mod published;
-mod relay;
 mod service;
 mod session;
 mod silence;
@@ -25,7 +24,6 @@ use self::liveness::Liveness;
 pub(crate) use self::logs::Logs;
 pub use self::logs::{LogLine, LogStream};
 pub use self::membership::MembershipService;
-use self::relay::Relay;
 pub use self::service::DispatcherService;
 use self::silence::Silence;
 use self::status::StatusQueue;
@@ -44,7 +42,6 @@ pub(crate) struct Hub {
     sessions: Mutex<Sessions>,
     liveness: Liveness,
     silence: Silence,
-    relay: Relay,
     statuses: StatusQueue,
     pub(crate) logs: Logs,
 }
@@ -77,7 +74,6 @@ impl Hub {
             sessions: Mutex::default(),
             liveness: Liveness::default(),
             silence: Silence::default(),
-            relay: Relay::default(),
             statuses: StatusQueue::default(),
             logs: Logs::default(),
         }

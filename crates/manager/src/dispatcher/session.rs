@@ -1,6 +1,5 @@
 //! One session with one node.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,12 +27,11 @@ pub(super) struct Session {
     pub(super) outbox: Outbox,
     told: Told,
     managers: Vec<String>,
-    endpoints: BTreeMap<NodeId, u64>,
 }
 
 impl Session {
     pub(super) fn new(hub: Arc<Hub>, peer: Peer, outbox: Outbox) -> Self {
-        Self { hub, peer, outbox, told: Told::default(), managers: Vec::new(), endpoints: BTreeMap::new() }
+        Self { hub, peer, outbox, told: Told::default(), managers: Vec::new() }
     }
 
     /// Holds the session until either side gives up.
@@ -55,14 +53,13 @@ impl Session {
         mut commands: mpsc::Receiver<ToAgent>,
     ) -> Result<(), Status> {
         let hub = self.hub.clone();
-        let (mut events, mut relay) = (hub.writer.store().watch(), hub.relay.watch());
+        let mut events = hub.writer.store().watch();
         let mut silence = hub.silence.watch();
         // Who says nothing now is told like who does later.
         silence.mark_changed();
         let (mut leading, mut closed) = (hub.leading.clone(), hub.closed.subscribe());
         self.welcome().await?;
         self.assign().await?;
-        self.pass_endpoints().await?;
         let mut heard = Instant::now();
         loop {
             let patience = hub.writer.store().view(heartbeat);
@@ -73,8 +70,6 @@ impl Session {
                     self.take(message).await?;
                 }
                 Some(_) = events.next() => {
-                    // What a node is to stop may depend on what has begun elsewhere: that is told first.
-                    self.pass_endpoints().await?;
                     self.assign().await?;
                     self.welcome().await?;
                 }
@@ -82,7 +77,6 @@ impl Session {
                     let silent = silence::message(&silence.borrow_and_update());
                     self.send(ToAgent::Silent(silent)).await?;
                 }
-                Ok(()) = relay.changed() => self.pass_endpoints().await?,
                 command = commands.recv() => match command {
                     Some(command) => self.send(command).await?,
                     None => return Err(Status::aborted("a newer session of the same node took over")),
@@ -130,13 +124,6 @@ impl Session {
         }
     }
 
-    async fn pass_endpoints(&mut self) -> Result<(), Status> {
-        for table in self.hub.relay.news(&self.peer.node, &mut self.endpoints) {
-            self.send(ToAgent::Endpoints(table)).await?;
-        }
-        Ok(())
-    }
-
     async fn take(&mut self, message: AgentMessage) -> Result<(), Status> {
         let node = &self.peer.node;
         self.hub.liveness.heard(node);
@@ -146,14 +133,6 @@ impl Session {
                 for report in reports.statuses {
                     let task: TaskId = report.task_id.parse().map_err(bad)?;
                     self.hub.statuses.put(node, task, skep_rpc::decode(&report.status)?);
-                }
-            }
-            Some(FromAgent::Endpoints(mut endpoints)) => {
-                let table = skep_rpc::decode(&endpoints.table)?;
-                // A node speaks for itself alone.
-                endpoints.node_id = node.to_string();
-                if let Some(newer) = self.hub.relay.put(node, &table, endpoints) {
-                    self.send(ToAgent::Endpoints(newer)).await?;
                 }
             }
             Some(FromAgent::PortConflicts(told)) => {

@@ -52,7 +52,7 @@ pub struct RenewResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AgentMessage {
-    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "agent_message::Message", tags = "1, 2, 3, 5")]
     pub message: ::core::option::Option<agent_message::Message>,
 }
 /// Nested message and enum types in `AgentMessage`.
@@ -65,9 +65,6 @@ pub mod agent_message {
         Heartbeat(super::Heartbeat),
         #[prost(message, tag = "3")]
         Statuses(super::TaskStatuses),
-        /// The node's own endpoints. Goes away when nodes gossip.
-        #[prost(message, tag = "4")]
-        Endpoints(super::Endpoints),
         #[prost(message, tag = "5")]
         PortConflicts(super::PortConflicts),
     }
@@ -106,18 +103,9 @@ pub struct TaskStatus {
     #[prost(bytes = "bytes", tag = "2")]
     pub status: ::prost::bytes::Bytes,
 }
-/// All endpoints of one node at one version. A node that is told of its own hears what others believe, and has to outdo it.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Endpoints {
-    #[prost(string, tag = "1")]
-    pub node_id: ::prost::alloc::string::String,
-    /// model::OwnerTable
-    #[prost(bytes = "bytes", tag = "2")]
-    pub table: ::prost::bytes::Bytes,
-}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ManagerMessage {
-    #[prost(oneof = "manager_message::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "manager_message::Message", tags = "1, 2, 4, 5, 6")]
     pub message: ::core::option::Option<manager_message::Message>,
 }
 /// Nested message and enum types in `ManagerMessage`.
@@ -128,8 +116,6 @@ pub mod manager_message {
         Welcome(super::Welcome),
         #[prost(message, tag = "2")]
         Assignments(super::Assignments),
-        #[prost(message, tag = "3")]
-        Endpoints(super::Endpoints),
         #[prost(message, tag = "4")]
         Logs(super::LogRequest),
         #[prost(message, tag = "5")]
@@ -138,7 +124,8 @@ pub mod manager_message {
         Silent(super::Silent),
     }
 }
-/// All members that are not heard of at present and do not count as lost yet. Replaces what was said before.
+/// All members that managers do not hear of at present and that do not count as lost yet. Replaces what was said before. A broken connection is
+/// known sooner than a missing answer: this is evidence beside what nodes find out themselves.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Silent {
     #[prost(string, repeated, tag = "1")]
@@ -184,6 +171,16 @@ pub struct Assignments {
     /// model::Node: the node itself, as managers know it. Present in a full one and when it changed.
     #[prost(bytes = "bytes", tag = "11")]
     pub node: ::prost::bytes::Bytes,
+    /// Present in a full one and when they changed.
+    #[prost(message, optional, tag = "12")]
+    pub gossip_keys: ::core::option::Option<GossipKeys>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct GossipKeys {
+    /// model::GossipKeys
+    #[prost(bytes = "bytes", tag = "1")]
+    pub keys: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRequest {

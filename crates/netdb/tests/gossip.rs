@@ -1,0 +1,310 @@
+//! Nodes tell each other, in virtual time. Every run prints its seed; `SKEP_SIM_SEED` repeats it, `SKEP_SIM_NODES` sets the size of the largest.
+
+mod sim;
+
+use std::time::{Duration, Instant};
+
+use rand::RngExt;
+use skep_model::{EndpointKey, EndpointState, NodeId};
+use skep_netdb::Tables;
+
+use sim::{EPOCH, Sim, key, record, seed};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn nodes(default: usize) -> usize {
+    std::env::var("SKEP_SIM_NODES").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// A change that not everybody knows yet.
+struct Pending {
+    owner: NodeId,
+    version: u64,
+    made: Duration,
+    missing: Vec<usize>,
+}
+
+/// Steps of a task's replacement, from when its turn comes: what a rolling update does.
+enum Step {
+    Starting(usize, EndpointKey),
+    Ready(usize, EndpointKey),
+    Draining(usize, EndpointKey),
+    Gone(usize, EndpointKey),
+}
+
+fn rollout(sim: &mut Sim, tasks: usize, a_second: u64) -> Vec<(Duration, Step)> {
+    let mut steps = Vec::new();
+    for task in 0..tasks {
+        let at = sim.now + Duration::from_micros(1_000_000 / a_second * task as u64);
+        let (new, old) = (sim.rng.random_range(0..sim.nodes.len()), sim.rng.random_range(0..sim.nodes.len()));
+        let replaced = sim.nodes[old].tables.own().records.keys().nth(task % 10).unwrap().clone();
+        let fresh = key();
+        steps.push((at, Step::Starting(new, fresh.clone())));
+        steps.push((at + 400 * MS, Step::Ready(new, fresh)));
+        steps.push((at + 500 * MS, Step::Draining(old, replaced.clone())));
+        steps.push((at + 1500 * MS, Step::Gone(old, replaced)));
+    }
+    steps.sort_by_key(|(at, _)| *at);
+    steps
+}
+
+fn take_step(sim: &mut Sim, step: &Step) -> usize {
+    match step {
+        Step::Starting(node, key) => sim.change(*node, |tables, now| {
+            tables.publish([(key.clone(), record(EndpointState::Starting))], now);
+        }),
+        Step::Ready(node, key) => sim.change(*node, |tables, now| {
+            tables.set_state(key, EndpointState::Ready, now);
+        }),
+        Step::Draining(node, key) => sim.change(*node, |tables, now| {
+            tables.set_state(key, EndpointState::Draining, now);
+        }),
+        Step::Gone(node, key) => sim.change(*node, |tables, now| {
+            tables.withdraw(key, now);
+        }),
+    }
+    match step {
+        Step::Starting(node, _) | Step::Ready(node, _) | Step::Draining(node, _) | Step::Gone(node, _) => *node,
+    }
+}
+
+#[test]
+fn a_change_is_known_everywhere_within_two_seconds_through_heavy_loss() {
+    let (count, began) = (nodes(100), Instant::now());
+    let mut sim = Sim::new(seed(), count, 50);
+    println!("{count} nodes with {} records know each other after {:?}", count * 50, began.elapsed());
+    (sim.loss, sim.doubled) = (0.3, 0.02);
+    sim.run_for(2 * SECOND);
+    let (start, tasks) = (sim.now, 300);
+    sim.nodes.iter_mut().for_each(|node| node.bytes = 0);
+    let steps = rollout(&mut sim, tasks, 100);
+    let mut steps = steps.into_iter().peekable();
+    let (mut pending, mut taken): (Vec<Pending>, Vec<Duration>) = (Vec::new(), Vec::new());
+    let (mut busy, mut worst_rate) = (0, 0);
+    while steps.peek().is_some() || !pending.is_empty() {
+        let tick = sim.now + 25 * MS;
+        while let Some((at, step)) = steps.next_if(|(at, _)| *at <= tick) {
+            sim.run_until(at.max(sim.now));
+            let node = take_step(&mut sim, &step);
+            let (owner, version) = (sim.nodes[node].id.clone(), sim.nodes[node].tables.own().version);
+            let missing = (0..count).filter(|other| *other != node).collect();
+            pending.push(Pending { owner, version, made: sim.now, missing });
+        }
+        sim.run_until(tick);
+        for change in &mut pending {
+            change.missing.retain(|node| {
+                sim.nodes[*node].tables.rank(&change.owner).is_none_or(|(version, _)| version < change.version)
+            });
+        }
+        let now = sim.now;
+        pending.retain(|change| {
+            if change.missing.is_empty() {
+                taken.push(now - change.made);
+            }
+            !change.missing.is_empty()
+        });
+        assert!(now < start + 60 * SECOND, "{} changes do not arrive", pending.len());
+        if busy == 0 && now >= start + Duration::from_millis(tasks as u64 * 10) {
+            // The rollout is at its height until then.
+            busy = sim.nodes.iter().map(|node| node.bytes).sum::<u64>() / count as u64;
+            worst_rate = sim.nodes.iter().map(|node| node.bytes).max().unwrap_or_default();
+        }
+    }
+    taken.sort();
+    let p99 = taken[taken.len() * 99 / 100];
+    let seconds = tasks as u64 / 100;
+    println!(
+        "{} changes are known to all: half within {:?}, 99 of 100 within {p99:?}, all within {:?}; {} kB/s a node, the busiest {} kB/s; {:?} of real time",
+        taken.len(),
+        taken[taken.len() / 2],
+        taken[taken.len() - 1],
+        busy / 1000 / seconds,
+        worst_rate / 1000 / seconds,
+        began.elapsed(),
+    );
+    assert!(p99 <= 2 * SECOND, "{p99:?}");
+    assert!(busy / seconds < 200_000, "{} bytes a second", busy / seconds);
+}
+
+/// Publishes one ready endpoint on each node, all of one service.
+fn one_each(sim: &mut Sim) -> Vec<EndpointKey> {
+    let keys: Vec<EndpointKey> = (0..sim.nodes.len()).map(|_| key()).collect();
+    for (node, key) in keys.iter().enumerate() {
+        sim.change(node, |tables, now| {
+            tables.publish([(key.clone(), record(EndpointState::Ready))], now);
+        });
+    }
+    keys
+}
+
+/// By how many other nodes an endpoint is seen with that weight.
+fn seen(sim: &Sim, owner: usize, key: &EndpointKey, weight: Option<u32>) -> usize {
+    let others = (0..sim.nodes.len()).filter(|node| *node != owner && !sim.nodes[*node].dead);
+    others.filter(|node| sim.weight(*node, key) == weight).count()
+}
+
+#[test]
+fn a_paused_node_gets_no_flows_evicts_nobody_and_is_back_when_it_wakes() {
+    let mut sim = Sim::new(seed(), 20, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    assert!(sim.stale().is_empty());
+    sim.nodes[3].paused = sim.now + 10 * SECOND;
+    sim.run_for(4 * SECOND);
+    assert_eq!(seen(&sim, 3, &keys[3], Some(0)), 19, "nobody sends it new flows, all keep those that there are");
+    // Meanwhile the world goes on.
+    let late = key();
+    sim.change(7, |tables, now| {
+        tables.publish([(late.clone(), record(EndpointState::Ready))], now);
+    });
+    sim.run_for(6 * SECOND);
+    for _ in 0..100 {
+        sim.run_for(50 * MS);
+        let suspected = keys.iter().enumerate().filter(|(owner, _)| *owner != 3);
+        for (owner, key) in suspected {
+            assert_eq!(seen(&sim, owner, key, Some(1)), if sim.weight(3, key) == Some(1) { 19 } else { 18 });
+            assert_eq!(sim.weight(3, key), Some(1), "who slept accuses nobody, after {:?}", sim.now);
+        }
+    }
+    assert_eq!(seen(&sim, 3, &keys[3], Some(1)), 19);
+    assert_eq!(sim.weight(3, &late), Some(1));
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn a_dead_node_weighs_nothing_within_seconds() {
+    let mut sim = Sim::new(seed(), 20, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    let died = sim.now;
+    sim.nodes[5].dead = true;
+    while seen(&sim, 5, &keys[5], Some(0)) < 19 {
+        sim.run_for(50 * MS);
+        assert!(sim.now < died + 5 * SECOND);
+    }
+    println!("all know it after {:?}", sim.now - died);
+    sim.run_for(20 * SECOND);
+    assert_eq!(seen(&sim, 5, &keys[5], Some(0)), 19, "hidden by managers only");
+}
+
+#[test]
+fn who_hears_and_is_not_heard_by_one_is_spoken_for_by_the_others() {
+    let mut sim = Sim::new(seed(), 12, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    // Nothing gets from 0 to 1; all else does.
+    sim.cut = Box::new(|from, to| (from, to) == (0, 1));
+    let late = key();
+    sim.change(0, |tables, now| {
+        tables.publish([(late.clone(), record(EndpointState::Ready))], now);
+    });
+    sim.run_for(5 * SECOND);
+    let mut doubts = 0;
+    for _ in 0..100 {
+        sim.run_for(100 * MS);
+        doubts += seen(&sim, 0, &keys[0], Some(0)) + seen(&sim, 1, &keys[1], Some(0));
+    }
+    assert_eq!(sim.weight(1, &late), Some(1), "news go round the cut");
+    assert_eq!(doubts, 0);
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn a_machine_that_joins_anew_at_its_address_takes_the_place_of_its_former_self() {
+    let mut sim = Sim::new(seed(), 10, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    let (addr, former) = (sim.nodes[4].addr, sim.nodes[4].id.clone());
+    sim.nodes[4].dead = true;
+    sim.run_for(SECOND);
+    // Managers know both for a while: the new one joins before the former is removed. Its clock is an hour behind.
+    let id = NodeId::random();
+    let mut members: std::collections::BTreeMap<_, _> = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
+    members.insert(id.clone(), addr);
+    sim.set_members(members.clone());
+    let index = sim.add(id.clone(), addr, Tables::new(id, EPOCH - 3_600_000));
+    sim.set_members(members.clone());
+    let fresh = key();
+    sim.change(index, |tables, now| {
+        tables.publish([(fresh.clone(), record(EndpointState::Ready))], now);
+    });
+    sim.run_for(5 * SECOND);
+    assert_eq!(seen(&sim, index, &fresh, Some(1)), 9, "known by all that live");
+    members.remove(&former);
+    sim.set_members(members);
+    sim.run_for(5 * SECOND);
+    assert_eq!(seen(&sim, index, &fresh, Some(1)), 9);
+    assert_eq!(seen(&sim, index, &keys[4], None), 9, "its former self is gone");
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn a_node_that_is_back_with_its_clock_set_back_is_believed() {
+    let mut sim = Sim::new(seed(), 10, 0);
+    let keys = one_each(&mut sim);
+    sim.run_for(3 * SECOND);
+    let (id, addr) = (sim.nodes[2].id.clone(), sim.nodes[2].addr);
+    sim.nodes[2].dead = true;
+    // Its disk was lost too: it knows nothing of its former life.
+    let index = sim.add(id.clone(), addr, Tables::new(id, EPOCH - 86_400_000));
+    let everybody = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
+    sim.set_members(everybody);
+    let fresh = key();
+    sim.change(index, |tables, _| {
+        tables.publish([(fresh.clone(), record(EndpointState::Ready))], EPOCH - 86_400_000);
+    });
+    sim.run_for(20 * SECOND);
+    assert_eq!(seen(&sim, index, &fresh, Some(1)), 9);
+    assert_eq!(seen(&sim, index, &keys[2], None), 9, "what it had before is gone");
+    assert!(sim.stale().is_empty());
+}
+
+#[test]
+fn two_halves_that_were_apart_agree_within_five_seconds() {
+    let count = nodes(60);
+    let mut sim = Sim::new(seed(), count, 10);
+    (sim.loss, sim.doubled) = (0.05, 0.05);
+    sim.run_for(3 * SECOND);
+    sim.cut = Box::new(|from, to| from % 2 != to % 2);
+    let mut fresh = Vec::new();
+    for node in 0..count {
+        let key = key();
+        sim.change(node, |tables, now| {
+            tables.publish([(key.clone(), record(EndpointState::Ready))], now);
+        });
+        fresh.push(key);
+        sim.run_for(Duration::from_secs(20) / count as u32);
+    }
+    assert_eq!(sim.stale().len(), count, "the halves know nothing of each other");
+    sim.cut = Box::new(|_, _| false);
+    let healed = sim.now;
+    while !sim.stale().is_empty() {
+        sim.run_for(100 * MS);
+        assert!(sim.now < healed + 5 * SECOND, "stale: {:?}", sim.stale());
+    }
+    println!("all agree {:?} after the cut was mended", sim.now - healed);
+    sim.run_for(10 * SECOND);
+    for (owner, key) in fresh.iter().enumerate() {
+        assert_eq!(seen(&sim, owner, key, Some(1)), count - 1, "nobody is doubted any more");
+    }
+}
+
+#[test]
+fn a_node_that_joins_knows_everything_soon() {
+    let mut sim = Sim::new(seed(), 50, 40);
+    sim.run_for(SECOND);
+    let id = NodeId::random();
+    let mut members: std::collections::BTreeMap<_, _> = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
+    let addr = Sim::addr(50);
+    members.insert(id.clone(), addr);
+    sim.set_members(members.clone());
+    sim.add(id.clone(), addr, Tables::new(id, EPOCH + 1000));
+    sim.set_members(members);
+    let joined = sim.now;
+    while !sim.stale().is_empty() {
+        sim.run_for(50 * MS);
+        assert!(sim.now < joined + 5 * SECOND, "stale: {:?}", sim.stale());
+    }
+    println!("all agree {:?} after it came", sim.now - joined);
+}
