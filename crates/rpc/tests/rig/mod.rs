@@ -18,7 +18,8 @@ use skep_rpc::proto::{
     PublishLogsResponse, RaftMessage, RenewRequest, RenewResponse, SnapshotPart, Welcome,
 };
 use skep_rpc::{
-    Admitted, Authenticate, NodeIdentity, Peer, Refusal, RpcError, Services, admitted, encode, listen, peer, serve,
+    Admitted, Authenticate, NodeIdentity, Peer, Refusal, RpcError, Services, TunnelIo, admitted, encode, listen, peer,
+    serve,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -192,6 +193,8 @@ pub(crate) struct Server {
     pub(crate) serving: JoinHandle<Result<(), RpcError>>,
     /// How sessions ended.
     pub(crate) ended: mpsc::Receiver<Option<Status>>,
+    /// Tunnels that were opened.
+    pub(crate) opened: mpsc::Receiver<TunnelIo>,
 }
 
 impl Server {
@@ -211,12 +214,14 @@ impl Server {
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (sender, ended) = mpsc::channel(8);
+        let (tunnels, opened) = mpsc::channel(8);
         let answers = Answers { ended: sender };
-        let services = Services::default().membership(answers.clone()).dispatcher(answers.clone()).raft(answers);
+        let services =
+            Services::default().membership(answers.clone()).dispatcher(answers.clone()).raft(answers).api(tunnels);
         let authenticate = Arc::new(swarm.clone());
         let serving =
             tokio::spawn(serve(listener, services, authenticate, identity, async move { drop(stopped.await) }));
-        Self { swarm, addr, stop, serving, ended }
+        Self { swarm, addr, stop, serving, ended, opened }
     }
 
     pub(crate) fn at(&self) -> String {
