@@ -18,10 +18,23 @@ impl Swarm {
     pub fn start_checked(story: &str) -> Self {
         let swarm = Self::nodes(story);
         swarm.form();
-        let image = swarm.lab.dir().join("checker.tar");
+        swarm.with_checker()
+    }
+
+    /// The same of that many nodes, of which the first `managers` are managers.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn managed_checked(story: &str, nodes: u8, managers: u8) -> Self {
+        Self::managed(story, nodes, managers).with_checker()
+    }
+
+    fn with_checker(self) -> Self {
+        let image = self.lab.dir().join("checker.tar");
         checker(&image);
-        (1..=3).for_each(|node| drop(swarm.must(node, &["load", "-i", &image.to_string_lossy()])));
-        swarm
+        (1..=self.lab.nodes()).for_each(|node| drop(self.must(node, &["load", "-i", &image.to_string_lossy()])));
+        self
     }
 
     /// Creates the service `web`, published on [`PORT`], and waits until it runs and all nodes take connections.
@@ -34,7 +47,7 @@ impl Swarm {
         let update = ["--update-monitor", "500ms"];
         self.must(1, &[&create[..], &update, flags, image].concat());
         self.until("all tasks to run", || self.running("web").len() == replicas);
-        self.until("all nodes to take connections", || (1..=3).all(|node| self.connects(node)));
+        self.until("all nodes to take connections", || (1..=self.lab.nodes()).all(|node| self.connects(node)));
     }
 
     fn connects(&self, node: u8) -> bool {
@@ -58,7 +71,7 @@ impl Swarm {
     /// When a node does not say.
     #[must_use]
     pub fn all_containers(&self) -> BTreeSet<String> {
-        (1..=3).flat_map(|node| self.containers(node)).collect()
+        (1..=self.lab.nodes()).flat_map(|node| self.containers(node)).collect()
     }
 
     /// Updates `web` with these flags, and waits until all of its tasks are others and none of the old ones is left.

@@ -1,0 +1,187 @@
+//! Five nodes, three of them managers, and somebody who kills daemons, stops them for a while and cuts links, one at a time and at random.
+//! `SKEP_CHAOS_SECONDS` says for how long, `SKEP_CHAOS_SEED` repeats the order of events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use skep_e2e::{Load, PORT, Server, Swarm};
+
+/// The nodes that are left alone: one is asked all the while, and the other holds a majority of the managers together with any one more.
+const SPARED: u8 = 5;
+const NODES: u8 = 5;
+const MANAGERS: u8 = 3;
+/// What a cut or a death may cost: a SYN that is sent again, until the node is known not to answer.
+const NOTICED: Duration = Duration::from_secs(2);
+
+/// What somebody who writes knows of what he wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    There,
+    Gone,
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Blow {
+    Killed,
+    Paused,
+    Cut,
+}
+
+fn seconds() -> u64 {
+    std::env::var("SKEP_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+fn signal(swarm: &Swarm, node: u8, signal: &str) {
+    let pid = swarm.lab.daemon_pid(node).expect("its daemon runs").to_string();
+    assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+}
+
+/// Lets something befall a node for a while. Returns when it began.
+fn strike(swarm: &Swarm, node: u8, blow: Blow, lasts: Duration) -> Instant {
+    let began = Instant::now();
+    match blow {
+        Blow::Killed => {
+            swarm.lab.kill_daemon(node).expect("killed");
+            thread::sleep(lasts);
+            swarm.lab.start_daemon(node).expect("started");
+        }
+        Blow::Paused => {
+            signal(swarm, node, "-STOP");
+            thread::sleep(lasts);
+            signal(swarm, node, "-CONT");
+        }
+        Blow::Cut => {
+            swarm.lab.cut_link(node).expect("cut");
+            thread::sleep(lasts);
+            swarm.lab.join_link(node).expect("joined");
+        }
+    }
+    began
+}
+
+/// Creates and removes services by managers that are left alone at the moment, and keeps account.
+fn write(swarm: &Swarm, struck: &AtomicU8, stop: &AtomicBool) -> (BTreeMap<String, Known>, usize, Duration) {
+    let mut known: BTreeMap<String, Known> = BTreeMap::new();
+    let (mut refused, mut slowest) = (0, Duration::ZERO);
+    for number in 0u16.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let manager = (1..=MANAGERS).find(|m| *m != struck.load(Ordering::Relaxed)).expect("one is left alone");
+        let name = format!("s{number}");
+        let publish = format!("{}:80", 10_000 + number);
+        let mut create = vec!["service", "create", "-d", "--no-resolve-image", "--name", &name, "--replicas", "0"];
+        create.extend(["-p", publish.as_str(), "nginx"]);
+        let began = Instant::now();
+        let created = swarm.docker(manager, &create);
+        slowest = slowest.max(began.elapsed());
+        let outcome = if created.ok { Known::There } else { Known::Unknown };
+        refused += usize::from(!created.ok);
+        known.insert(name.clone(), outcome);
+        if number % 3 == 0 && created.ok {
+            let removed = swarm.docker(manager, &["service", "rm", &name]);
+            refused += usize::from(!removed.ok);
+            known.insert(name, if removed.ok { Known::Gone } else { Known::Unknown });
+        }
+    }
+    (known, refused, slowest)
+}
+
+fn names(swarm: &Swarm, node: u8) -> BTreeSet<String> {
+    swarm.must(node, &["service", "ls", "--format", "{{.Name}}"]).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_swarm_that_is_beaten_loses_nothing() {
+    let swarm = Swarm::managed_checked("chaos", NODES, MANAGERS);
+    // The node that is asked has no task of its own: each request depends on the others.
+    let elsewhere = format!("node.hostname!=node{SPARED}");
+    swarm.serve_web(4, &["--constraint", &elsewhere, "--restart-delay", "0s"], &["checker"]);
+    let seed = std::env::var("SKEP_CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
+    println!("SKEP_CHAOS_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (struck, stop, blows) = (AtomicU8::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
+    let load = Load::begin(&swarm, Server::Checker, &[SPARED], PORT);
+    let (known, refused, slowest) = thread::scope(|scope| {
+        let writing = scope.spawn(|| write(&swarm, &struck, &stop));
+        let until = Instant::now() + Duration::from_secs(seconds());
+        while Instant::now() < until {
+            let node = rng.random_range(1..SPARED);
+            let blow = [Blow::Killed, Blow::Paused, Blow::Cut][rng.random_range(0..3)];
+            let lasts = Duration::from_millis(rng.random_range(300..3000));
+            struck.store(node, Ordering::Relaxed);
+            let began = strike(&swarm, node, blow, lasts);
+            blows.lock().unwrap().push((began, began.elapsed(), node, blow));
+            struck.store(0, Ordering::Relaxed);
+            // One at a time: the others have to take it back first.
+            swarm.until("the node to be back", || {
+                let said =
+                    swarm.docker(SPARED % MANAGERS + 1, &["node", "ls", "--format", "{{.Status}} {{.ManagerStatus}}"]);
+                said.ok && !said.out.contains("Down") && !said.out.contains("Unreachable")
+            });
+        }
+        stop.store(true, Ordering::Relaxed);
+        writing.join().expect("it keeps account")
+    });
+    swarm.until("all tasks to run", || swarm.running("web").len() == 4);
+    let report = load.end();
+    let blows = blows.into_inner().unwrap();
+    judge_requests(&swarm, &report, &blows);
+    judge_writes(&swarm, &known);
+    let created = known.values().filter(|known| **known == Known::There).count();
+    println!(
+        "{} blows; {} writes acknowledged and there, {refused} refused, the slowest took {slowest:?}; {} requests",
+        blows.len(),
+        created,
+        report.asked.len()
+    );
+}
+
+/// Requests fail only when their task or its node was struck while they were under way.
+fn judge_requests(swarm: &Swarm, report: &skep_e2e::Report, blows: &[(Instant, Duration, u8, Blow)]) {
+    let excused = |attempt: &skep_e2e::Attempt| {
+        blows.iter().any(|(began, lasted, _, blow)| {
+            matches!(blow, Blow::Cut) && attempt.opened + attempt.took >= *began && attempt.opened <= *began + *lasted
+        })
+    };
+    let failed: Vec<_> = report.failed(report.began).filter(|attempt| !excused(attempt)).collect();
+    assert!(failed.is_empty(), "{failed:#?}\n{blows:#?}\n{}", swarm.words());
+    let slow: Vec<_> = report
+        .slow(report.began)
+        .filter(|attempt| {
+            !blows.iter().any(|(began, _, _, blow)| {
+                let since = attempt.opened.saturating_duration_since(*began);
+                matches!(blow, Blow::Cut) && attempt.opened + NOTICED >= *began && since <= NOTICED
+            })
+        })
+        .collect();
+    assert!(slow.is_empty(), "{slow:#?}\n{blows:#?}\n{}", swarm.words());
+    let [failed, slow] = [report.failed(report.began).count(), report.slow(report.began).count()];
+    println!("requests: {} asked, {failed} failed while a link was cut, {slow} slow", report.asked.len());
+}
+
+/// Every manager knows what was acknowledged, and nothing was given out twice.
+fn judge_writes(swarm: &Swarm, known: &BTreeMap<String, Known>) {
+    for manager in 1..=MANAGERS {
+        let there = names(swarm, manager);
+        for (name, known) in known {
+            match known {
+                Known::There => assert!(there.contains(name), "node{manager} has lost {name}"),
+                Known::Gone => assert!(!there.contains(name), "node{manager} still has {name}"),
+                Known::Unknown => {}
+            }
+        }
+    }
+    let ports = swarm.must(1, &["service", "ls", "--format", "{{.Ports}}"]);
+    let ports: Vec<_> = ports.lines().collect();
+    assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len(), "every port is given once: {ports:?}");
+    let addresses = swarm.must(1, &["ps", "-q"]);
+    assert!(addresses.lines().collect::<BTreeSet<_>>().len() == addresses.lines().count());
+}
