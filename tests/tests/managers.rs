@@ -125,9 +125,9 @@ fn a_lost_leader_is_replaced() {
         let kill = attempt % 2 == 0;
         let event = Instant::now();
         if kill {
-            swarm.lab.kill_daemon(lost).expect("killed")
+            swarm.lab.kill_daemon(lost).expect("killed");
         } else {
-            swarm.lab.cut_link(lost).expect("cut")
+            swarm.lab.cut_link(lost).expect("cut");
         }
         swarm.must(other, &words(&create(&format!("s{attempt}"), 10_000 + attempt)));
         waited.push(event.elapsed());
@@ -138,9 +138,9 @@ fn a_lost_leader_is_replaced() {
         );
         assert_ne!(leader(&swarm, &[other]), lost);
         if kill {
-            swarm.lab.start_daemon(lost).expect("started")
+            swarm.lab.start_daemon(lost).expect("started");
         } else {
-            swarm.lab.join_link(lost).expect("joined")
+            swarm.lab.join_link(lost).expect("joined");
         }
         whole(&swarm, other, 3);
         swarm.until("the lost one to know", || ids(&swarm, lost).len() == usize::from(attempt) + 1);

@@ -151,30 +151,11 @@ impl Agent {
         files: (AssignmentsFile, EndpointsFile),
     ) -> Self {
         let assigned = context.assignments.clone();
-        let own = config.identity.node().clone();
         let (managers, managers_seen) = watch::channel(config.managers.clone());
         let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
         let (leaving, leaving_seen) = watch::channel(false);
         let (tell, told) = watch::channel(None);
         let (manages, manages_seen) = watch::channel(None);
-        let driver = Driver {
-            own: own.clone(),
-            network: context.network.clone(),
-            port: config.data_path_port,
-            assignments: assigned.clone(),
-            underlay,
-            netdb: context.netdb.clone(),
-        };
-        let (proven, direct) = watch::channel(BTreeSet::new());
-        let prober = Prober { own: own.clone(), mesh: context.mesh.clone(), view: context.netdb.view(), proven };
-        let inputs = Inputs {
-            own,
-            assignments: assigned.clone(),
-            view: context.netdb.view(),
-            underlay: context.underlay.clone(),
-            reply_direct: config.reply_direct,
-            direct,
-        };
         let session = Session {
             identity: config.identity.clone(),
             description: config.description.clone(),
@@ -189,15 +170,9 @@ impl Agent {
             manages: manages_seen,
         };
         let (gossip, contacts) = talk(&context);
-        let mut others = vec![
-            tokio::spawn(tell_contacts(assigned.clone(), contacts)).abort_handle(),
-            tokio::spawn(driver.run()).abort_handle(),
-            tokio::spawn(context.mesh.clone().run(inputs)).abort_handle(),
-            tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle(),
-        ];
-        if config.reply_direct {
-            others.push(tokio::spawn(prober.run()).abort_handle());
-        }
+        let mut others = follow_the_swarm(&config, &context, underlay);
+        others.push(tokio::spawn(tell_contacts(assigned.clone(), contacts)).abort_handle());
+        others.push(tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle());
         let tasks = tokio::spawn(Tasks::new(context.clone()).run(assigned.clone(), leaving_seen));
         let session = tokio::spawn(session.run()).abort_handle();
         let observer = Observer::new(context.mesh.clone(), context.netdb.clone(), context.reporter.clone());
@@ -360,6 +335,39 @@ fn remove_dir(dir: &Path) -> Result<(), AgentError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Starts what keeps the overlay and the mesh as managers and nodes say.
+fn follow_the_swarm(
+    config: &AgentConfig,
+    context: &Arc<Context>,
+    underlay: watch::Sender<Underlay>,
+) -> Vec<AbortHandle> {
+    let own = config.identity.node().clone();
+    let driver = Driver {
+        own: own.clone(),
+        network: context.network.clone(),
+        port: config.data_path_port,
+        assignments: context.assignments.clone(),
+        underlay,
+        netdb: context.netdb.clone(),
+    };
+    let (proven, direct) = watch::channel(BTreeSet::new());
+    let prober = Prober { own: own.clone(), mesh: context.mesh.clone(), view: context.netdb.view(), proven };
+    let inputs = Inputs {
+        own,
+        assignments: context.assignments.clone(),
+        view: context.netdb.view(),
+        underlay: context.underlay.clone(),
+        reply_direct: config.reply_direct,
+        direct,
+    };
+    let mut running =
+        vec![tokio::spawn(driver.run()).abort_handle(), tokio::spawn(context.mesh.clone().run(inputs)).abort_handle()];
+    if config.reply_direct {
+        running.push(tokio::spawn(prober.run()).abort_handle());
+    }
+    running
 }
 
 /// What was known before the daemon started is true until somebody says otherwise: what other nodes had told, and what this node had told

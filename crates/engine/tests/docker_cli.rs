@@ -95,7 +95,10 @@ async fn a_swarm_from_init_to_leave() {
     let info = node.ok(&["info"]).await;
     assert!(info.contains("Swarm: active") && info.contains("Task History Retention Limit: 3"), "{info}");
     assert!(node.fails(&["swarm", "unlock-key"]).await.contains("no unlock key is set"));
-    assert!(node.fails(&["swarm", "update", "--autolock"]).await.contains("cannot lock its managers yet"));
+    let locked = ["swarm", "update", "--autolock=true"];
+    node.ok(&locked).await;
+    let spec = node.get("/v1.47/swarm").await.json()["Spec"].clone();
+    assert_eq!(spec["EncryptionConfig"]["AutoLockManagers"], json!(true));
 
     assert!(node.ok(&["node", "ls"]).await.contains("Leader"));
     node.ok(&["node", "update", "--label-add", "zone=a", "node1"]).await;

@@ -8,7 +8,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use skep_engine::ErrorKind;
 use skep_engine::translate::service::{Defaults, spec_from_wire, spec_to_wire};
 use skep_engine::translate::{endpoint, node, swarm};
 use skep_engine::types::{
@@ -107,12 +106,10 @@ fn info_but_for_what_newer_versions_dropped_or_added() {
 fn requests_to_start_a_swarm() {
     for recorded in recordings("swarm_init") {
         let request: wire_swarm::InitRequest = decode(&recorded);
-        let result = swarm::init_from_wire(&request);
-        match (request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers, result) {
-            (true, Err(e)) => assert_eq!(e.kind, ErrorKind::Unimplemented, "{}", recorded.from),
-            (false, Ok(options)) => assert_eq!(options.listen_addr.port, 2377, "{}", recorded.from),
-            (_, other) => panic!("{}: {other:?}", recorded.from),
-        }
+        let options = swarm::init_from_wire(&request).unwrap_or_else(|e| panic!("{}: {e}", recorded.from));
+        assert_eq!(options.listen_addr.port, 2377, "{}", recorded.from);
+        let locked = request.auto_lock_managers || request.spec.encryption_config.auto_lock_managers;
+        assert_eq!(options.spec.autolock, locked, "{}", recorded.from);
     }
 }
 

@@ -84,8 +84,8 @@ async fn fill(raft: &Raft) -> (Vec<NodeId>, ProposeError) {
     }
 }
 
-/// Fills the disk while snapshots are made each so many entries, until there is no room for `what`; makes room, and starts again.
-fn full_and_back(interval: u64, what: &str) {
+/// Fills the disk while snapshots are made each so many entries, until there is no room for one of `what`; makes room, and starts again.
+fn full_and_back(interval: u64, what: &[&str]) {
     let dir = tempdir().unwrap();
     small_disk(dir.path());
     // Room that can be made.
@@ -99,7 +99,9 @@ fn full_and_back(interval: u64, what: &str) {
         raft.initialize().await.unwrap();
         let (acknowledged, error) = fill(&raft).await;
         let said = |text: &str| {
-            text.starts_with("no space is left for") && text.contains(what) && text.contains("make room and restart")
+            text.starts_with("no space is left for")
+                && what.iter().any(|what| text.contains(what))
+                && text.contains("make room and restart")
         };
         assert!(matches!(&error, ProposeError::Fatal(why) if said(why)), "{error}");
         let mut leadership = raft.leadership();
@@ -126,12 +128,13 @@ fn full_and_back(interval: u64, what: &str) {
 
 #[test]
 fn a_disk_that_fills_up_with_the_log_stops_the_member_and_loses_nothing() {
-    full_and_back(10_000, "log.redb");
+    full_and_back(10_000, &["log.redb"]);
 }
 
 #[test]
 fn a_disk_that_fills_up_with_snapshots_stops_the_member_and_loses_nothing() {
-    full_and_back(5, "snap.new");
+    // A snapshot is written beside the log: which of the two meets the end of the disk is decided by the moment.
+    full_and_back(5, &["snap.new", "log.redb"]);
 }
 
 #[test]
