@@ -9,7 +9,7 @@
 //! the two it may be that another one leads already: [`Raft::confirm`] asks a majority, for reads that must not be outdated.
 //!
 //! On disk a member has a directory of its own: `log.redb` holds the log and the vote, `snap-<index>` the state up to that index of the log, and
-//! `key.json` the key under which the other two are sealed ([`Vault`]), which an [`UnlockKey`] can wrap. All are checked when the
+//! `key.json` the key under which the other two are sealed ([`Vault`]), which an [`UnlockKey`](skep_ca::UnlockKey) can wrap. All are checked when the
 //! member starts; what is damaged is refused by name, never read past. When the majority of a group is lost for good,
 //! [`Raft::recover_alone`] goes on with one member. Members speak through [`skep_rpc`], and with those of their own group alone; [`Raft::service`]
 //! is what a manager adds to its [`skep_rpc::Services`].

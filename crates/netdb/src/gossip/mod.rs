@@ -2,9 +2,9 @@
 //! what [`Gossip::take`] returns.
 //!
 //! Three things happen at once, in the same datagrams:
-//! - the failure detector ([`swim`]) finds out who answers;
-//! - a change of a table goes from node to node ([`rumours`]);
-//! - now and then, and where something is missing, two nodes compare all they know ([`exchange`]).
+//! - the failure detector (`swim`) finds out who answers;
+//! - a change of a table goes from node to node (`rumours`);
+//! - now and then, and where something is missing, two nodes compare all they know (`exchange`).
 
 mod exchange;
 mod hearing;
