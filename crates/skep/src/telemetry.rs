@@ -13,8 +13,8 @@ pub(crate) fn start(level: &str) -> anyhow::Result<()> {
     let level = if level == "fatal" { "error" } else { level };
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) => EnvFilter::try_new(&directives).with_context(|| format!("RUST_LOG={directives:?}"))?,
-        // Libraries speak up only when something is wrong.
-        Err(_) => EnvFilter::try_new(format!("warn,skep={level}"))
+        // Libraries speak up only when something is wrong. Openraft does when a manager is away, which skep says itself.
+        Err(_) => EnvFilter::try_new(format!("warn,openraft=off,skep={level}"))
             .with_context(|| format!("--log-level {level:?}: use debug, info, warn or error"))?,
     };
     tracing_subscriber::fmt()

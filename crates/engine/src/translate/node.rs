@@ -48,7 +48,7 @@ pub(crate) mod words {
 /// Reads a word for what may run on a node; nothing is `active`.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] for another word.
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for another word.
 pub fn availability(word: &str) -> Result<skep_model::Availability, Error> {
     use skep_model::Availability;
     match word.to_ascii_lowercase().as_str() {
@@ -62,7 +62,7 @@ pub fn availability(word: &str) -> Result<skep_model::Availability, Error> {
 /// Reads a node's spec.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] for words that mean nothing.
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for words that mean nothing.
 pub fn spec_from_wire(spec: &wire::NodeSpec) -> Result<NodeSpec, Error> {
     let role = match spec.role.to_ascii_lowercase().as_str() {
         "worker" => Role::Worker,
