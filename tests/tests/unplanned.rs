@@ -148,3 +148,33 @@ fn a_node_whose_processes_are_killed_is_avoided() {
     nobody_waited_from(&report, event);
     severed_within(&swarm, &report, &lost, event, AT_ONCE);
 }
+
+/// A daemon gets no time at all for ten seconds, twice as long as a node may be silent: its tasks run and answer, and are not replaced.
+#[test]
+fn a_daemon_that_is_held_up_loses_no_task() {
+    let swarm = Swarm::start_checked("heldup");
+    swarm.serve_web(4, &[], &["checker"]);
+    let (node, tasks) = victim(&swarm);
+    let load = begin(&swarm, &[1, 2, 3]);
+    let signal = |signal: &str| {
+        let pid = swarm.lab.daemon_pid(node).expect("its daemon runs").to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    };
+    let event = Instant::now();
+    signal("-STOP");
+    thread::sleep(Duration::from_secs(10));
+    signal("-CONT");
+    swarm.until("its session to be back", || {
+        swarm.must(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).contains(&format!("node{node} Ready"))
+    });
+    thread::sleep(CALM);
+    let report = load.end();
+    report.print("daemon held up for 10 s", event);
+    nothing_failed_from(&swarm, &report, event, Duration::ZERO);
+    nobody_waited_from(&report, event);
+    let nobody = BTreeSet::new();
+    let broken: Vec<_> = report.broken(&nobody).take(20).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    assert_eq!(swarm.containers(node), tasks, "the same tasks");
+    assert_eq!(swarm.running("web").len(), 4);
+}

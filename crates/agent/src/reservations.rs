@@ -84,6 +84,8 @@ pub(crate) struct Reservations {
     open: BTreeSet<PortAddress>,
     /// Whose ports are whose, as people are told. `None` until it was looked at.
     told: watch::Sender<Option<Vec<PortConflict>>>,
+    /// The same as it was looked at last. What is in the way no more is told once the port is reserved: until then somebody else can take it.
+    seen: Vec<PortConflict>,
     /// Who has the sockets that are in the way, by their numbers: to find out takes a walk through all processes.
     holders: BTreeMap<u32, String>,
     /// What has been complained about.
@@ -105,6 +107,7 @@ impl Reservations {
             held: BTreeMap::new(),
             open: BTreeSet::new(),
             told: watch::Sender::default(),
+            seen: Vec::new(),
             holders: BTreeMap::new(),
             warned: BTreeSet::new(),
         }
@@ -125,8 +128,13 @@ impl Reservations {
         let listeners = if self.open.is_empty() { Vec::new() } else { self.listeners() };
         let taken = conflicts(self.open.iter(), &listeners);
         self.open.retain(|port| !taken.contains_key(&(port.protocol, port.port.get())));
-        self.tell(&taken);
-        taken.into_keys().collect()
+        self.seen = self.named(&taken);
+        let before = self.told.borrow().clone().unwrap_or_default();
+        let over = before.into_iter().filter(|conflict| !self.seen.contains(conflict));
+        let so_far: Vec<_> = self.seen.iter().cloned().chain(over).collect();
+        let taken = taken.into_keys().collect();
+        self.tell(so_far);
+        taken
     }
 
     /// Reserves what is open. To be called once the data plane has it.
@@ -150,6 +158,7 @@ impl Reservations {
         }
         // A client's socket is no reason to take the port away from the mesh; it is tried again at the next look.
         let late = !in_use.is_empty() && !conflicts(in_use.iter(), &self.listeners()).is_empty();
+        self.tell(self.seen.clone());
         if late { Settled::No } else { Settled::Yes }
     }
 
@@ -182,7 +191,8 @@ impl Reservations {
         })
     }
 
-    fn tell(&mut self, taken: &BTreeMap<(Protocol, u16), &Listener>) {
+    /// Whose the ports are that are taken.
+    fn named(&mut self, taken: &BTreeMap<(Protocol, u16), &Listener>) -> Vec<PortConflict> {
         self.holders.retain(|inode, _| taken.values().any(|listener| listener.inode == *inode));
         let mut conflict = |(&(protocol, number), listener): (&(Protocol, u16), &&Listener)| {
             let port = number.try_into().ok()?;
@@ -190,7 +200,10 @@ impl Reservations {
             let holder = self.holders.entry(listener.inode).or_insert_with(seen).clone();
             Some(PortConflict { protocol, port, holder })
         };
-        let now: Vec<PortConflict> = taken.iter().take(TOLD).filter_map(&mut conflict).collect();
+        taken.iter().take(TOLD).filter_map(&mut conflict).collect()
+    }
+
+    fn tell(&mut self, now: Vec<PortConflict>) {
         let before = self.told.borrow().clone().unwrap_or_default();
         for conflict in now.iter().filter(|c| !before.contains(c)) {
             warn!("published {conflict} on this node, and left to it: other nodes answer");

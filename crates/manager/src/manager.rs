@@ -10,7 +10,7 @@ use skep_store::{Store, Writer};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::dispatcher::{DispatcherService, Hub, MembershipService};
+use crate::dispatcher::{DispatcherService, Hub, MembershipService, Presence};
 use crate::group::{self, Group};
 use crate::{Control, gossip_keys, leader};
 
@@ -28,6 +28,8 @@ pub struct ManagerConfig {
     pub leader: watch::Receiver<Option<SocketAddr>>,
     /// The managers that agree on everything.
     pub group: Arc<dyn Group>,
+    /// Whether nodes are there that say nothing.
+    pub presence: Arc<dyn Presence>,
 }
 
 /// A manager at work.
@@ -41,8 +43,8 @@ impl Manager {
     /// Begins to manage: decides whenever `leading` says so. Must be called within a tokio runtime.
     #[must_use]
     pub fn start(config: ManagerConfig) -> Self {
-        let ManagerConfig { node, addr, writer, leading, leader, group } = config;
-        let hub = Arc::new(Hub::new(writer.clone(), leading.clone(), leader, addr, group.clone()));
+        let ManagerConfig { node, addr, writer, leading, leader, group, presence } = config;
+        let hub = Arc::new(Hub::new(writer.clone(), leading.clone(), leader, addr, (group.clone(), presence)));
         tracing::debug!(%node, %addr, "the manager starts");
         let mut tasks = JoinSet::new();
         tasks.spawn(leader::run(writer.clone(), leading.clone()));

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
 use skep_manager::{
-    Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, NodeRemoval, Rotate, TaskLogOptions,
+    Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, NodeRemoval, Presence, Rotate, TaskLogOptions,
     TaskLogSource, init_cluster,
 };
 use skep_model::{
@@ -28,7 +29,19 @@ struct Cluster {
     store: Store,
     writer: Arc<Writer>,
     addr: String,
+    there: Arc<There>,
     _leading: watch::Sender<bool>,
+}
+
+/// Whether the nodes' daemons are there when they say nothing.
+#[derive(Default)]
+struct There(AtomicBool);
+
+#[async_trait::async_trait]
+impl Presence for There {
+    async fn is_there(&self, _: IpAddr) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A manager that agrees with itself.
@@ -89,11 +102,13 @@ impl Cluster {
         writer.update(|_| Ok::<_, skep_manager::ControlError>(((), init_cluster(init)?))).await.unwrap();
         let (leading, leads) = watch::channel(true);
         let (_, leader) = watch::channel(None);
-        let (writer_too, group) = (writer.clone(), Arc::new(Alone));
-        let manager = Manager::start(ManagerConfig { node, addr, writer: writer_too, leading: leads, leader, group });
+        let there = Arc::new(There::default());
+        let (writer_too, group, presence) = (writer.clone(), Arc::new(Alone), there.clone());
+        let manager =
+            Manager::start(ManagerConfig { node, addr, writer: writer_too, leading: leads, leader, group, presence });
         let services = Services::default().membership(manager.membership()).dispatcher(manager.dispatcher());
         tokio::spawn(skep_rpc::serve(listener, services, manager.authenticate(), identity, std::future::pending()));
-        Self { manager, store, writer, addr: addr.to_string(), _leading: leading }
+        Self { manager, store, writer, addr: addr.to_string(), there, _leading: leading }
     }
 
     async fn join(&self, keys: &NodeKeys, routes: Vec<String>) -> Result<NodeIdentity, skep_rpc::RpcError> {
@@ -368,4 +383,37 @@ async fn a_member_gets_a_certificate_for_the_role_that_the_managers_know_and_a_r
     let request = new_keys().request().unwrap();
     let refused = MembershipClient::renew(&cluster.addr, &identity, request).await.unwrap_err().to_string();
     assert!(refused.contains("not a member"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_daemon_is_held_up_is_not_given_up_for_a_while() {
+    let cluster = Cluster::start().await;
+    let node = cluster.join(&new_keys(), Vec::new()).await.unwrap();
+    let agent = cluster.session(&node).await;
+    let id = node.node().clone();
+    cluster.until("it is ready", |tables| tables.get::<Node>(&id).unwrap().status.state == NodeState::Ready).await;
+    cluster.there.0.store(true, Ordering::Relaxed);
+    let silent = tokio::time::Instant::now();
+    drop(agent);
+    // Of the first manager no daemon is there, and a heartbeat is a second here.
+    let gone = |tables: &skep_store::Tables| tables.get::<Node>(&id).unwrap().status.state == NodeState::Down;
+    cluster.until("it is given up in the end", gone).await;
+    assert!(silent.elapsed() > Duration::from_secs(5), "{:?}", silent.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_daemon_is_gone_is_given_up_though_it_was_there_before() {
+    let cluster = Cluster::start().await;
+    let node = cluster.join(&new_keys(), Vec::new()).await.unwrap();
+    let agent = cluster.session(&node).await;
+    let id = node.node().clone();
+    cluster.there.0.store(true, Ordering::Relaxed);
+    let silent = tokio::time::Instant::now();
+    drop(agent);
+    tokio::time::sleep_until(silent + Duration::from_secs(2)).await;
+    assert_ne!(cluster.state(&id), Some(NodeState::Down));
+    cluster.there.0.store(false, Ordering::Relaxed);
+    let gone = |tables: &skep_store::Tables| tables.get::<Node>(&id).unwrap().status.state == NodeState::Down;
+    cluster.until("it is given up", gone).await;
+    assert!(silent.elapsed() < Duration::from_secs(5), "{:?}", silent.elapsed());
 }

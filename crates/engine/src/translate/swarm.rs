@@ -71,7 +71,10 @@ fn refuse_ca(ca: &wire::CaConfig) -> Result<(), Error> {
     if expiry && own && ca.force_rotate == 0 {
         return Ok(());
     }
-    Err(unsupported("CAConfig", "this version of skep has no certificates yet, so there is nothing to set or rotate"))
+    Err(unsupported(
+        "CAConfig",
+        "certificates are valid for 90 days, and this version of skep cannot replace its root certificate yet",
+    ))
 }
 
 /// Writes the swarm's spec.

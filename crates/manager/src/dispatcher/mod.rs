@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use self::liveness::Liveness;
+pub use self::liveness::Presence;
 pub(crate) use self::logs::Logs;
 pub use self::logs::{LogLine, LogStream};
 pub use self::membership::MembershipService;
@@ -38,6 +39,7 @@ pub(crate) struct Hub {
     /// Where this manager answers.
     addr: SocketAddr,
     group: Arc<dyn Group>,
+    presence: Arc<dyn Presence>,
     closed: watch::Sender<bool>,
     sessions: Mutex<Sessions>,
     liveness: Liveness,
@@ -62,7 +64,7 @@ impl Hub {
         leading: watch::Receiver<bool>,
         leader: watch::Receiver<Option<SocketAddr>>,
         addr: SocketAddr,
-        group: Arc<dyn Group>,
+        (group, presence): (Arc<dyn Group>, Arc<dyn Presence>),
     ) -> Self {
         Self {
             writer,
@@ -70,6 +72,7 @@ impl Hub {
             leader,
             addr,
             group,
+            presence,
             closed: watch::Sender::new(false),
             sessions: Mutex::default(),
             liveness: Liveness::default(),

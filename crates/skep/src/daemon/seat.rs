@@ -1,7 +1,7 @@
 //! What a manager has besides what every node has: a member of the Raft group, the leader's loops, and the manager port.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use async_trait::async_trait;
 use skep_ca::UnlockKey;
-use skep_manager::{Control, ControlError, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig};
+use skep_manager::{
+    Control, ControlError, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, Presence,
+};
 use skep_model::ClusterId;
 use skep_raft::{Leadership, Raft, RaftConfig, RaftError, Reachability};
 use skep_rpc::{NodeIdentity, Services, TunnelIo};
 use skep_store::{Store, Writer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
@@ -128,6 +130,7 @@ impl Opened {
                 Leadership::Unknown | Leadership::Stopped(_) => None,
             }),
             group: Arc::new(RaftGroup(self.raft.clone())),
+            presence: Arc::new(Knock),
         });
         let services = Services::default()
             .membership(manager.membership())
@@ -166,6 +169,21 @@ fn told<T: PartialEq + Send + Sync + 'static>(
         }
     });
     told
+}
+
+/// Whether somebody is at a node's port for the talk of nodes. A daemon that is stopped or starved takes no part in it, but its kernel completes the
+/// handshake for it; where the daemon has ended the kernel refuses, and where the node has, nobody answers.
+struct Knock;
+
+/// Long enough for a LAN, and for a machine with little time.
+const KNOCK_TIMEOUT: Duration = Duration::from_millis(400);
+
+#[async_trait]
+impl Presence for Knock {
+    async fn is_there(&self, addr: IpAddr) -> bool {
+        let opening = TcpStream::connect(SocketAddr::new(addr, skep_netdb::GOSSIP_PORT));
+        matches!(tokio::time::timeout(KNOCK_TIMEOUT, opening).await, Ok(Ok(_)))
+    }
 }
 
 /// The Raft group as the manager changes it.
