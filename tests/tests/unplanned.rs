@@ -1,10 +1,11 @@
 //! What breaks under a demanding client: new connections find a task that works, established ones end at once or not at all.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use skep_e2e::{End, Kept, Load, PORT, Report, Server, Swarm, Usage};
 
 /// How long the client watches before something happens.
@@ -84,8 +85,10 @@ fn a_task_ends(
 fn a_killed_task_refuses_nobody_after_50_ms() {
     let (swarm, report, event, task) = a_task_ends("killed", "task killed (kill -9)", |swarm, node, task| {
         let pid = swarm.must(node, &["inspect", "--format", "{{.State.Pid}}", task]);
+        // By no other program, which would take its time to start.
+        let pid = Pid::from_raw(pid.parse().expect("a number"));
         let event = Instant::now();
-        assert!(Command::new("kill").args(["-9", &pid]).status().expect("kill runs").success());
+        kill(pid, Signal::SIGKILL).expect("it is there");
         event
     });
     nothing_failed_from(&swarm, &report, event, NOTICED);
@@ -156,14 +159,14 @@ fn a_daemon_that_is_held_up_loses_no_task() {
     swarm.serve_web(4, &[], &["checker"]);
     let (node, tasks) = victim(&swarm);
     let load = begin(&swarm, &[1, 2, 3]);
-    let signal = |signal: &str| {
-        let pid = swarm.lab.daemon_pid(node).expect("its daemon runs").to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    let signal = |signal: Signal| {
+        let pid = swarm.lab.daemon_pid(node).expect("its daemon runs");
+        kill(Pid::from_raw(pid), signal).expect("it is there");
     };
     let event = Instant::now();
-    signal("-STOP");
+    signal(Signal::SIGSTOP);
     thread::sleep(Duration::from_secs(10));
-    signal("-CONT");
+    signal(Signal::SIGCONT);
     swarm.until("its session to be back", || {
         swarm.must(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]).contains(&format!("node{node} Ready"))
     });

@@ -120,16 +120,18 @@ impl Hub {
         let addr = |node: &NodeId| self.writer.store().view(|t| t.get::<Node>(node).and_then(|n| n.status.addr));
         let patience = self.writer.store().view(heartbeat) * HELD_UP_PATIENCE;
         let judged = lost.into_iter().map(|node| async {
-            let held_up = match addr(&node) {
-                Some(_) if self.liveness.silent_for(&node, now) > patience => false,
-                Some(_) if self.liveness.was_there(&node, now) => true,
-                Some(addr) => self.presence.is_there(addr).await,
-                None => false,
-            };
-            if held_up {
-                self.liveness.is_there(&node, now);
+            if self.liveness.silent_for(&node, now) > patience {
+                return Some(node);
             }
-            (!held_up).then_some(node)
+            if self.liveness.was_there(&node, now) {
+                return None;
+            }
+            let Some(addr) = addr(&node) else { return Some(node) };
+            if !self.presence.is_there(addr).await {
+                return Some(node);
+            }
+            self.liveness.is_there(&node, now);
+            None
         });
         futures::future::join_all(judged).await.into_iter().flatten().collect()
     }
