@@ -47,6 +47,8 @@ impl Control {
             tables.get::<Node>(id).is_some_and(|node| node.spec.role == Role::Worker && node.manager.is_some())
         };
         let left = async { while self.store().view(leaving) && events.next().await.is_some() {} };
+        // It may be this manager that leaves: then the next one is asked, and it is told at once that nothing was done.
+        let left = futures::future::select(Box::pin(left), Box::pin(self.hub.leads_no_more()));
         // What it is then, the removal says.
         let _ = tokio::time::timeout(DEMOTION, left).await;
     }

@@ -87,6 +87,13 @@ impl Hub {
         self.closed.send_replace(true);
     }
 
+    /// Resolves once this manager does not lead.
+    pub(crate) async fn leads_no_more(&self) {
+        let mut leading = self.leading.clone();
+        // The guard that it returns must not be held over an await; an error says that nobody can say any more.
+        drop(leading.wait_for(|leads| !*leads).await);
+    }
+
     /// Refuses on a manager that does not lead, and says who does.
     fn leads(&self) -> Result<(), Status> {
         if *self.leading.borrow() && !*self.closed.borrow() {

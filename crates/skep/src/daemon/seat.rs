@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::leader::LeaderFinder;
 use super::lock;
@@ -208,7 +208,16 @@ impl Group for RaftGroup {
     }
 
     async fn remove(&self, raft_id: u64) -> Result<(), GroupError> {
-        self.0.remove_member(raft_id).await.map_err(group_error)
+        self.0.remove_member(raft_id).await.map_err(group_error)?;
+        if raft_id == self.own() {
+            // Whoever proposes something before this manager knows that it leads no more would not be told whether it was done.
+            let mut leadership = self.0.leadership();
+            let stepping_down = leadership.wait_for(|leadership| !leadership.is_leader());
+            if tokio::time::timeout(PARTING, stepping_down).await.is_err() {
+                warn!("this manager was removed from the managers, and leads still");
+            }
+        }
+        Ok(())
     }
 }
 
