@@ -50,6 +50,11 @@ fn assign(swarm: &Swarm, by: u8, args: &[&str]) {
     });
 }
 
+fn load_nginx(swarm: &Swarm) {
+    let image = skep_e2e::nginx().to_string_lossy().into_owned();
+    (1..=swarm.lab.nodes()).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
+}
+
 fn ids(swarm: &Swarm, node: u8) -> BTreeSet<String> {
     swarm.must(node, &["service", "ls", "-q"]).lines().map(str::to_owned).collect()
 }
@@ -163,8 +168,7 @@ fn a_lost_leader_is_replaced() {
 fn without_a_majority_nothing_changes_and_everything_runs_on() {
     let swarm = Swarm::managed("quorum", 4, 3);
     whole(&swarm, 1, 3);
-    let image = skep_e2e::nginx().to_string_lossy().into_owned();
-    (1..=4).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
+    load_nginx(&swarm);
     let only = ["--name", "web", "--constraint", "node.hostname==node4", "--publish", "8080:80", "nginx"];
     swarm.serve(8080, &only);
     let before = ids(&swarm, 3);
@@ -192,8 +196,7 @@ fn without_a_majority_nothing_changes_and_everything_runs_on() {
 fn one_that_is_left_goes_on_alone_and_the_others_come_back_as_workers() {
     let swarm = Swarm::managed("alone", 3, 3);
     whole(&swarm, 1, 3);
-    let image = skep_e2e::nginx().to_string_lossy().into_owned();
-    (1..=3).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
+    load_nginx(&swarm);
     swarm.serve(8080, &["--name", "web", "--replicas", "3", "--publish", "8080:80", "nginx"]);
     let told = ["service", "inspect", "web", "--format", "{{.ID}} {{json .Spec}} {{json .Endpoint}}"];
     let before = swarm.must(3, &told);
@@ -228,8 +231,7 @@ fn one_that_is_left_goes_on_alone_and_the_others_come_back_as_workers() {
 fn a_locked_manager_manages_only_with_the_key_and_its_tasks_run_without() {
     let swarm = Swarm::managed("locked", 3, 3);
     whole(&swarm, 1, 3);
-    let image = skep_e2e::nginx().to_string_lossy().into_owned();
-    (1..=3).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
+    load_nginx(&swarm);
     swarm.serve(8080, &["--name", "web", "--replicas", "3", "--publish", "8080:80", "nginx"]);
     swarm.must(2, &["swarm", "update", "--autolock=true"]);
     let key = swarm.must(1, &["swarm", "unlock-key", "-q"]);

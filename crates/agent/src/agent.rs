@@ -199,12 +199,6 @@ impl Agent {
         self.assignments.borrow().clone()
     }
 
-    /// What managers tell this node, as they tell it.
-    #[must_use]
-    pub fn assigned(&self) -> watch::Receiver<Arc<Assignments>> {
-        self.assignments.clone()
-    }
-
     /// Whether a manager holds a session with it.
     #[must_use]
     pub fn state(&self) -> AgentState {
