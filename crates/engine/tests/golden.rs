@@ -161,7 +161,6 @@ fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
         || asked(&container["Configs"])
         || asked(&template["Networks"])
         || asked(&request["Networks"])
-        || !container["Healthcheck"].is_null()
         || !template["LogDriver"].is_null()
         || request["Mode"].get("GlobalJob").is_some()
         || request["Mode"].get("ReplicatedJob").is_some()

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -96,6 +97,19 @@ impl Client {
         Ok(serde_json::from_slice(&answer)?)
     }
 
+    /// `POST` of a JSON value, after which the connection belongs to the caller.
+    pub(crate) async fn upgrade(&self, path: &str, body: &Value) -> anyhow::Result<Upgraded> {
+        let version = self.version.get_or_try_init(|| self.negotiate()).await?;
+        let target = format!("/v{version}{path}");
+        let request = request(Method::POST, &target).header("connection", "Upgrade").header("upgrade", "tcp");
+        let answer = self.ask(request.body(full(serde_json::to_vec(body)?.into()))?).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return hyper::upgrade::on(answer).await.context("the daemon closed the connection");
+        }
+        let status = answer.status();
+        Err(Refused { status, message: message_of(status, &collect(answer).await?) }.into())
+    }
+
     /// `POST` of a body of any length; the answer is left to the caller.
     pub(crate) async fn upload(&self, path: &str, query: Query<'_>, body: RequestBody) -> anyhow::Result<Incoming> {
         Ok(self.send(Method::POST, path, query, body).await?.into_body())
@@ -142,19 +156,25 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, target: &str, body: RequestBody) -> anyhow::Result<Response<Incoming>> {
+        self.ask(request(method, target).body(body)?).await
+    }
+
+    async fn ask(&self, request: Request<RequestBody>) -> anyhow::Result<Response<Incoming>> {
         let stream = self.address.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // The connection lives as long as its answer is being read, and ends with it.
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header("host", "skep")
-            .header("user-agent", concat!("skep/", env!("CARGO_PKG_VERSION")))
-            .header("content-type", "application/json")
-            .body(body)?;
+        tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.context("the daemon closed the connection before it answered")
     }
+}
+
+fn request(method: Method, target: &str) -> hyper::http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "skep")
+        .header("user-agent", concat!("skep/", env!("CARGO_PKG_VERSION")))
+        .header("content-type", "application/json")
 }
 
 fn empty() -> RequestBody {

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod container;
+pub mod exec;
 pub mod image;
 pub mod leader;
 pub mod log;
@@ -20,6 +21,7 @@ use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
+use exec::{ExecSession, ExecSpec};
 use image::{ImageInfo, LoadEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
@@ -104,6 +106,12 @@ pub trait Backend: Send + Sync + 'static {
         id: &str,
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+
+    /// Runs a further program in a container of this node, by the container's whole id. A program that cannot be executed is
+    /// [`ErrorKind::InvalidArgument`] with the reason.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
+    async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error>;
 
     /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
     /// manager. Called once, by the server.

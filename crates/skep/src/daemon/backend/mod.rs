@@ -1,6 +1,7 @@
 //! The daemon as the Engine API asks it.
 
 mod containers;
+mod exec;
 mod images;
 mod mesh;
 mod swarm;
@@ -15,6 +16,7 @@ use futures::stream::{self, BoxStream};
 use skep_engine::backend::Backend;
 use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use skep_engine::backend::container::ContainerInfo;
+use skep_engine::backend::exec::{ExecSession, ExecSpec};
 use skep_engine::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
 use skep_engine::backend::leader::Leader;
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
@@ -178,6 +180,10 @@ impl Backend for NodeBackend {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
         containers::logs(&self.0, id, options).await
+    }
+
+    async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
+        exec::run(&self.0, container, spec).await
     }
 
     fn changes(&self) -> BoxStream<'static, SwarmChange> {
