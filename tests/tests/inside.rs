@@ -1,4 +1,4 @@
-//! What somebody expects of a task's container who comes from Docker: programs in it, and health checks.
+//! What somebody expects of a task's container who comes from Docker: programs in it, health checks, secrets and configs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,6 +17,7 @@ fn programs_are_run_in_the_container_of_a_task() {
     let swarm = Swarm::start("exec");
     swarm.load(&busybox());
     swarm.serve(8080, &["--name", "web", "-p", "8080:80", "--mode", "global", "--user", "web", "--init", "box"]);
+    swarm.until("all tasks", || swarm.running("web").len() == 3);
     let id = container(&swarm, 2, "web");
     let exec = |args: &[&str]| swarm.docker(2, &[&["exec"], args].concat());
     assert_eq!(exec(&[&id, "id", "-u"]).out, "101");
@@ -47,6 +48,7 @@ fn exec_refuses_privileges_and_other_clients_get_the_exit_code_too() {
     let swarm = Swarm::start("execs");
     swarm.load(&busybox());
     swarm.serve(8080, &["--name", "web", "-p", "8080:80", "--mode", "global", "--init", "box"]);
+    swarm.until("all tasks", || swarm.running("web").len() == 3);
     let id = container(&swarm, 1, "web");
     let socket = swarm.lab.socket(1).display().to_string();
     let ask = |path: &str, body: &str| {
@@ -135,4 +137,78 @@ fn a_task_gets_no_request_before_it_is_healthy_and_stays_so_over_a_restart_of_th
     assert_eq!(container(&swarm, 2, "web"), id);
     swarm.must(2, &["exec", &id, "rm", "/tmp/well"]);
     swarm.until("its replacement", || container(&swarm, 2, "web") != id);
+}
+
+/// What is in a swarm's files on a node and must not be there, searched for as `grep` does.
+fn finds(place: &std::path::Path, text: &str) -> bool {
+    let said = std::process::Command::new("grep")
+        .args(["-rl", "--devices=skip", text])
+        .arg(place)
+        .output()
+        .expect("grep runs");
+    !said.stdout.is_empty()
+}
+
+#[test]
+fn secrets_and_configs_reach_the_tasks_that_use_them_and_no_other_node() {
+    let swarm = Swarm::start("secrets");
+    swarm.load(&busybox());
+    const WORD: &str = "s3same-0pen-thy-d00r";
+    let made = swarm.docker_with(1, &["secret", "create", "-l", "of=door", "door", "-"], WORD);
+    assert!(made.ok, "{}", made.err);
+    let said = swarm.docker_with(1, &["secret", "create", "door", "-"], "x");
+    assert!(!said.ok && said.err.contains("secret door already exists"), "{}", said.err);
+    let file = swarm.lab.dir().join("site.conf");
+    std::fs::write(&file, "listen 80\n").expect("written");
+    swarm.must(1, &["config", "create", "site", &file.to_string_lossy()]);
+    let shown = swarm.must(1, &["secret", "inspect", "door"]);
+    assert!(shown.contains("\"of\": \"door\"") && !shown.contains("Data"), "{shown}");
+    assert!(swarm.must(1, &["config", "inspect", "site"]).contains("bGlzdGVuIDgwCg=="));
+    assert!(swarm.must(1, &["secret", "ls", "--filter", "name=door"]).contains("door"));
+    swarm.refused(1, &["service", "create", "-d", "--secret", "nosuch", "box"], "secret not found: nosuch");
+    swarm.refused(2, &["secret", "ls"], "not a swarm manager");
+
+    let asks =
+        ["--secret", "source=door,target=key,uid=101,mode=0400", "--config", "source=site,target=/etc/site.conf"];
+    let place =
+        ["--name", "web", "-p", "8080:80", "--constraint", "node.hostname==node2", "--user", "web", "--init", "box"];
+    swarm.serve(8080, &[&asks[..], &place[..]].concat());
+    let id = container(&swarm, 2, "web");
+    let exec = |args: &[&str]| swarm.docker(2, &[&["exec", &id], args].concat());
+    assert_eq!(exec(&["cat", "/run/secrets/key", "/etc/site.conf"]).out, format!("{WORD}\nlisten 80"));
+    assert_eq!(exec(&["stat", "-c", "%u %g %a", "/run/secrets/key", "/etc/site.conf"]).out, "101 0 400\n0 0 444");
+    assert!(!exec(&["sh", "-c", "echo x > /run/secrets/key"]).ok, "it can only be read");
+    assert!(exec(&["grep", "-c", "/run/secrets/key", "/proc/self/mountinfo"]).out == "1");
+    swarm.refused(1, &["secret", "rm", "door"], "in use by the following service: web");
+    // In memory alone where it is used, and nowhere else but sealed with the managers.
+    for node in 1..=3 {
+        assert!(!finds(&swarm.lab.data_root(node).join("agent"), WORD), "node{node}");
+        assert!(!finds(&swarm.lab.log(node), WORD), "node{node}");
+    }
+    assert!(!finds(&swarm.lab.data_root(1).join("raft"), WORD));
+    assert!(!finds(&swarm.lab.data_root(3), WORD));
+    let in_memory = |node: u8| {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+        let root = swarm.lab.data_root(node).display().to_string();
+        let of_node =
+            |pid: Option<i32>| pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok());
+        let all = of_node(swarm.lab.daemon_pid(node)).unwrap_or(mounts);
+        all.lines().filter(|line| line.contains(&root) && line.contains("/memory ")).count()
+    };
+    assert_eq!((in_memory(2), in_memory(3)), (1, 0));
+
+    // A new daemon has none until a manager hands them over; tasks keep theirs meanwhile.
+    swarm.lab.kill_daemon(2).expect("killed");
+    swarm.lab.start_daemon(2).expect("started");
+    swarm.until("the daemon", || exec(&["cat", "/run/secrets/key"]).out == WORD);
+    swarm.must(1, &["service", "update", "-d", "--force", "web"]);
+    swarm.until("another task", || {
+        let now = container(&swarm, 2, "web");
+        !now.is_empty() && now != id && swarm.docker(2, &["exec", &now, "cat", "/run/secrets/key"]).out == WORD
+    });
+    swarm.must(1, &["service", "rm", "web"]);
+    swarm.until("its files to be gone", || in_memory(2) == 0);
+    swarm.must(1, &["secret", "rm", "door"]);
+    swarm.must(1, &["config", "rm", "site"]);
+    assert_eq!(swarm.must(1, &["secret", "ls", "-q"]), "");
 }

@@ -43,7 +43,7 @@ fn generate(root: &Path) -> Result<String> {
         .build_transport(false)
         .bytes(".")
         // It carries a secret: the rpc crate writes its `Debug` by hand.
-        .skip_debug(["skep.v1.GossipKeys"])
+        .skip_debug(["skep.v1.GossipKeys", "skep.v1.Kept"])
         .out_dir(&out.0)
         .compile_fds(descriptors)
         .context("cannot generate code")?;

@@ -82,7 +82,7 @@ pub struct AgentState {
 /// A running agent. Dropping it stops it and leaves tasks and traffic as they are.
 pub struct Agent {
     config: AgentConfig,
-    context: Arc<Context>,
+    pub(crate) context: Arc<Context>,
     observer: Observer,
     assignments: watch::Receiver<Arc<Assignments>>,
     managers: watch::Receiver<Vec<String>>,
@@ -270,26 +270,6 @@ impl Agent {
     /// When the runtime cannot say.
     pub async fn images_in_use(&self) -> Result<BTreeSet<skep_runtime::images::ImageId>, AgentError> {
         Ok(self.context.runtime.list().await?.into_iter().map(|c| c.image).collect())
-    }
-
-    /// Removes the container of a task because a person says so: new flows go elsewhere first, those that it has get the usual time, then it
-    /// is killed. To the managers the task has failed, and they replace it. Nothing happens when there is no such container.
-    ///
-    /// # Errors
-    /// When the runtime cannot remove it.
-    pub fn remove_container(&self, task: &TaskId) -> impl Future<Output = Result<(), AgentError>> + Send + use<> {
-        let (context, task) = (self.context.clone(), self.assignments().tasks.get(task).cloned());
-        async move {
-            if let Some(task) = task {
-                // Whoever asks may hang up: a task is not left where it takes no flows and runs on.
-                let removal = tokio::spawn(async move {
-                    context.retire(&task).await;
-                    context.runtime.remove(&containers::container_id(&task.id)).await
-                });
-                removal.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-            }
-            Ok(())
-        }
     }
 
     /// Leaves the swarm: says so, ends all tasks, takes the mesh away and forgets everything. Goes on after errors and returns them.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use skep_model::{GossipKeys, Member, Network, NetworkId, Node, NodeId, ServiceEntry, ServiceId, Task, TaskId};
+use skep_model::{
+    Config, ConfigId, GossipKeys, Member, Network, NetworkId, Node, NodeId, Secret, SecretId, ServiceEntry, ServiceId,
+    Task, TaskId,
+};
 use skep_rpc::proto;
 
 use crate::AgentError;
@@ -26,6 +29,12 @@ pub struct Assignments {
     pub node: Option<Node>,
     /// By which nodes know each other's talk.
     pub gossip_keys: Option<GossipKeys>,
+    /// Secrets of its tasks. Not on disk: a daemon that has just started has none until a manager hands them over.
+    #[serde(skip)]
+    pub secrets: BTreeMap<SecretId, Secret>,
+    /// Configs of its tasks, likewise.
+    #[serde(skip)]
+    pub configs: BTreeMap<ConfigId, Config>,
 }
 
 impl Assignments {
@@ -42,6 +51,11 @@ impl Assignments {
         put_all(&mut next.services, &message.services, |s: &ServiceEntry| s.id.clone())?;
         put_all(&mut next.networks, &message.networks, |n: &Network| n.id.clone())?;
         put_all(&mut next.members, &message.members, |m: &Member| m.node.clone())?;
+        let objects = |kept: &[proto::Kept]| kept.iter().map(|kept| kept.object.clone()).collect::<Vec<_>>();
+        put_all(&mut next.secrets, &objects(&message.secrets), |s: &Secret| s.id.clone())?;
+        put_all(&mut next.configs, &objects(&message.configs), |c: &Config| c.id.clone())?;
+        remove_all(&mut next.secrets, &message.removed_secrets);
+        remove_all(&mut next.configs, &message.removed_configs);
         remove_all(&mut next.tasks, &message.removed_tasks);
         remove_all(&mut next.services, &message.removed_services);
         remove_all(&mut next.networks, &message.removed_networks);
@@ -111,9 +125,30 @@ impl AssignmentsFile {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use skep_model::{GossipKey, Timestamp};
+    use skep_model::{Data, DataSpec, GossipKey, Meta, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn secrets_are_never_written_to_the_disk_nor_shown() {
+        let spec = DataSpec { name: "key".parse().unwrap(), labels: BTreeMap::new(), data: Data(b"hush".to_vec()) };
+        let secret = Secret { id: SecretId::random(), meta: Meta::new(Timestamp::UNIX_EPOCH), spec };
+        let kept = proto::Kept { object: skep_rpc::encode(&secret) };
+        let message = proto::Assignments { full: true, secrets: vec![kept], ..Default::default() };
+        assert!(!format!("{message:?}").contains(&secret.spec.data.to_base64()), "{message:?}");
+        let mut assignments = Assignments::default();
+        assignments.apply(&message).unwrap();
+        assert_eq!(assignments.secrets.get(&secret.id), Some(&secret));
+        let dir = tempfile::tempdir().unwrap();
+        let file = AssignmentsFile::new(dir.path());
+        file.store(&assignments).unwrap();
+        let text = std::fs::read_to_string(dir.path().join("assignments.json")).unwrap();
+        assert!(!text.contains(&secret.spec.data.to_base64()), "{text}");
+        assert_eq!(file.load().unwrap().secrets, BTreeMap::new());
+        let removed_secrets = vec![secret.id.to_string()];
+        assignments.apply(&proto::Assignments { removed_secrets, ..Default::default() }).unwrap();
+        assert_eq!(assignments, Assignments::default());
+    }
 
     #[test]
     fn keys_are_kept_for_nobody_else_to_read_until_there_are_others() {

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Health, HealthCheck, PortConflict, PortOptions, Protocol,
-    PublishedPort, ServiceEntry, Task, TaskId,
+    Data, EndpointKey, EndpointRecord, EndpointState, FileReference, Health, HealthCheck, PortConflict, PortOptions,
+    Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork};
 use skep_runtime::images::{ImageError, Images};
-use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
+use skep_runtime::{Container, ContainerFile, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
@@ -98,8 +98,25 @@ impl Context {
         self.netns_dir.join(task.as_str())
     }
 
+    /// The files that the task is given; `None` as long as managers have not handed all of them over.
+    pub(crate) fn files(&self, task: &Task) -> Option<Vec<ContainerFile>> {
+        fn file<I>(reference: &FileReference<I>, path: String, data: &Data) -> ContainerFile {
+            let FileReference { uid, gid, mode, .. } = *reference;
+            ContainerFile { path, uid, gid, mode, data: data.clone() }
+        }
+        let (handed, container) = (self.assignments.borrow(), &task.spec.container);
+        let secrets = container.secrets.iter().map(|r| Some(file(r, r.path(), &handed.secrets.get(&r.id)?.spec.data)));
+        let configs = container.configs.iter().map(|r| Some(file(r, r.path(), &handed.configs.get(&r.id)?.spec.data)));
+        secrets.chain(configs).collect()
+    }
+
     /// Network, image and bundle. Returns the host-mode ports that the task gets.
-    pub(crate) async fn prepare(&self, task: &Task, id: &ContainerId) -> Result<Vec<PublishedPort>, StepError> {
+    pub(crate) async fn prepare(
+        &self,
+        task: &Task,
+        id: &ContainerId,
+        files: Vec<ContainerFile>,
+    ) -> Result<Vec<PublishedPort>, StepError> {
         let addr = address(task)?;
         let image = self.image(task).await?;
         let host_ports = self.assign_host_ports(task)?;
@@ -117,6 +134,7 @@ impl Context {
                 labels: labels(task),
                 env: Vec::new(),
                 resources: task.spec.resources,
+                files,
                 spec,
             })
             .await?;

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod assignments;
+mod by_hand;
 mod containers;
 mod context;
 mod direct;

@@ -216,8 +216,13 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("TaskTemplate/ContainerSpec/Image", json!("WEB:1"), 400, "must be lowercase"),
         ("TaskTemplate/ContainerSpec/Image", json!("web:1:2"), 400, "is not a valid repository/tag"),
         ("TaskTemplate/ContainerSpec/Image", json!(""), 400, "image reference must be provided"),
-        ("TaskTemplate/ContainerSpec/Secrets", json!([{ "SecretName": "x" }]), 501, "ContainerSpec.Secrets"),
-        ("TaskTemplate/ContainerSpec/Configs", json!([{ "ConfigName": "x" }]), 501, "ContainerSpec.Configs"),
+        ("TaskTemplate/ContainerSpec/Secrets", json!([{ "SecretName": "x" }]), 400, "ContainerSpec.Secrets"),
+        (
+            "TaskTemplate/ContainerSpec/Configs",
+            json!([{ "ConfigName": "x", "Runtime": {} }]),
+            501,
+            "ContainerSpec.Configs",
+        ),
         ("TaskTemplate/ContainerSpec/healthcheck", json!({ "Test": ["CURL", "x"] }), 400, "ContainerSpec.Healthcheck"),
         ("TaskTemplate/ContainerSpec/Healthcheck", json!({ "Interval": 5 }), 400, "cannot be less than 1ms"),
         ("TaskTemplate/ContainerSpec/StopGracePeriod", json!(-1), 400, "StopGracePeriod"),
@@ -242,6 +247,41 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
     }
     assert_eq!(node.request("POST", "/services/create", "{bad").await.status, 400);
     assert_eq!(node.get("/services").await.json(), json!([]));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn secrets_and_configs_are_kept_and_secrets_never_shown() {
+    let node = Node::manager().await;
+    for (kind, shows) in [("secrets", false), ("configs", true)] {
+        let spec = json!({ "Name": "key", "Labels": { "a": "b" }, "Data": "czNjcmV0" });
+        let made = node.request("POST", &format!("/{kind}/create"), &spec.to_string()).await;
+        assert_eq!(made.status, 201, "{made:?}");
+        let id = made.json()["ID"].as_str().expect("an id").to_owned();
+        assert_eq!(node.request("POST", &format!("/{kind}/create"), &spec.to_string()).await.status, 409);
+        for name in ["key", id.as_str(), &id[..20]] {
+            let shown = node.get(&format!("/{kind}/{name}")).await.json();
+            assert_eq!((&shown["ID"], &shown["Spec"]["Labels"]["a"]), (&json!(id), &json!("b")));
+            assert_eq!(shown["Spec"].get("Data").is_some(), shows);
+        }
+        for (filter, found) in
+            [("", 1), (r#"{"name":["ke"]}"#, 1), (r#"{"names":["ke"]}"#, 0), (r#"{"label":["a=c"]}"#, 0)]
+        {
+            let listed = node.get(&format!("/{kind}?filters={}", filter.replace('"', "%22"))).await.json();
+            assert_eq!(listed.as_array().map(Vec::len), Some(found), "{filter}");
+        }
+        let version = node.get(&format!("/{kind}/key")).await.json()["Version"]["Index"].clone();
+        let other = json!({ "Name": "key", "Labels": { "a": "c" } }).to_string();
+        assert_eq!(node.request("POST", &format!("/{kind}/key/update?version={version}"), &other).await.status, 200);
+        assert_eq!(node.request("POST", &format!("/{kind}/key/update?version={version}"), &other).await.status, 500);
+        for bad in [json!({ "Name": "a b", "Data": "eA==" }), json!({ "Name": "a", "Data": "!" })] {
+            assert_eq!(node.request("POST", &format!("/{kind}/create"), &bad.to_string()).await.status, 400, "{bad}");
+        }
+        let golang = json!({ "Name": "t", "Data": "eA==", "Templating": { "Name": "golang" } }).to_string();
+        assert_eq!(node.request("POST", &format!("/{kind}/create"), &golang).await.status, 501);
+        assert_eq!(node.request("DELETE", &format!("/{kind}/key"), "").await.status, 204);
+        assert_eq!(node.get(&format!("/{kind}/key")).await.status, 404);
+    }
     node.stop().await;
 }
 

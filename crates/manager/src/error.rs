@@ -25,6 +25,53 @@ pub enum ControlError {
     /// There is a service of that name.
     #[error("name conflicts with an existing object: service {0} already exists")]
     NameTaken(String),
+    /// There is a secret or config of that name.
+    #[error("{what} {name} already exists")]
+    DataNameTaken {
+        /// `secret` or `config`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A secret or config is empty or too large.
+    #[error("{what} data must be larger than 0 and less than {limit} bytes")]
+    DataSize {
+        /// `secret` or `config`.
+        what: &'static str,
+        /// What it must stay below.
+        limit: usize,
+    },
+    /// Secrets and configs stay what they are.
+    #[error("only updates to Labels are allowed: create another one, and give the service that instead")]
+    OnlyLabels,
+    /// A secret or config stays as long as a service uses it.
+    #[error("{what} '{name}' is in use by the following {services}: {users}", services = if users.contains(',') { "services" } else { "service" })]
+    DataInUse {
+        /// `secret` or `config`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The names of the services.
+        users: String,
+    },
+    /// A service asks for a secret or config that is not there.
+    #[error("{what} not found: {name}")]
+    NoSuchData {
+        /// `secret` or `config`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// A service asks for two files at one place.
+    #[error("{what} '{name}' has a conflicting target: something else is to be at {path} too")]
+    DataTarget {
+        /// `secret` or `config`.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// The file.
+        path: String,
+    },
     /// A service keeps its name.
     #[error("renaming services is not supported")]
     Rename,
@@ -113,7 +160,12 @@ impl ControlError {
         match self {
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::OutOfSequence | Self::Propose(ProposeError::Outdated(_)) => ErrorKind::OutOfSequence,
-            Self::NameTaken(_) => ErrorKind::AlreadyExists,
+            Self::NameTaken(_) | Self::DataNameTaken { .. } => ErrorKind::AlreadyExists,
+            Self::DataSize { .. }
+            | Self::OnlyLabels
+            | Self::DataInUse { .. }
+            | Self::NoSuchData { .. }
+            | Self::DataTarget { .. } => ErrorKind::InvalidArgument,
             Self::Rename | Self::ModeChange => ErrorKind::Unimplemented,
             Self::Certificates(CaError::Request(_)) => ErrorKind::InvalidArgument,
             Self::Certificates(_) => ErrorKind::Internal,

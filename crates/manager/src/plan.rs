@@ -27,6 +27,8 @@ impl Dirty {
             Object::Task(task) => self.mark_service(&task.service),
             // Whatever runs anywhere may depend on it.
             Object::Node(_) | Object::Cluster(_) | Object::Network(_) => *self = Self::All,
+            // Nothing is planned by them: what uses them is a service.
+            Object::Secret(_) | Object::Config(_) => {}
         }
     }
 

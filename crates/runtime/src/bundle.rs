@@ -1,5 +1,6 @@
 //! The OCI bundle: `config.json` and the files of `/etc` that are made for each container.
 
+pub(crate) mod memory;
 mod mounts;
 mod process;
 mod users;
@@ -75,6 +76,7 @@ pub(crate) fn write(places: &Places<'_>, container: &Container, image: &ImageCon
         return Err(RuntimeError::Unsupported("a terminal (--tty)"));
     }
     write_files(&places.dir.join("files"), container)?;
+    memory::fill(places.dir, &container.files)?;
     let mut annotations = serde_json::Map::new();
     if container.spec.init == Some(true) {
         annotations.insert(REAPER.to_owned(), "true".into());

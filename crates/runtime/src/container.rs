@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use skep_model::{ContainerSpec, Resources, Timestamp};
+use skep_model::{ContainerSpec, Data, Resources, Timestamp};
 
 use crate::images::ImageId;
 
@@ -84,6 +84,23 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// `NAME=value`, in addition to those of the image and the specification, which they override.
     pub env: Vec<String>,
+    /// Files that it may read and that are nowhere but in memory: secrets and configs.
+    pub files: Vec<ContainerFile>,
+}
+
+/// A file that a container is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerFile {
+    /// Where it sees it: an absolute path.
+    pub path: String,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Its content.
+    pub data: Data,
 }
 
 /// How a container ended.

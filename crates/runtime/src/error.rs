@@ -15,6 +15,9 @@ pub enum RuntimeError {
     /// It ran already: containers run once.
     #[error("container {0} has run already; prepare a new one")]
     Ended(ContainerId),
+    /// What it was given in memory has gone with the machine's restart.
+    #[error("the secrets and configs of container {0} went when the machine was started again")]
+    FilesGone(ContainerId),
     /// It does not run.
     #[error("container {0} is not running")]
     NotRunning(ContainerId),

@@ -41,6 +41,9 @@ pub(crate) struct Made {
     /// Supplementary groups as the service names them.
     #[serde(default)]
     pub(crate) groups: Vec<String>,
+    /// It has files that are in memory alone.
+    #[serde(default)]
+    pub(crate) in_memory: bool,
 }
 
 /// Who owns a container.

@@ -10,6 +10,7 @@
 //! config.json        the OCI bundle, with rootfs/ (an overlay mount), files/ and volumes/ beside it
 //! shim.json          the shim: its process and the container's first process
 //! exit.json          how it ended; there once it has ended
+//! memory/            files that are in memory alone, as long as it may run (a mount)
 //! logs/              what it wrote, with times, rotated
 //! state/             libcontainer's own directory; nobody but the shim looks into it
 //! ```
@@ -49,14 +50,15 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 pub use container::{
-    BadContainerId, Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions, LogStream,
+    BadContainerId, Container, ContainerFile, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions,
+    LogStream,
 };
 pub use embedded::{Embedded, EmbeddedConfig, Shim};
 pub use error::RuntimeError;
 pub use exec::{Exec, ExecCommand, ExecFiles, Stdin, Terminal, TerminalSize};
 pub use fake::{FakeExec, FakeRuntime};
 pub use shim::shim_main;
-pub use signal::stop_signal;
+pub use signal::{parse as parse_signal, stop_signal};
 
 /// Containers of this node.
 ///

@@ -20,6 +20,7 @@ use nix::unistd::{ForkResult, Pid, fork, setsid};
 use serde::{Deserialize, Serialize};
 use skep_model::Timestamp;
 
+use crate::bundle::memory;
 use crate::cgroup;
 use crate::container::Exit;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM, Shim};
@@ -120,6 +121,10 @@ fn watch(dir: &Path, made: &Made, shim: Shim, mut started: Started) -> ExitCode 
     let code = reap(started.init.pid);
     // With its first process the kernel has killed the rest of its pid namespace, so nobody writes any more.
     started.output.drain();
+    // Whoever hears of the end may rely on it.
+    if let Err(e) = memory::drop_files(dir) {
+        eprintln!("{e}");
+    }
     let written = files::write(dir, EXIT, &Exit { code, at: Timestamp::now() });
     clean(dir, made);
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -10,7 +10,10 @@ use crate::images::ImageConfig;
 pub(crate) const MAX: i32 = 64;
 
 /// The number of a signal: `SIGTERM`, `term`, `RTMIN+3` or `15`.
-pub(crate) fn parse(text: &str) -> Result<i32, RuntimeError> {
+///
+/// # Errors
+/// [`RuntimeError::BadSignal`].
+pub fn parse(text: &str) -> Result<i32, RuntimeError> {
     let bad = || RuntimeError::BadSignal(text.to_owned());
     if let Ok(number) = text.parse::<i32>() {
         return if (1..=MAX).contains(&number) { Ok(number) } else { Err(bad()) };

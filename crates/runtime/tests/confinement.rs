@@ -7,7 +7,7 @@ use std::path::Path;
 
 use kit::{Kit, first_line};
 use skep_model::{Mount, MountKind, TmpfsOptions, Ulimit};
-use skep_runtime::{Container, Runtime};
+use skep_runtime::{Container, ContainerFile, Runtime};
 
 const STATUS: &str =
     "grep -E '^(Seccomp|NoNewPrivs|Cap|SigIgn|SigBlk|Uid|Groups)' /proc/self/status | tr -s '\\t ' ' '";
@@ -193,4 +193,55 @@ async fn a_reaper_reaps_and_hands_signals_on() {
     runtime.prepare(container).await.unwrap();
     let error = runtime.start(&id).await.unwrap_err().to_string();
     assert_eq!(error, "exec: \"nosuch\": executable file not found in $PATH");
+}
+
+#[tokio::test]
+async fn files_in_memory_are_the_containers_and_go_with_it() {
+    let kit = Kit::new();
+    let runtime = kit.open();
+    let script = "stat -c '%u %g %a' /run/secrets/key /etc/site.conf; cat /run/secrets/key; \
+        (echo x > /run/secrets/key) 2>/dev/null || echo read only; echo ready; exec sleep 100";
+    let mut container = kit.container(1, script);
+    container.spec.user = Some("web".to_owned());
+    let file = |path: &str, uid, mode, text: &str| ContainerFile {
+        path: path.to_owned(),
+        uid,
+        gid: 7,
+        mode,
+        data: skep_model::Data(text.as_bytes().to_vec()),
+    };
+    container.files = vec![file("/run/secrets/key", 101, 0o400, "hush\n"), file("/etc/site.conf", 0, 0o444, "a=b\n")];
+    let id = container.id.clone();
+    let dir = kit.dir.path().join(format!("containers/{id}"));
+    runtime.prepare(container).await.unwrap();
+    let kept = || fs::read_dir(dir.join("memory")).map(Iterator::count).unwrap_or_default();
+    assert_eq!(kept(), 2);
+    assert!(
+        kit.mounts().iter().any(|line| line.contains("/memory ") && line.contains(" - tmpfs ")),
+        "{:?}",
+        kit.mounts()
+    );
+    runtime.start(&id).await.unwrap();
+    let mut lines = runtime.logs(&id, skep_runtime::LogOptions { follow: true, ..Default::default() }).await.unwrap();
+    let mut out = Vec::new();
+    while out.last().is_none_or(|line| line != "ready") {
+        out.push(String::from_utf8(lines.recv().await.unwrap().line).unwrap());
+    }
+    assert_eq!(out, ["101 7 400", "0 7 444", "hush", "read only", "ready"]);
+    // Its end takes them away, although it is remembered.
+    runtime.signal(&id, 9).await.unwrap();
+    runtime.wait(&id).await.unwrap();
+    assert!(kept() == 0 && !kit.mounts().iter().any(|line| line.contains("/memory ")), "{:?}", kit.mounts());
+    runtime.remove(&id).await.unwrap();
+
+    // One whose files went with a restart of the machine is not started without them.
+    let mut container = kit.container(2, "true");
+    container.files = vec![file("/run/secrets/key", 0, 0o400, "hush\n")];
+    let id = container.id.clone();
+    runtime.prepare(container).await.unwrap();
+    let place = kit.dir.path().join(format!("containers/{id}/memory"));
+    assert!(std::process::Command::new("umount").arg(&place).status().unwrap().success());
+    let error = runtime.start(&id).await.unwrap_err();
+    assert!(matches!(error, skep_runtime::RuntimeError::FilesGone(_)), "{error}");
+    runtime.remove(&id).await.unwrap();
 }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use skep_model::{Cluster, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp, Version};
+use skep_model::{
+    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceId, Task, TaskId,
+    Timestamp, Version,
+};
 
 /// Any stored object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +21,10 @@ pub enum Object {
     Service(Arc<Service>),
     /// A task.
     Task(Arc<Task>),
+    /// A secret.
+    Secret(Arc<Secret>),
+    /// A config.
+    Config(Arc<Config>),
 }
 
 impl Object {
@@ -30,6 +37,8 @@ impl Object {
             Self::Network(o) => Key::Network(o.id.clone()),
             Self::Service(o) => Key::Service(o.id.clone()),
             Self::Task(o) => Key::Task(o.id.clone()),
+            Self::Secret(o) => Key::Secret(o.id.clone()),
+            Self::Config(o) => Key::Config(o.id.clone()),
         }
     }
 }
@@ -47,6 +56,10 @@ pub enum Key {
     Service(ServiceId),
     /// A task.
     Task(TaskId),
+    /// A secret.
+    Secret(SecretId),
+    /// A config.
+    Config(ConfigId),
 }
 
 /// One change to one object.
@@ -85,6 +98,18 @@ impl From<Service> for Change {
 impl From<Task> for Change {
     fn from(object: Task) -> Self {
         Self::Put(Object::Task(Arc::new(object)))
+    }
+}
+
+impl From<Secret> for Change {
+    fn from(object: Secret) -> Self {
+        Self::Put(Object::Secret(Arc::new(object)))
+    }
+}
+
+impl From<Config> for Change {
+    fn from(object: Config) -> Self {
+        Self::Put(Object::Config(Arc::new(object)))
     }
 }
 

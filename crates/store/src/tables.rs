@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use skep_model::{
-    Cluster, Meta, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp, Version,
+    Cluster, Config, ConfigId, Meta, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceId, Task,
+    TaskId, Timestamp, Version,
 };
 
 use crate::{Change, Event, EventKind, Key, Object, Proposal};
@@ -19,6 +20,8 @@ pub struct Tables {
     pub(crate) networks: BTreeMap<NetworkId, Arc<Network>>,
     pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(crate) tasks: BTreeMap<TaskId, Arc<Task>>,
+    pub(crate) secrets: BTreeMap<SecretId, Arc<Secret>>,
+    pub(crate) configs: BTreeMap<ConfigId, Arc<Config>>,
     tasks_by_service: BTreeMap<ServiceId, BTreeSet<TaskId>>,
     tasks_by_node: BTreeMap<NodeId, BTreeSet<TaskId>>,
 }
@@ -51,6 +54,8 @@ entity!(Node, NodeId, nodes);
 entity!(Network, NetworkId, networks);
 entity!(Service, ServiceId, services);
 entity!(Task, TaskId, tasks);
+entity!(Secret, SecretId, secrets);
+entity!(Config, ConfigId, configs);
 
 impl Tables {
     /// The version of the last change.
@@ -141,6 +146,8 @@ impl Tables {
             Object::Network(o) => stamp(&mut Arc::make_mut(o).meta),
             Object::Service(o) => stamp(&mut Arc::make_mut(o).meta),
             Object::Task(o) => stamp(&mut Arc::make_mut(o).meta),
+            Object::Secret(o) => stamp(&mut Arc::make_mut(o).meta),
+            Object::Config(o) => stamp(&mut Arc::make_mut(o).meta),
         }
     }
 
@@ -150,6 +157,8 @@ impl Tables {
             Object::Node(o) => self.nodes.insert(o.id.clone(), o).map(Object::Node),
             Object::Network(o) => self.networks.insert(o.id.clone(), o).map(Object::Network),
             Object::Service(o) => self.services.insert(o.id.clone(), o).map(Object::Service),
+            Object::Secret(o) => self.secrets.insert(o.id.clone(), o).map(Object::Secret),
+            Object::Config(o) => self.configs.insert(o.id.clone(), o).map(Object::Config),
             Object::Task(o) => {
                 let before = self.tasks.insert(o.id.clone(), o.clone());
                 if let Some(before) = &before {
@@ -167,6 +176,8 @@ impl Tables {
             Key::Node(id) => self.nodes.remove(id).map(Object::Node),
             Key::Network(id) => self.networks.remove(id).map(Object::Network),
             Key::Service(id) => self.services.remove(id).map(Object::Service),
+            Key::Secret(id) => self.secrets.remove(id).map(Object::Secret),
+            Key::Config(id) => self.configs.remove(id).map(Object::Config),
             Key::Task(id) => {
                 let task = self.tasks.remove(id)?;
                 self.unindex(&task);
@@ -204,7 +215,9 @@ impl Tables {
         let networks = self.networks.values().cloned().map(Object::Network);
         let services = self.services.values().cloned().map(Object::Service);
         let tasks = self.tasks.values().cloned().map(Object::Task);
-        cluster.chain(nodes).chain(networks).chain(services).chain(tasks)
+        let secrets = self.secrets.values().cloned().map(Object::Secret);
+        let configs = self.configs.values().cloned().map(Object::Config);
+        cluster.chain(nodes).chain(networks).chain(services).chain(tasks).chain(secrets).chain(configs)
     }
 
     /// The tables that `objects` make up, as they were at `version`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::{ContainerStatus, EndpointState, Health, HealthState, Task, TaskState, TaskStatus, Timestamp};
-use skep_runtime::{ContainerId, ContainerState, RuntimeError};
+use skep_runtime::{ContainerFile, ContainerId, ContainerState, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -146,12 +146,30 @@ impl Controller {
 
     async fn prepare(&mut self) {
         self.say(TaskState::Preparing, "preparing");
-        match self.context.prepare(&self.task, &self.container).await {
+        let Some(files) = self.await_files().await else { return };
+        match self.context.prepare(&self.task, &self.container, files).await {
             Ok(host_ports) => {
                 self.status.host_ports = host_ports;
                 self.status.container = Some(self.container_status(0, None));
             }
             Err(e) => self.reject(&e.to_string()).await,
+        }
+    }
+
+    /// Waits until managers have handed over the task's secrets and configs; `None` when something else is wanted before. After a restart of
+    /// the daemon they come once a manager is in reach.
+    async fn await_files(&mut self) -> Option<Vec<ContainerFile>> {
+        let mut handed = self.context.assignments.clone();
+        loop {
+            handed.mark_unchanged();
+            if let Some(files) = self.context.files(&self.task) {
+                return Some(files);
+            }
+            self.say(TaskState::Preparing, "waiting for secrets and configs from a manager");
+            tokio::select! {
+                changed = handed.changed() => changed.ok()?,
+                _ = self.wanted.changed() => return None,
+            }
         }
     }
 

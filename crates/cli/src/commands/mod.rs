@@ -2,6 +2,8 @@
 
 mod attach;
 mod container;
+mod data;
+mod ending;
 mod exec;
 mod image;
 mod mesh;
@@ -36,6 +38,12 @@ pub enum Command {
     /// The swarm's networks
     #[command(subcommand)]
     Network(network::Command),
+    /// The swarm's secrets
+    #[command(subcommand)]
+    Secret(data::Command),
+    /// The swarm's configs
+    #[command(subcommand)]
+    Config(data::Command),
     /// The routing mesh of this node
     #[command(subcommand)]
     Mesh(mesh::Command),
@@ -50,6 +58,12 @@ pub enum Command {
     Ps(container::PsFlags),
     /// Remove containers of this node: the swarm replaces their tasks
     Rm(container::RmFlags),
+    /// Send a signal to containers of this node
+    Kill(ending::KillFlags),
+    /// Stop containers of this node: the swarm replaces their tasks
+    Stop(ending::StopFlags),
+    /// Wait for the end of containers of this node, and show their exit codes
+    Wait(ending::WaitFlags),
     /// Run a further program in a container of this node
     Exec(exec::ExecFlags),
     /// Show what a container wrote
@@ -69,12 +83,17 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Node(command) => node::run(session, command).await,
         Command::Service(command) => Box::pin(service::run(session, *command)).await,
         Command::Network(command) => network::run(session, command).await,
+        Command::Secret(command) => data::run(session, data::Kind::Secret, command).await,
+        Command::Config(command) => data::run(session, data::Kind::Config, command).await,
         Command::Mesh(command) => mesh::run(session, command).await,
         Command::Image(command) => image::run(session, command).await,
         Command::Images(flags) => image::list(session, flags).await,
         Command::Load(flags) => image::load(session, flags).await,
         Command::Ps(flags) => container::list(session, flags).await,
         Command::Rm(flags) => container::remove(session, flags).await,
+        Command::Kill(flags) => ending::kill(session, flags).await,
+        Command::Stop(flags) => ending::stop(session, flags).await,
+        Command::Wait(flags) => ending::wait(session, flags).await,
         Command::Exec(flags) => exec::run(session, flags).await,
         Command::Logs(flags) => container::logs(session, flags).await,
         Command::Inspect(flags) => container::inspect(session, flags).await,

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{Cluster, Network, NetworkId, Node, NodeId, Service, ServiceId, Task, TaskId, Timestamp};
+use skep_model::{
+    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceId, Task, TaskId,
+    Timestamp,
+};
 
 /// Everything in the swarm at one moment.
 #[derive(Debug, Clone)]
@@ -22,6 +25,10 @@ pub struct ClusterView {
     pub services: BTreeMap<ServiceId, Arc<Service>>,
     /// All tasks, ended ones of the history too.
     pub tasks: BTreeMap<TaskId, Arc<Task>>,
+    /// All secrets.
+    pub secrets: BTreeMap<SecretId, Arc<Secret>>,
+    /// All configs.
+    pub configs: BTreeMap<ConfigId, Arc<Config>>,
 }
 
 impl ClusterView {

@@ -11,12 +11,15 @@ pub mod swarm;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Version};
+use skep_model::{
+    ClusterSpec, ConfigId, DataSpec, ImageRef, NodeId, NodeSpec, SecretId, ServiceId, ServiceSpec, Version,
+};
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
@@ -107,6 +110,16 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
 
+    /// Sends a signal, by name or number, to the first process of a container of this node, by the container's whole id.
+    async fn container_signal(&self, id: &str, signal: &str) -> Result<(), Error>;
+
+    /// Stops a container of this node as its task would be: no new connections, its signal, its grace period or `grace`, and then it is
+    /// killed. Returns when it has ended.
+    async fn container_stop(&self, id: &str, grace: Option<Duration>) -> Result<(), Error>;
+
+    /// Waits for the end of a container of this node: its exit code, `None` when nobody saw it.
+    async fn container_wait(&self, id: &str) -> Result<Option<i32>, Error>;
+
     /// Runs a further program in a container of this node, by the container's whole id. A program that cannot be executed is
     /// [`ErrorKind::InvalidArgument`] with the reason.
     ///
@@ -146,6 +159,24 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
+
+    /// Keeps a secret. What is wrong with its name or size is the backend's to find.
+    async fn create_secret(&self, spec: DataSpec) -> Result<SecretId, Error>;
+
+    /// Replaces a secret's labels; nothing else of it changes.
+    async fn update_secret(&self, id: &SecretId, version: Version, spec: DataSpec) -> Result<(), Error>;
+
+    /// Removes a secret that no service uses.
+    async fn remove_secret(&self, id: &SecretId) -> Result<(), Error>;
+
+    /// Keeps a config.
+    async fn create_config(&self, spec: DataSpec) -> Result<ConfigId, Error>;
+
+    /// Replaces a config's labels; nothing else of it changes.
+    async fn update_config(&self, id: &ConfigId, version: Version, spec: DataSpec) -> Result<(), Error>;
+
+    /// Removes a config that no service uses.
+    async fn remove_config(&self, id: &ConfigId) -> Result<(), Error>;
 
     /// Replaces a node's spec; another role promotes or demotes it. The last manager is not demoted ("attempting to demote the last manager of
     /// the swarm").

@@ -20,8 +20,8 @@ pub(super) fn run(spec: &ExecSpec) -> Result<ExecSession, Error> {
         ["exit", code] => (said(LogStream::Stderr, "sorry\n".to_owned()), None, code.parse().unwrap_or(1)),
         ["cat"] => {
             let (theirs, ours) = tokio::io::simplex(1 << 16);
-            let pieces = ReaderStream::new(theirs).map_while(Result::ok).map(|piece| (LogStream::Stdout, piece));
-            (pieces.boxed(), Some(Box::new(ours) as Box<_>), 0)
+            let pieces = ReaderStream::new(theirs).filter_map(|piece| std::future::ready(piece.ok()));
+            (pieces.map(|piece| (LogStream::Stdout, piece)).boxed(), Some(Box::new(ours) as Box<_>), 0)
         }
         _ => {
             let name = spec.command.first().map_or("", String::as_str);

@@ -1,5 +1,6 @@
 //! A backend in memory, for tests of the API and of its clients: one node, whose tasks "run" as soon as they are asked for.
 
+mod data;
 mod exec;
 pub mod mesh;
 mod node;
@@ -13,7 +14,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, PortConflict, ServiceId, ServiceSpec, Timestamp, Version};
+use skep_model::{
+    ClusterSpec, ConfigId, DataSpec, ImageRef, NodeId, NodeSpec, PortConflict, SecretId, ServiceId, ServiceSpec,
+    Timestamp, Version,
+};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -238,6 +242,22 @@ impl Backend for FakeBackend {
         self.task_logs(LogSource::Task(task), options).await
     }
 
+    async fn container_signal(&self, id: &str, signal: &str) -> Result<(), Error> {
+        match signal {
+            "SIGKILL" | "KILL" | "9" => self.container_remove(id).await,
+            "SIGHUP" => Ok(()),
+            _ => Err(Error::invalid(format!("{signal} is no signal"))),
+        }
+    }
+
+    async fn container_stop(&self, id: &str, _: Option<std::time::Duration>) -> Result<(), Error> {
+        self.container_remove(id).await
+    }
+
+    async fn container_wait(&self, _: &str) -> Result<Option<i32>, Error> {
+        Ok(Some(3))
+    }
+
     async fn exec(&self, _: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
         exec::run(&spec)
     }
@@ -280,6 +300,30 @@ impl Backend for FakeBackend {
 
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
         self.change(|state| state.remove_service(id))
+    }
+
+    async fn create_secret(&self, spec: DataSpec) -> Result<SecretId, Error> {
+        self.change(|state| state.create_secret(spec))
+    }
+
+    async fn update_secret(&self, id: &SecretId, version: Version, spec: DataSpec) -> Result<(), Error> {
+        self.change(|state| state.update_secret(id, version, spec))
+    }
+
+    async fn remove_secret(&self, id: &SecretId) -> Result<(), Error> {
+        self.change(|state| state.remove_secret(id))
+    }
+
+    async fn create_config(&self, spec: DataSpec) -> Result<ConfigId, Error> {
+        self.change(|state| state.create_config(spec))
+    }
+
+    async fn update_config(&self, id: &ConfigId, version: Version, spec: DataSpec) -> Result<(), Error> {
+        self.change(|state| state.update_config(id, version, spec))
+    }
+
+    async fn remove_config(&self, id: &ConfigId) -> Result<(), Error> {
+        self.change(|state| state.remove_config(id))
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {

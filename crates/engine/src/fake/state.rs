@@ -49,18 +49,18 @@ impl State {
         }
     }
 
-    fn meta(&mut self) -> Meta {
+    pub(super) fn meta(&mut self) -> Meta {
         self.version += 1;
         Meta { version: Version(self.version), ..Meta::new(Timestamp::now()) }
     }
 
-    fn touch(&mut self, meta: &mut Meta) {
+    pub(super) fn touch(&mut self, meta: &mut Meta) {
         self.version += 1;
         meta.version = Version(self.version);
         meta.updated = Timestamp::now();
     }
 
-    fn view(&mut self) -> Result<&mut ClusterView, Error> {
+    pub(super) fn view(&mut self) -> Result<&mut ClusterView, Error> {
         self.view.as_mut().ok_or_else(Error::no_swarm)
     }
 
@@ -113,6 +113,8 @@ impl State {
             networks: BTreeMap::from([(ingress.id.clone(), Arc::new(ingress))]),
             services: BTreeMap::new(),
             tasks: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            configs: BTreeMap::new(),
         });
         id
     }
@@ -357,7 +359,7 @@ impl State {
     }
 }
 
-fn in_sequence(current: Version, named: Version) -> Result<(), Error> {
+pub(super) fn in_sequence(current: Version, named: Version) -> Result<(), Error> {
     if current == named { Ok(()) } else { Err(Error::out_of_sequence()) }
 }
 

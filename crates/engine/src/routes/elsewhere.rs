@@ -4,23 +4,16 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
-use axum::response::IntoResponse;
+use axum::extract::Path;
 use axum::routing::{any, get, post};
 use serde_json::Value;
 
-use super::answer::{Answer, Json, Refusal};
-use super::{App, Shared, images};
+use super::answer::{Json, Refusal};
+use super::{App, images};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/secrets", get(of_swarm))
-        .route("/secrets/create", post(async || not_yet("secrets come later")))
-        .route("/secrets/{id}", any(async |app: Shared, id: Path<String>| missing(app, "secret", id).await))
-        .route("/configs", get(of_swarm))
-        .route("/configs/create", post(async || not_yet("configs come later")))
-        .route("/configs/{id}", any(async |app: Shared, id: Path<String>| missing(app, "config", id).await))
         .route("/volumes", get(async || Json::ok(images::no_volumes())))
         .route(
             "/volumes/create",
@@ -35,8 +28,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
             post(async || not_yet("containers are made for services: use docker service create")),
         )
         .route("/containers/prune", post(async || not_yet("containers go with their tasks; there is nothing to prune")))
-        .route("/containers/{id}/{verb}", any(async || not_yet("looking inside a container comes later")))
-        .route("/containers/{id}/attach/ws", get(async || not_yet("looking inside a container comes later")))
+        .route("/containers/{id}/{verb}", any(async |Path((_, verb)): Path<(String, String)>| of_container(&verb)))
+        .route("/containers/{id}/attach/ws", get(async || of_container("attach")))
         .route("/networks/{id}/{verb}", post(async || not_yet("tasks are attached to networks by their services")))
         .route("/build", post(async || not_yet("skep builds no images: build elsewhere and use docker load")))
         .route("/build/{*rest}", any(async || not_yet("skep builds no images: build elsewhere and use docker load")))
@@ -53,15 +46,16 @@ fn not_yet(what: &str) -> Refusal {
     Error::unimplemented(format!("not in this version of skep: {what}")).into()
 }
 
-/// An empty list, on managers.
-async fn of_swarm(State(app): Shared) -> Answer {
-    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    Ok(Json::ok(Value::Array(Vec::new())).into_response())
-}
-
-async fn missing(State(app): Shared, what: &str, Path(id): Path<String>) -> Answer {
-    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    Err(Error::not_found(what, id).into())
+/// What cannot be done with the container of a task.
+fn of_container(verb: &str) -> Refusal {
+    not_yet(match verb {
+        "attach" => "there is no attaching to a container's own program: use docker logs, or docker exec",
+        "start" | "restart" | "pause" | "unpause" => {
+            "containers are the swarm's to start: stop or remove one, and its task is replaced, or update its service"
+        }
+        "rename" | "update" => "containers are as their service says: use docker service update",
+        _ => "this cannot be asked of a container yet",
+    })
 }
 
 async fn no_volume(Path(name): Path<String>) -> Refusal {

@@ -5,7 +5,9 @@
 
 pub(crate) mod answer;
 mod containers;
+mod data;
 mod elsewhere;
+mod ending;
 mod exec;
 pub(crate) mod filters;
 pub(crate) mod forward;
@@ -155,6 +157,14 @@ fn of_the_swarm() -> Router<Arc<App>> {
         .route("/tasks", get(tasks::list))
         .route("/tasks/{id}", get(tasks::inspect))
         .route("/tasks/{id}/logs", get(tasks::logs))
+        .route("/secrets", get(data::secrets))
+        .route("/secrets/create", post(data::create_secret))
+        .route("/secrets/{id}", get(data::secret).delete(data::remove_secret))
+        .route("/secrets/{id}/update", post(data::update_secret))
+        .route("/configs", get(data::configs))
+        .route("/configs/create", post(data::create_config))
+        .route("/configs/{id}", get(data::config).delete(data::remove_config))
+        .route("/configs/{id}/update", post(data::update_config))
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
@@ -176,6 +186,9 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(containers::logs))
         .route("/containers/{id}/exec", post(exec::create))
+        .route("/containers/{id}/kill", post(ending::kill))
+        .route("/containers/{id}/stop", post(ending::stop))
+        .route("/containers/{id}/wait", post(ending::wait))
         .route("/exec/{id}/start", post(exec::start))
         .route("/exec/{id}/resize", post(exec::resize))
         .route("/exec/{id}/json", get(exec::inspect))

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use skep_model::{Network, Node, Service, Task};
+use skep_model::{Config, Network, Node, Secret, Service, Task};
 
 use super::answer::Refusal;
 use crate::backend::cluster::ClusterView;
@@ -39,6 +39,24 @@ impl Named for Network {
     }
     fn is_called(&self, name: &str) -> bool {
         self.spec.name == name
+    }
+}
+
+impl Named for Secret {
+    fn id(&self) -> &str {
+        self.id.as_str()
+    }
+    fn is_called(&self, name: &str) -> bool {
+        self.spec.name.as_str() == name
+    }
+}
+
+impl Named for Config {
+    fn id(&self) -> &str {
+        self.id.as_str()
+    }
+    fn is_called(&self, name: &str) -> bool {
+        self.spec.name.as_str() == name
     }
 }
 
@@ -87,6 +105,14 @@ pub(crate) fn node<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Node
 
 pub(crate) fn network<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Network>, Refusal> {
     find("network", name, view.networks.values())
+}
+
+pub(crate) fn secret<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Secret>, Refusal> {
+    find("secret", name, view.secrets.values())
+}
+
+pub(crate) fn config<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Config>, Refusal> {
+    find("config", name, view.configs.values())
 }
 
 pub(crate) fn task<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Task>, Refusal> {

@@ -14,7 +14,7 @@ use futures::Stream;
 use serde::Serialize;
 
 /// An answer of that type made of parts as they come.
-fn chunked<S>(content_type: &'static str, parts: S) -> Response
+pub(crate) fn chunked<S>(content_type: &'static str, parts: S) -> Response
 where
     S: Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
 {
@@ -23,7 +23,7 @@ where
 }
 
 /// A line of JSON.
-fn line<T: Serialize>(value: &T) -> Result<Bytes, std::io::Error> {
+pub(crate) fn line<T: Serialize>(value: &T) -> Result<Bytes, std::io::Error> {
     let mut text = serde_json::to_vec(value)?;
     text.push(b'\n');
     Ok(text.into())

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use skep_model::{ContainerSpec, Dns, ImageRef, Ulimit};
 
 use super::mount::{mount_to_wire, mounts_from_wire};
-use super::{duration, health, nanoseconds, optional, text, unsupported};
+use super::{data, duration, health, nanoseconds, optional, text, unsupported};
 use crate::error::Error;
 use crate::types::container_spec as wire;
 
@@ -45,8 +45,8 @@ pub fn from_wire(spec: &wire::ContainerSpec) -> Result<ContainerSpec, Error> {
         ulimits: spec.ulimits.iter().map(ulimit).collect::<Result<_, _>>()?,
         oom_score_adj: oom_score(spec.oom_score_adj)?,
         health: health::from_wire(spec.healthcheck.as_ref())?,
-        secrets: Vec::new(),
-        configs: Vec::new(),
+        secrets: data::secrets_from_wire(&spec.secrets)?,
+        configs: data::configs_from_wire(&spec.configs)?,
     })
 }
 
@@ -55,12 +55,6 @@ fn refuse(spec: &wire::ContainerSpec) -> Result<(), Error> {
     let not_yet = |field: &str, what: &str| {
         Err(unsupported(&format!("ContainerSpec.{field}"), &format!("this version of skep has no {what} yet")))
     };
-    if !spec.secrets.is_empty() {
-        return not_yet("Secrets", "secrets");
-    }
-    if !spec.configs.is_empty() {
-        return not_yet("Configs", "configs");
-    }
     if !matches!(spec.isolation.as_str(), "" | "default") {
         return not_yet("Isolation", "isolation besides the default (it is for Windows)");
     }
@@ -170,8 +164,8 @@ pub fn to_wire(spec: &ContainerSpec) -> wire::ContainerSpec {
             search: spec.dns.search.clone(),
             options: spec.dns.options.clone(),
         }),
-        secrets: Vec::new(),
-        configs: Vec::new(),
+        secrets: data::secrets_to_wire(&spec.secrets),
+        configs: data::configs_to_wire(&spec.configs),
         isolation: "default".to_owned(),
         sysctls: spec.sysctls.clone(),
         capability_add: spec.cap_add.clone(),

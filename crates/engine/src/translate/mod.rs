@@ -10,6 +10,7 @@
 mod bound;
 pub(crate) mod conflict;
 pub mod container;
+pub mod data;
 pub mod endpoint;
 pub mod health;
 pub mod image;

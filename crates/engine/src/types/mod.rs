@@ -7,6 +7,7 @@
 
 pub mod container;
 pub mod container_spec;
+pub mod data;
 pub mod event;
 pub mod exec;
 pub mod go_json;

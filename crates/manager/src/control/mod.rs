@@ -4,6 +4,7 @@
 
 mod certificate;
 mod cluster;
+mod data;
 mod init;
 mod join;
 mod logs;

@@ -7,7 +7,7 @@ use skep_model::{
 };
 use skep_store::{Change, Key, Tables};
 
-use super::{Control, cluster, in_sequence, validate};
+use super::{Control, cluster, data, in_sequence, validate};
 use crate::orchestrator::{changes_tasks, roll_back};
 use crate::{ControlError, allocator};
 
@@ -67,6 +67,7 @@ pub(crate) fn create(
 ) -> Result<(ServiceId, Vec<Change>), ControlError> {
     cluster(tables)?;
     validate::service(&spec)?;
+    data::check(tables, &spec)?;
     if tables.service_named(spec.name.as_str()).is_some() {
         return Err(ControlError::NameTaken(spec.name.to_string()));
     }
@@ -94,6 +95,7 @@ pub(crate) fn update(
     let before = find(tables, id)?;
     in_sequence(version, before.meta.version)?;
     validate::service(&spec)?;
+    data::check(tables, &spec)?;
     if spec.name != before.spec.name {
         return Err(ControlError::Rename);
     }
@@ -146,6 +148,7 @@ pub(crate) fn rollback(
     in_sequence(version, before.meta.version)?;
     let back = roll_back(before, tables.version().next(), now, "manually requested rollback");
     let mut back = back.ok_or_else(|| ControlError::NoPreviousSpec(id.clone()))?;
+    data::check(tables, &back.spec)?;
     back.endpoint = allocator::endpoint(tables, Some(before), &back.spec)?;
     validate::labels(&back.spec, &back.endpoint)?;
     Ok(vec![back.into()])

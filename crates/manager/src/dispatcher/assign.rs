@@ -1,10 +1,13 @@
 //! What a node should run and know, and what of it the node has been told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use skep_model::{GossipKeys, Member, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
+use skep_model::{
+    Config, ConfigId, GossipKeys, Member, Network, NetworkId, Node, NodeId, Secret, SecretId, Task, TaskId, TaskState,
+    Version,
+};
 use skep_rpc::{encode, proto};
-use skep_store::Tables;
+use skep_store::{Entity, Tables};
 
 use super::published::{NodeIs, Published};
 use crate::draft::is_up;
@@ -20,6 +23,9 @@ pub(super) struct Told {
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
     gossip_keys: Option<GossipKeys>,
+    /// Their content never changes.
+    secrets: BTreeSet<SecretId>,
+    configs: BTreeSet<ConfigId>,
 }
 
 impl Told {
@@ -27,6 +33,7 @@ impl Told {
     pub(super) fn next(&mut self, tables: &Tables, id: &NodeId) -> Option<proto::Assignments> {
         let mut message = proto::Assignments { full: self.sequence == 0, ..Default::default() };
         self.tasks(tables, id, &mut message);
+        self.data(tables, id, &mut message);
         if let Some(node) = tables.get::<Node>(id) {
             let is = self.node(node, &mut message);
             (message.services, message.removed_services) = self.services.next(tables, node, is);
@@ -73,6 +80,35 @@ impl Told {
     }
 }
 
+impl Told {
+    /// A node is given the secrets and configs of tasks that it has, as long as these have not ended, and no others.
+    fn data(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
+        let is_alive =
+            |task: &&std::sync::Arc<Task>| task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
+        let (mut secrets, mut configs) = (BTreeSet::new(), BTreeSet::new());
+        for task in tables.tasks_of_node(id).filter(is_alive) {
+            secrets.extend(task.spec.container.secrets.iter().map(|secret| secret.id.clone()));
+            configs.extend(task.spec.container.configs.iter().map(|config| config.id.clone()));
+        }
+        (message.secrets, message.removed_secrets) = handed::<Secret>(tables, &mut self.secrets, secrets);
+        (message.configs, message.removed_configs) = handed::<Config>(tables, &mut self.configs, configs);
+    }
+}
+
+/// What of `now` is not told yet, and the ids of what is told and not among it.
+fn handed<E: Entity<Id: Clone + ToString> + serde::Serialize>(
+    tables: &Tables,
+    told: &mut BTreeSet<E::Id>,
+    mut now: BTreeSet<E::Id>,
+) -> (Vec<proto::Kept>, Vec<String>) {
+    now.retain(|id| tables.get::<E>(id).is_some());
+    let new = now.difference(told).filter_map(|id| tables.get::<E>(id));
+    let new = new.map(|object| proto::Kept { object: encode::<E>(object) }).collect();
+    let gone = told.difference(&now).map(ToString::to_string).collect();
+    *told = now;
+    (new, gone)
+}
+
 /// What of `now` differs from `told`, and the keys of what is gone.
 fn difference<K: Ord + ToString, V: PartialEq + serde::Serialize>(
     told: &mut BTreeMap<K, V>,
@@ -103,4 +139,54 @@ fn comparable(node: &Node) -> Node {
     // It is the node itself that says so.
     node.status.port_conflicts.clear();
     node
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_model::{Data, DataSpec, FileReference, Meta, ServiceId, Timestamp};
+
+    use super::*;
+    use crate::tests::{Sim, spec};
+
+    fn secret(name: &str) -> Secret {
+        let spec = DataSpec { name: name.parse().unwrap(), labels: BTreeMap::new(), data: Data(b"hush".to_vec()) };
+        Secret { id: SecretId::random(), meta: Meta::new(Timestamp::UNIX_EPOCH), spec }
+    }
+
+    fn ids(kept: &[proto::Kept]) -> BTreeSet<SecretId> {
+        kept.iter().map(|kept| skep_rpc::decode::<Secret>(&kept.object).unwrap().id).collect()
+    }
+
+    fn task_on(sim: &mut Sim, node: &NodeId, service: &ServiceId, state: TaskState) {
+        let task = sim.tables.tasks_of_service(service).next().cloned();
+        let mut task = Task::clone(&task.expect("the service has a task"));
+        (task.node, task.status.state) = (Some(node.clone()), state);
+        sim.apply(vec![task.into()]);
+    }
+
+    #[test]
+    fn secrets_go_to_nodes_whose_tasks_use_them_for_as_long_as_those_live() {
+        let mut sim = Sim::new(1);
+        let (used, unused) = (secret("used"), secret("unused"));
+        sim.apply(vec![used.clone().into(), unused.into()]);
+        let mut asked = spec("web", 1);
+        let (id, name, target) = (used.id.clone(), "used".to_owned(), "used".to_owned());
+        asked.task.container.secrets = vec![FileReference { id, name, target, uid: 0, gid: 0, mode: 0o444 }];
+        let service = sim.create(asked).unwrap();
+        let planned = crate::plan::plan(&sim.tables, &crate::plan::Dirty::All, Timestamp::UNIX_EPOCH, 0);
+        sim.apply(planned.changes);
+        let nodes = sim.nodes();
+        let (mut here, mut there) = (Told::default(), Told::default());
+        task_on(&mut sim, &nodes[0], &service, TaskState::Assigned);
+        let first = here.next(&sim.tables, &nodes[0]).unwrap();
+        assert_eq!(ids(&first.secrets), BTreeSet::from([used.id.clone()]));
+        assert!(there.next(&sim.tables, &nodes[1]).unwrap().secrets.is_empty(), "it runs nothing that uses them");
+        task_on(&mut sim, &nodes[0], &service, TaskState::Running);
+        let again = here.next(&sim.tables, &nodes[0]).unwrap_or_default();
+        assert!(again.secrets.is_empty() && again.removed_secrets.is_empty(), "it has them already");
+        task_on(&mut sim, &nodes[0], &service, TaskState::Failed);
+        let last = here.next(&sim.tables, &nodes[0]).unwrap();
+        assert_eq!(last.removed_secrets, [used.id.to_string()]);
+        assert!(Told::default().next(&sim.tables, &nodes[0]).unwrap().secrets.is_empty(), "nor does a new session");
+    }
 }

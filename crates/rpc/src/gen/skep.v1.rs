@@ -174,6 +174,22 @@ pub struct Assignments {
     /// Present in a full one and when they changed.
     #[prost(message, optional, tag = "12")]
     pub gossip_keys: ::core::option::Option<GossipKeys>,
+    /// Those of the tasks that the node has and that have not ended. Never written to a disk there.
+    #[prost(message, repeated, tag = "13")]
+    pub secrets: ::prost::alloc::vec::Vec<Kept>,
+    #[prost(string, repeated, tag = "14")]
+    pub removed_secrets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "15")]
+    pub configs: ::prost::alloc::vec::Vec<Kept>,
+    #[prost(string, repeated, tag = "16")]
+    pub removed_configs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Kept {
+    /// model::Secret or model::Config
+    #[prost(bytes = "bytes", tag = "1")]
+    pub object: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]

@@ -47,6 +47,7 @@ pub(super) fn mounts(
             own.push((target, bind));
         }
     }
+    own.extend(super::memory::mounts(places.dir, &container.files));
     // Parents first, so that none hides a mount below it.
     own.sort_by_key(|(target, _)| Path::new(target).components().count());
     let mut all = kernel();

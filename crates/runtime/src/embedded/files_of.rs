@@ -8,7 +8,7 @@ use skep_model::Timestamp;
 
 use super::program::Program;
 use super::{EmbeddedConfig, Shim};
-use crate::bundle::{self, Places};
+use crate::bundle::{self, Places, memory};
 use crate::cgroup;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit};
 use crate::error::RuntimeError;
@@ -145,6 +145,7 @@ impl Containers {
             cgroup,
             open_stdin: container.spec.open_stdin,
             groups: container.spec.groups.clone(),
+            in_memory: !container.files.is_empty(),
         };
         files::write(dir, CONTAINER, &made)
     }
@@ -175,6 +176,7 @@ impl Containers {
         let exit = Exit { code: None, at: Timestamp::now() };
         files::write(&self.dir(id), EXIT, &exit)?;
         self.clear(id)?;
+        memory::drop_files(&self.dir(id))?;
         Ok(Some(Found::Exited(exit)))
     }
 
@@ -222,6 +224,9 @@ impl Containers {
         let made: Made = files::read(&dir, CONTAINER)?.ok_or_else(|| RuntimeError::NotFound(id.clone()))?;
         let netns = |source| RuntimeError::NoNetns { path: made.netns.clone(), source };
         fs::metadata(&made.netns).map_err(netns)?;
+        if made.in_memory && !memory::is_there(&dir) {
+            return Err(RuntimeError::FilesGone(id.clone()));
+        }
         self.config.images.mount(&made.image, &dir)?;
         Ok(dir)
     }
@@ -237,6 +242,7 @@ impl Containers {
 
     fn wipe(&self, dir: &Path) -> Result<(), RuntimeError> {
         if dir.exists() {
+            memory::drop_files(dir)?;
             self.config.images.unmount(dir)?;
         }
         files::delete_dir(dir)

@@ -77,6 +77,7 @@ impl Kit {
             addresses: vec!["10.9.8.7".parse().unwrap()],
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             env: Vec::new(),
+            files: Vec::new(),
         }
     }
 

@@ -236,6 +236,7 @@ async fn run_container(runtime: &FakeRuntime) {
         addresses: Vec::new(),
         labels: BTreeMap::new(),
         env: Vec::new(),
+        files: Vec::new(),
         resources: skep_model::Resources::default(),
         spec: ContainerSpec::default(),
     });

@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::publish::{self, Port};
-use crate::values::{host_entry, parse_bytes, parse_cpus, parse_duration, parse_mount, parse_ulimit, split_command};
+use crate::values::{
+    DataFile, host_entry, parse_bytes, parse_cpus, parse_data_file, parse_duration, parse_mount, parse_ulimit,
+    split_command,
+};
 
 /// Words of a command in one flag.
 #[derive(Debug, Clone)]
@@ -217,6 +220,12 @@ pub struct CreateFlags {
     /// Mount something: type=bind,source=…,target=…
     #[arg(long, value_parser = parse_mount)]
     pub(super) mount: Vec<Value>,
+    /// Give the containers a secret as a file: its name, or source=…,target=…,uid=…,gid=…,mode=…
+    #[arg(long, value_parser = parse_data_file)]
+    pub(super) secret: Vec<DataFile>,
+    /// Give the containers a config as a file, likewise
+    #[arg(long, value_parser = parse_data_file)]
+    pub(super) config: Vec<DataFile>,
     /// Attach to a network
     #[arg(long)]
     pub(super) network: Vec<String>,
@@ -316,6 +325,18 @@ pub struct UpdateFlags {
     /// Remove the mount at a target
     #[arg(long)]
     pub(super) mount_rm: Vec<String>,
+    /// Give the containers a secret as a file
+    #[arg(long, value_parser = parse_data_file)]
+    pub(super) secret_add: Vec<DataFile>,
+    /// Take a secret away, by its name
+    #[arg(long)]
+    pub(super) secret_rm: Vec<String>,
+    /// Give the containers a config as a file
+    #[arg(long, value_parser = parse_data_file)]
+    pub(super) config_add: Vec<DataFile>,
+    /// Take a config away, by its name
+    #[arg(long)]
+    pub(super) config_rm: Vec<String>,
     /// Add a known host
     #[arg(long, value_parser = host_entry)]
     pub(super) host_add: Vec<String>,

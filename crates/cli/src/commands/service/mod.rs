@@ -1,5 +1,6 @@
 //! `service`: what the swarm runs.
 
+mod data;
 mod edit;
 mod flags;
 mod list;
@@ -10,6 +11,7 @@ use anyhow::bail;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::data::Kind;
 use super::shared::{self, InspectFlags, ListFlags, segment};
 use super::tasks::{self, TaskFlags};
 use crate::progress;
@@ -135,6 +137,8 @@ async fn create(session: &mut Session, flags: &flags::CreateFlags) -> anyhow::Re
     if !networks.is_empty() {
         spec["TaskTemplate"]["Networks"] = Value::Array(networks);
     }
+    data::change(session, Kind::Secret, &mut spec, &flags.secret, &[]).await?;
+    data::change(session, Kind::Config, &mut spec, &flags.config, &[]).await?;
     let answer = session.client.post("/services/create", &[], &spec).await?;
     warn(&answer);
     let id = answer.text("/ID").to_owned();
@@ -145,6 +149,8 @@ async fn update(session: &mut Session, flags: &flags::UpdateFlags) -> anyhow::Re
     let current = get(session, &flags.service).await?;
     let mut spec = current["Spec"].clone();
     edit::update(&mut spec, flags)?;
+    data::change(session, Kind::Secret, &mut spec, &flags.secret_add, &flags.secret_rm).await?;
+    data::change(session, Kind::Config, &mut spec, &flags.config_add, &flags.config_rm).await?;
     let more = if flags.rollback { ("rollback", "previous") } else { ("registryAuthFrom", "spec") };
     send(session, &current, &spec, Some(more)).await?;
     converge(session, &flags.wait, &flags.service, current.text("/ID")).await

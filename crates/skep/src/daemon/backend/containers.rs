@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -124,6 +125,38 @@ pub(super) async fn remove(node: &Arc<LocalNode>, id: &str) -> Result<(), Error>
         agent.remove_container(task)
     };
     removal.await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))
+}
+
+fn missing(id: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("No such container: {id}"))
+}
+
+fn parsed(id: &str) -> Result<ContainerId, Error> {
+    id.parse().map_err(|_| missing(id))
+}
+
+/// Sends a signal to a container's first process.
+pub(super) async fn signal(node: &LocalNode, id: &str, signal: &str) -> Result<(), Error> {
+    let number = runtime::parse_signal(signal).map_err(|e| Error::invalid(e.to_string()))?;
+    node.runtime.signal(&parsed(id)?, number).await.map_err(|e| failed(&e))
+}
+
+/// Stops a container by its id.
+pub(super) async fn stop(node: &LocalNode, id: &str, grace: Option<Duration>) -> Result<(), Error> {
+    // It may take long: the member is not held still for so long.
+    let stopping = {
+        let member = node.member().await;
+        let agent = &member.as_ref().ok_or_else(|| missing(id))?.agent;
+        let known = agent.assignments();
+        let task = known.tasks.keys().find(|task| container_id(task).as_str() == id).ok_or_else(|| missing(id))?;
+        agent.stop_container(task, grace)
+    };
+    stopping.await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))
+}
+
+/// Waits for a container's end.
+pub(super) async fn wait(node: &LocalNode, id: &str) -> Result<Option<i32>, Error> {
+    Ok(node.runtime.wait(&parsed(id)?).await.map_err(|e| failed(&e))?.code)
 }
 
 /// The output of one container, by its id or a prefix of it.

@@ -8,6 +8,7 @@ mod swarm;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,7 +26,9 @@ use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
+use skep_model::{
+    ClusterSpec, ConfigId, DataSpec, ImageRef, NodeId, NodeSpec, SecretId, ServiceId, ServiceSpec, Timestamp, Version,
+};
 
 pub(crate) use self::swarm::refusal;
 use super::host::{self, Host};
@@ -182,6 +185,18 @@ impl Backend for NodeBackend {
         containers::logs(&self.0, id, options).await
     }
 
+    async fn container_signal(&self, id: &str, signal: &str) -> Result<(), Error> {
+        containers::signal(&self.0, id, signal).await
+    }
+
+    async fn container_stop(&self, id: &str, grace: Option<Duration>) -> Result<(), Error> {
+        containers::stop(&self.0, id, grace).await
+    }
+
+    async fn container_wait(&self, id: &str) -> Result<Option<i32>, Error> {
+        containers::wait(&self.0, id).await
+    }
+
     async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
         exec::run(&self.0, container, spec).await
     }
@@ -226,6 +241,30 @@ impl Backend for NodeBackend {
 
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
         self.control().await?.remove_service(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn create_secret(&self, spec: DataSpec) -> Result<SecretId, Error> {
+        self.control().await?.create_secret(spec).await.map_err(|e| refusal(&e))
+    }
+
+    async fn update_secret(&self, id: &SecretId, version: Version, spec: DataSpec) -> Result<(), Error> {
+        self.control().await?.update_secret(id, version, spec).await.map_err(|e| refusal(&e))
+    }
+
+    async fn remove_secret(&self, id: &SecretId) -> Result<(), Error> {
+        self.control().await?.remove_secret(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn create_config(&self, spec: DataSpec) -> Result<ConfigId, Error> {
+        self.control().await?.create_config(spec).await.map_err(|e| refusal(&e))
+    }
+
+    async fn update_config(&self, id: &ConfigId, version: Version, spec: DataSpec) -> Result<(), Error> {
+        self.control().await?.update_config(id, version, spec).await.map_err(|e| refusal(&e))
+    }
+
+    async fn remove_config(&self, id: &ConfigId) -> Result<(), Error> {
+        self.control().await?.remove_config(id).await.map_err(|e| refusal(&e))
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {

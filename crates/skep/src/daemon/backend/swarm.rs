@@ -71,6 +71,8 @@ pub(super) fn view(control: &Control) -> Result<Arc<ClusterView>, Error> {
             networks: tables.all().map(|o: &Arc<skep_model::Network>| (o.id.clone(), o.clone())).collect(),
             services: tables.all().map(|o: &Arc<skep_model::Service>| (o.id.clone(), o.clone())).collect(),
             tasks: tables.all().map(|o: &Arc<Task>| (o.id.clone(), o.clone())).collect(),
+            secrets: tables.all().map(|o: &Arc<skep_model::Secret>| (o.id.clone(), o.clone())).collect(),
+            configs: tables.all().map(|o: &Arc<skep_model::Config>| (o.id.clone(), o.clone())).collect(),
         }))
     })
 }
@@ -173,6 +175,6 @@ fn changed(event: &Event) -> Option<Changed> {
         Object::Service(now) => pair!(Service, now),
         Object::Network(now) => pair!(Network, now),
         Object::Task(now) => pair!(Task, now),
-        Object::Cluster(_) => return None,
+        Object::Cluster(_) | Object::Secret(_) | Object::Config(_) => return None,
     })
 }
