@@ -154,8 +154,10 @@ fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
     let template = &request["TaskTemplate"];
     let lax = ["600-", "601-", "602-", "603-", "607-", "noname"];
     let asked = |v: &Value| v.as_array().is_some_and(|a| !a.is_empty());
+    let mounts = template["ContainerSpec"]["Mounts"].as_array();
     recorded.status >= 400
         || lax.iter().any(|name| recorded.from.contains(name))
+        || mounts.is_some_and(|all| all.iter().any(|mount| !mount["VolumeOptions"].is_null()))
         || asked(&template["Networks"])
         || asked(&request["Networks"])
         || !template["LogDriver"].is_null()

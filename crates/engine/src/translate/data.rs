@@ -181,7 +181,7 @@ mod tests {
             reference("db", "web", 0),
             reference("db", "0", 0o10000),
         ] {
-            assert!(secrets_from_wire(&[bad.clone()]).is_err(), "{bad:?}");
+            assert!(secrets_from_wire(std::slice::from_ref(&bad)).is_err(), "{bad:?}");
         }
         let spec = |templating: Option<&str>, data: &str, name: &str| wire::DataSpec {
             name: name.to_owned(),
