@@ -103,14 +103,14 @@ pub struct TaskStatus {
     #[prost(bytes = "bytes", tag = "2")]
     pub status: ::prost::bytes::Bytes,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ManagerMessage {
     #[prost(oneof = "manager_message::Message", tags = "1, 2, 4, 5, 6")]
     pub message: ::core::option::Option<manager_message::Message>,
 }
 /// Nested message and enum types in `ManagerMessage`.
 pub mod manager_message {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Message {
         #[prost(message, tag = "1")]
         Welcome(super::Welcome),
@@ -141,7 +141,7 @@ pub struct Welcome {
     pub managers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// What a node should run and know. Numbered from 1 within a session.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignments {
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
