@@ -34,6 +34,15 @@ pub struct NetworkSpec {
     /// Whether it is the routing mesh's own network.
     #[serde(default)]
     pub ingress: bool,
+    /// Whether its tasks are kept from the outside world, unless another network lets them out.
+    #[serde(default)]
+    pub internal: bool,
+    /// Whether containers that are started by hand may be attached to it.
+    #[serde(default)]
+    pub attachable: bool,
+    /// Options of the driver, as the person wrote them.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
 }
 
 /// The pool of addresses of a network.
@@ -43,6 +52,15 @@ pub struct IpamConfig {
     pub subnet: Ipv4Net,
     /// Its gateway: never given to a task.
     pub gateway: Ipv4Addr,
+}
+
+/// A network that a service is on, and the names that it answers to there besides its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNetwork {
+    /// The network.
+    pub network: NetworkId,
+    /// The further names.
+    pub aliases: Vec<String>,
 }
 
 /// A task's place on a network.

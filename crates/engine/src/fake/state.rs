@@ -87,6 +87,9 @@ impl State {
                     gateway: Ipv4Addr::new(10, 0, 0, 1),
                 },
                 ingress: true,
+                internal: false,
+                attachable: false,
+                options: BTreeMap::new(),
             },
             vni: 4096,
         };

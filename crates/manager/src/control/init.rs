@@ -89,6 +89,9 @@ fn ingress(subnet: Ipv4Net, gateway: std::net::Ipv4Addr, now: Timestamp) -> Netw
             labels: BTreeMap::new(),
             ipam: IpamConfig { subnet, gateway },
             ingress: true,
+            internal: false,
+            attachable: false,
+            options: BTreeMap::new(),
         },
         vni: INGRESS_VNI,
     }
