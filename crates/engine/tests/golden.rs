@@ -124,7 +124,7 @@ fn requests_that_change_nodes_are_understood() {
 fn stored(mut request: Value) -> Value {
     let template = &mut request["TaskTemplate"];
     template["Runtime"] = json!("container");
-    for network in template["Networks"].as_array_mut().into_iter().flatten() {
+    for network in template.get_mut("Networks").and_then(Value::as_array_mut).into_iter().flatten() {
         network["Target"] = json!(id_of(network["Target"].as_str().unwrap()));
     }
     template["ContainerSpec"]["Isolation"] = json!("default");

@@ -84,8 +84,9 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
         let running = task.status.state == TaskState::Running;
         let at = task.status.timestamp;
         let name = format!("{}.{}", task.display_name(), task.id);
-        let called =
-            |a: &NetworkAttachment| view.networks.get(&a.network).map(|n| n.spec.name.clone()).unwrap_or_default();
+        let called = |a: &skep_model::NetworkAttachment| {
+            view.networks.get(&a.network).map(|n| n.spec.name.clone()).unwrap_or_default()
+        };
         let label = |key: &str, value: &str| (format!("com.docker.swarm.{key}"), value.to_owned());
         Some(ContainerInfo {
             id: status.id.clone(),
