@@ -32,7 +32,7 @@ mod scheduler;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::{EndpointError, Exhausted, PortError, SubnetError, ingress_subnet};
+pub use allocator::{AddressError, EndpointError, PortError, SubnetError, ingress_subnet};
 pub use control::{
     Control, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource, init_cluster,
     manage_alone,
