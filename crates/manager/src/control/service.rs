@@ -92,7 +92,7 @@ pub(crate) fn update(
     now: Timestamp,
 ) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
-    in_sequence(version, before.meta.version)?;
+    in_sequence(version, &before.meta)?;
     validate::service(&spec)?;
     if spec.name != before.spec.name {
         return Err(ControlError::Rename);
@@ -143,7 +143,7 @@ pub(crate) fn rollback(
     now: Timestamp,
 ) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
-    in_sequence(version, before.meta.version)?;
+    in_sequence(version, &before.meta)?;
     let back = roll_back(before, tables.version().next(), now, "manually requested rollback");
     let mut back = back.ok_or_else(|| ControlError::NoPreviousSpec(id.clone()))?;
     back.endpoint = allocator::endpoint(tables, Some(before), &back.spec)?;

@@ -171,6 +171,7 @@ impl LocalNode {
             identity: identity.clone(),
             certificates: self.certificates.clone(),
             told: agent.told(),
+            trust: agent.trust(),
             managers: agent.managers(),
         };
         let renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
@@ -259,6 +260,8 @@ impl LocalNode {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: self.flags.label_map()?,
             },
+            // Who shows a certificate says so.
+            tls: None,
         })
     }
 
