@@ -127,7 +127,10 @@ pub trait Backend: Send + Sync + 'static {
     /// backend.
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
 
-    /// Changes the swarm's spec, its join tokens, or both.
+    /// Changes the swarm's spec, its join tokens, or both; begins to replace its root certificate. A root that is given and cannot be used:
+    /// [`ErrorKind::InvalidArgument`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error>;
 
     /// Creates a service. The spec is well-formed; conflicts with other services are the backend's to find.

@@ -102,7 +102,12 @@ impl State {
             meta: self.meta(),
             spec: options.spec.clone(),
             join: JoinSecrets { worker: String::new(), manager: String::new() },
-            authority: Authority { certificate: String::new(), key: PrivateKey(String::new()), trusted: Vec::new() },
+            authority: Authority {
+                certificate: String::new(),
+                key: PrivateKey(String::new()),
+                trusted: Vec::new(),
+                rotation: None,
+            },
             unlock_key: None,
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
@@ -115,7 +120,7 @@ impl State {
         self.view = Some(ClusterView {
             cluster: Arc::new(cluster),
             tokens: self.tokens(),
-            issuer: None,
+            issuers: BTreeMap::new(),
             nodes: BTreeMap::from([(id.clone(), Arc::new(node))]),
             networks: BTreeMap::from([(ingress.id.clone(), Arc::new(ingress))]),
             services: BTreeMap::new(),
@@ -140,6 +145,7 @@ impl State {
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
                 routes: Vec::new(),
+                tls: None,
             }),
             status: NodeStatus {
                 state: NodeState::Ready,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{GossipKeys, Member, Meta, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
+use skep_model::{GossipKeys, Member, Meta, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Trust, Version};
 use skep_rpc::{encode, proto};
 use skep_store::Tables;
 
@@ -21,6 +21,7 @@ pub(super) struct Told {
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
     gossip_keys: Option<GossipKeys>,
+    trust: Option<Trust>,
 }
 
 impl Told {
@@ -39,6 +40,11 @@ impl Told {
         if let Some(new) = keys.as_ref().filter(|_| self.gossip_keys != keys) {
             message.gossip_keys = Some(proto::GossipKeys { keys: encode(new) });
             self.gossip_keys = keys;
+        }
+        let trust = tables.cluster().map(|cluster| cluster.authority.trust());
+        if let Some(new) = trust.as_ref().filter(|_| self.trust != trust) {
+            message.trust = Some(proto::Trust { trust: encode(new) });
+            self.trust = trust;
         }
         if !message.full && message == proto::Assignments::default() {
             return None;
@@ -125,5 +131,8 @@ fn comparable(node: &Node) -> Node {
     node.meta.updated = node.meta.created;
     // It is the node itself that says so.
     node.status.port_conflicts.clear();
+    if let Some(description) = &mut node.description {
+        description.tls = None;
+    }
     node
 }

@@ -171,6 +171,7 @@ impl LocalNode {
             identity: identity.clone(),
             certificates: self.certificates.clone(),
             told: agent.told(),
+            trust: agent.trust(),
             managers: agent.managers(),
         };
         let renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
@@ -260,6 +261,8 @@ impl LocalNode {
                 labels: self.flags.label_map()?,
             },
             routes: facts.telling_routes(),
+            // Who shows a certificate says so.
+            tls: None,
         })
     }
 

@@ -203,8 +203,9 @@ impl Backend for NodeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        let rotate =
-            skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager, unlock_key: rotate.unlock_key };
+        let root = rotate.root.map(|root| skep_manager::GivenRoot { certificate: root.certificate, key: root.key });
+        let Rotate { worker, manager, unlock_key, .. } = rotate;
+        let rotate = skep_manager::Rotate { worker, manager, unlock_key, root };
         self.control().await?.update_cluster(version, spec, rotate).await.map_err(|e| refusal(&e))
     }
 
