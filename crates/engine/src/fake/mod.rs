@@ -1,6 +1,7 @@
 //! A backend in memory, for tests of the API and of its clients: one node, whose tasks "run" as soon as they are asked for.
 
 pub mod mesh;
+mod network;
 mod node;
 mod state;
 
