@@ -16,6 +16,7 @@ pub mod info;
 pub mod mount;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod running;
 pub mod service;
 pub mod swarm;
