@@ -12,6 +12,7 @@ use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceRep
 use skep_model::{Node, NodeDescription, TaskId, Trust};
 use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
+use skep_registry::ImageSource;
 use skep_rpc::{NodeIdentity, proto};
 use skep_runtime::Runtime;
 use skep_runtime::images::Images;
@@ -23,6 +24,7 @@ use crate::assignments::{Assignments, AssignmentsFile};
 use crate::context::{Context, ListenersAt};
 use crate::direct::Prober;
 use crate::endpoints::EndpointsFile;
+use crate::images::TaskImages;
 use crate::logs::LogPusher;
 use crate::mesh::{Inputs, Mesh};
 use crate::report::Reporter;
@@ -60,6 +62,8 @@ pub struct Parts {
     pub runtime: Arc<dyn Runtime>,
     /// Images of this node.
     pub images: Arc<Images>,
+    /// Where images come from that it lacks.
+    pub source: Arc<dyn ImageSource>,
     /// Devices of this node.
     pub network: Arc<dyn NodeNetwork>,
     /// Says what listens in a namespace.
@@ -126,7 +130,7 @@ impl Agent {
         let netdb = NetDb::new(config.identity.node().clone());
         let context = Arc::new(Context {
             runtime: parts.runtime,
-            images: parts.images,
+            images: TaskImages { store: parts.images, source: parts.source },
             network: parts.network,
             listeners: parts.listeners,
             netdb,

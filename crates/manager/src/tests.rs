@@ -198,6 +198,7 @@ pub(crate) fn spec(name: &str, replicas: u64) -> ServiceSpec {
             placement: Placement::default(),
             networks: Vec::new(),
             force_update: 0,
+            registry_auth: None,
         },
         mode: ServiceMode::Replicated { replicas },
         update: None,

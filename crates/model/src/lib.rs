@@ -24,6 +24,7 @@ mod network;
 mod node;
 mod port;
 mod publish;
+mod registry;
 pub mod seen;
 mod service;
 mod task;
@@ -50,6 +51,7 @@ pub use node::{
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
 pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};
+pub use registry::RegistryAuth;
 pub use service::{
     Endpoint, EndpointMode, EndpointSpec, FailureAction, Service, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
     UpdateState, UpdateStatus,

@@ -27,6 +27,7 @@ fn task(id: usize, service: usize, node: Option<usize>) -> Task {
         placement: Placement::default(),
         networks: Vec::new(),
         force_update: 0,
+        registry_auth: None,
     };
     let status = TaskStatus {
         timestamp: now,

@@ -16,13 +16,14 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{
-    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, ServiceId, ServiceSpec, Version,
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec,
+    Version,
 };
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
-use image::{ImageInfo, LoadEvent, Removed};
+use image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
@@ -80,6 +81,21 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error>;
+
+    /// Pulls an image from its registry. The stream reports progress; an error in it is the end of it. A client that hangs up ends the pull,
+    /// unless somebody else wants the same.
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error>;
+
+    /// Removes images that are of no use.
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error>;
+
+    /// What a reference means to its registry now.
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error>;
+
+    /// Tries credentials at a registry. Wrong ones are [`ErrorKind::Unauthenticated`].
+    ///
+    /// [`ErrorKind::Unauthenticated`]: crate::ErrorKind::Unauthenticated
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error>;
 
     /// The images of this node.
     async fn images(&self) -> Result<Vec<ImageInfo>, Error>;
