@@ -1,15 +1,15 @@
 //! The agent: everything that runs on a node for the swarm, held together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{Node, NodeDescription, TaskId, Trust};
+use skep_model::{Health, Node, NodeDescription, TaskId, Trust};
 use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
 use skep_registry::ImageSource;
@@ -141,6 +141,7 @@ impl Agent {
             tasks_dir,
             netns_dir: config.netns_dir.clone(),
             host_ports: std::sync::Mutex::default(),
+            health: std::sync::Mutex::default(),
         });
         let known = assigned.borrow().clone();
         Tasks::sweep(&context, &known).await?;
@@ -269,6 +270,13 @@ impl Agent {
     /// As [`Self::mesh`].
     pub async fn trace(&self, question: TraceQuestion) -> Result<TraceReport, AgentError> {
         self.observer.trace(self.assignments(), question).await
+    }
+
+    /// What the health checks of this node's tasks come to, of those that have any.
+    #[must_use]
+    pub fn health(&self) -> BTreeMap<TaskId, Health> {
+        let all = self.context.health.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(task, health)| (task.clone(), health.borrow().clone())).collect()
     }
 
     /// The images that containers of this node are made of.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, PortConflict, PortOptions, Protocol, PublishedPort, ServiceEntry, Task,
-    TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Health, HealthCheck, PortConflict, PortOptions, Protocol,
+    PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork};
@@ -61,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) netns_dir: PathBuf,
     /// Host-mode ports that were given to tasks which are not in the mesh yet.
     pub(crate) host_ports: Mutex<BTreeMap<TaskId, Vec<PublishedPort>>>,
+    /// What the health checks of tasks come to, for people.
+    pub(crate) health: Mutex<BTreeMap<TaskId, watch::Receiver<Health>>>,
 }
 
 /// Why a task could not be made ready or started. Shown as the task's error.
@@ -293,6 +295,20 @@ impl Context {
             Ok(open) => open,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+    }
+
+    /// How the task's health is checked; `None` when it is not.
+    pub(crate) async fn health_check(&self, task: &Task) -> Option<HealthCheck> {
+        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        HealthCheck::of(task.spec.container.health.as_ref(), config.health.as_ref())
+    }
+
+    pub(crate) fn show_health(&self, task: &TaskId, health: watch::Receiver<Health>) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), health);
+    }
+
+    pub(crate) fn forget_health(&self, task: &TaskId) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).remove(task);
     }
 
     /// What asks the task's container to stop.

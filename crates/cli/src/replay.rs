@@ -76,7 +76,7 @@ async fn run(words: &[&str], exchanges: &[(&str, u16, Value)]) -> Outcome {
     let mut session = Session::to_writer(client, Box::new(out.clone()));
     let line = Line::try_parse_from(std::iter::once(&"skep").chain(words)).unwrap();
     let result = match crate::commands::run(&mut session, line.command).await {
-        Ok(()) => session.finish(),
+        Ok(()) => session.finish().map(drop),
         Err(e) => Err(e),
     };
     server.abort();

@@ -101,6 +101,14 @@ identifier!(
     NetworkId
 );
 identifier!(
+    /// A secret.
+    SecretId
+);
+identifier!(
+    /// A config.
+    ConfigId
+);
+identifier!(
     /// The swarm itself.
     ClusterId
 );
