@@ -207,7 +207,7 @@ impl Context {
         Ok(())
     }
 
-    fn recorded(&self, task: &Task) -> Option<EndpointRecord> {
+    fn recorded(&self, task: &Task) -> Option<Arc<EndpointRecord>> {
         self.netdb.own().borrow().records.get(&key(task)?).cloned()
     }
 

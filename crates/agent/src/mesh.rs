@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, OwnNode, compile};
-use skep_model::{EndpointState, NodeId, PortConflict, Protocol, TaskId};
+use skep_model::{EndpointRecord, EndpointState, NodeId, PortConflict, Protocol, TaskId};
 use skep_netdb::View;
 use skep_network::NodePorts;
 use tokio::sync::watch;
@@ -261,13 +261,13 @@ impl Inputs {
         let located = |(key, located): (&_, &skep_netdb::Located)| LocatedEndpoint {
             key: Clone::clone(key),
             owner: located.owner.clone(),
-            record: located.record.clone(),
+            record: EndpointRecord::clone(&located.record),
         };
         Some(Desired {
             node,
             devices,
             members: view.members.values().cloned().collect(),
-            member_addresses: view.addresses.clone(),
+            member_addresses: BTreeSet::clone(&view.addresses),
             services: assignments.services.values().cloned().collect(),
             endpoints: view.endpoints.iter().map(located).collect(),
             local_tasks: locals.values().map(|local| with_options(local, &assignments)).collect(),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_mesh::{BackendState, Desired, Devices, GroupKey, LocalTask, LocatedEndpoint, OwnNode, compile};
-use skep_model::{Protocol, PublishMode, PublishedPort, ServiceEntry, TaskId, Version};
+use skep_model::{EndpointRecord, Protocol, PublishMode, PublishedPort, ServiceEntry, TaskId, Version};
 use skep_netdb::View;
 
 use super::side::SERVICE;
@@ -69,7 +69,7 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             tunnels: BTreeSet::new(),
         },
         members: view.members.values().cloned().collect(),
-        member_addresses: view.addresses.clone(),
+        member_addresses: BTreeSet::clone(&view.addresses),
         services: vec![ServiceEntry {
             id: SERVICE.clone(),
             name: "web".to_owned(),
@@ -82,7 +82,11 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
         endpoints: view
             .endpoints
             .iter()
-            .map(|(key, at)| LocatedEndpoint { key: key.clone(), owner: at.owner.clone(), record: at.record.clone() })
+            .map(|(key, at)| LocatedEndpoint {
+                key: key.clone(),
+                owner: at.owner.clone(),
+                record: EndpointRecord::clone(&at.record),
+            })
             .collect(),
         local_tasks: local.into_iter().collect(),
     }
