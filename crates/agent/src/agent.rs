@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{Node, NodeDescription, TaskId};
+use skep_model::{Node, NodeDescription, TaskId, Trust};
 use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
 use skep_registry::ImageSource;
@@ -93,6 +93,8 @@ pub struct Agent {
     connected: watch::Receiver<Result<(), String>>,
     /// The node as the managers have told it since the daemon started.
     told: watch::Receiver<Option<Node>>,
+    /// Certificates as the managers have told since the daemon started.
+    trusted: watch::Receiver<Option<Trust>>,
     /// Its part among the managers: number, and where its manager port answers.
     manages: watch::Sender<Option<(u64, SocketAddr)>>,
     leaving: watch::Sender<bool>,
@@ -159,6 +161,7 @@ impl Agent {
         let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
         let (leaving, leaving_seen) = watch::channel(false);
         let (tell, told) = watch::channel(None);
+        let (trust, trusted) = watch::channel(None);
         let (manages, manages_seen) = watch::channel(None);
         let session = Session {
             identity: config.identity.clone(),
@@ -171,6 +174,7 @@ impl Agent {
             logs: LogPusher::new(context.runtime.clone()),
             connected,
             told: tell,
+            trust,
             manages: manages_seen,
         };
         let (gossip, contacts) = talk(&context);
@@ -188,6 +192,7 @@ impl Agent {
             managers: managers_seen,
             connected: connected_seen,
             told,
+            trusted,
             manages,
             leaving,
             tasks,
@@ -219,6 +224,12 @@ impl Agent {
     #[must_use]
     pub fn told(&self) -> watch::Receiver<Option<Node>> {
         self.told.clone()
+    }
+
+    /// What managers say of certificates, from what they have told since the daemon started.
+    #[must_use]
+    pub fn trust(&self) -> watch::Receiver<Option<Trust>> {
+        self.trusted.clone()
     }
 
     /// Lets the managers know that this node is one of them, by that number and at that address; or that it is none any more.

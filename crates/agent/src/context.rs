@@ -375,6 +375,7 @@ mod tests {
                 ports: ports.iter().map(|n| port(*n, PublishMode::Ingress)).collect(),
                 options: options.iter().map(|(n, seconds)| drain(*n, *seconds)).collect(),
                 virtual_ips: Vec::new(),
+                networks: Vec::new(),
             };
             let host: Vec<_> = host.iter().map(|n| port(*n, PublishMode::Host)).collect();
             longest_drain(&entry, &host).as_secs()

@@ -344,7 +344,7 @@ async fn images_are_pulled_and_pruned() {
     let pull = "/images/create?fromImage=reg.example%3A5000%2Fweb&tag=2";
     let pulled = node.request_as(ANN, "POST", pull, "").await;
     let text = String::from_utf8(pulled.body.clone()).unwrap();
-    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0], json!({ "status": "Pulling from web", "id": "2" }));
     let last = json!({ "status": "Status: Downloaded newer image for reg.example:5000/web:2" });
     assert_eq!((pulled.status, lines.last()), (200, Some(&last)));

@@ -230,6 +230,7 @@ impl World {
             ports: own().map(|((_, port), how)| published(*port, how.target, PublishMode::Ingress)).collect(),
             options: own().filter_map(|((_, port), how)| option(*port, how.options)).collect(),
             virtual_ips: vec![],
+            networks: Vec::new(),
         }
     }
 }

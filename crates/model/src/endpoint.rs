@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkId, NodeId, PortOptions, PublishedPort, ServiceId, TaskId, Version, VirtualIp};
+use crate::{NetworkId, NodeId, PortOptions, PublishedPort, ServiceId, ServiceNetwork, TaskId, Version, VirtualIp};
 
 /// Whether an endpoint takes new flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,8 +106,11 @@ pub struct ServiceEntry {
     /// Options of those ports that have any, and of ports in host mode that have any.
     #[serde(default)]
     pub options: Vec<PortOptions>,
-    /// Its addresses.
+    /// Its addresses; none when names lead to its tasks themselves.
     pub virtual_ips: Vec<VirtualIp>,
+    /// The networks that it is on besides that of the routing mesh.
+    #[serde(default)]
+    pub networks: Vec<ServiceNetwork>,
 }
 
 impl ServiceEntry {

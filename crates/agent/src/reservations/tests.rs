@@ -27,6 +27,7 @@ fn desired(ports: &[u16], with: Vec<PortOptions>) -> Desired {
         ports: ports.iter().map(|n| port(*n, PublishMode::Ingress)).collect(),
         options: with,
         virtual_ips: Vec::new(),
+        networks: Vec::new(),
     };
     let addresses = [("192.0.2.1", "eth0"), ("fd00::1", "eth0"), ("198.51.100.1", "eth1")];
     let node = OwnNode {

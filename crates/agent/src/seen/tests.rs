@@ -82,6 +82,7 @@ impl Rig {
             ports: vec![port(8080, PublishMode::Ingress)],
             options: Vec::new(),
             virtual_ips: Vec::new(),
+            networks: Vec::new(),
         };
         let local = LocalTask {
             task: tasks[0].clone(),

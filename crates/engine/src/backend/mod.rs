@@ -15,7 +15,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec, Version};
+use skep_model::{
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec,
+    Version,
+};
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
@@ -120,6 +123,9 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
 
+    /// The swarm's networks as this node has been told of them, also on workers. None in no swarm.
+    async fn known_networks(&self) -> Vec<Arc<Network>>;
+
     /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
     /// manager. Called once, by the server.
     fn changes(&self) -> BoxStream<'static, SwarmChange>;
@@ -137,7 +143,10 @@ pub trait Backend: Send + Sync + 'static {
     /// backend.
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
 
-    /// Changes the swarm's spec, its join tokens, or both.
+    /// Changes the swarm's spec, its join tokens, or both; begins to replace its root certificate. A root that is given and cannot be used:
+    /// [`ErrorKind::InvalidArgument`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error>;
 
     /// Creates a service. The spec is well-formed; conflicts with other services are the backend's to find.
@@ -153,6 +162,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
+
+    /// Creates a network. The request is well-formed; whether its name and its addresses can be had is the backend's to find.
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error>;
+
+    /// Removes a network that nobody needs. In use: [`ErrorKind::FailedPrecondition`] with "in use by".
+    ///
+    /// [`ErrorKind::FailedPrecondition`]: crate::ErrorKind::FailedPrecondition
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error>;
 
     /// Replaces a node's spec; another role promotes or demotes it. The last manager is not demoted ("attempting to demote the last manager of
     /// the swarm").

@@ -11,7 +11,9 @@ use super::answer::{Answer, Json, Refusal, empty};
 use super::params::{Body, Params};
 use super::version::ApiVersion;
 use super::{pin, registry, resolve};
+use crate::backend::cluster::ClusterView;
 use crate::backend::log::LogSource;
+use crate::error::ErrorKind;
 use crate::stream::logs;
 use crate::translate::conflict;
 use crate::translate::service::{self as translate, Defaults};
@@ -63,14 +65,22 @@ pub(super) async fn create(
     Body(spec): Body<wire::ServiceSpec>,
 ) -> Answer {
     // Who cannot create services at all should hear that first.
-    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    let mut spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let mut spec = read(&spec, &view)?;
     spec.task.registry_auth = registry::auth(&headers)?;
     let unpinned = pin::image(&app, version, &mut spec).await;
     let id = app.backend.create_service(spec).await.map_err(Refusal::of_cluster)?;
     let mut warnings = warnings(&app, &id).await;
     warnings.extend(unpinned);
     Ok(Json(StatusCode::CREATED, Created { id: id.to_string(), warnings }).into_response())
+}
+
+/// A spec, with names of networks as ids. What becomes of those names, the node that is asked says itself: without the managers' prefix.
+fn read(spec: &wire::ServiceSpec, view: &ClusterView) -> Result<skep_model::ServiceSpec, Refusal> {
+    translate::spec_from_wire(spec, &view.networks).map_err(|error| match error.kind {
+        ErrorKind::Unknown => Refusal::from(error),
+        _ => Refusal::of_cluster(error),
+    })
 }
 
 /// What is known of the service that whoever has just changed it should hear.
@@ -94,7 +104,7 @@ pub(super) async fn update(
     let mut unpinned = None;
     match params.text("rollback") {
         "" => {
-            let mut spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+            let mut spec = read(&spec, &view)?;
             spec.task.registry_auth = match registry::auth(&headers)? {
                 None => kept_auth(service, params.text("registryAuthFrom"))?,
                 given => given,

@@ -39,6 +39,7 @@ fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
         ports: ports.to_vec(),
         options: vec![],
         virtual_ips: vec![],
+        networks: Vec::new(),
     }
 }
 

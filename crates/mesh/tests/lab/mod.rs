@@ -152,6 +152,7 @@ impl Lab {
             ports: ports.to_vec(),
             options: vec![],
             virtual_ips: vec![],
+            networks: Vec::new(),
         };
         self.services.push(entry);
         for &node in nodes {

@@ -175,6 +175,7 @@ impl LocalNode {
             identity: identity.clone(),
             certificates: self.certificates.clone(),
             told: agent.told(),
+            trust: agent.trust(),
             managers: agent.managers(),
         };
         let renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
@@ -190,7 +191,7 @@ impl LocalNode {
     async fn start_agent(&self, membership: &Membership, identity: NodeIdentity) -> Result<Agent> {
         let config = AgentConfig {
             identity,
-            description: self.description()?,
+            description: self.description(&self.network.facts().await?)?,
             managers: membership.managers.clone(),
             data_path_port: membership.data_path_port,
             reply_direct: self.flags.reply == Reply::Direct,
@@ -254,7 +255,7 @@ impl LocalNode {
     }
 
     /// What the node says of itself to managers.
-    pub(super) fn description(&self) -> Result<NodeDescription> {
+    pub(super) fn description(&self, facts: &Facts) -> Result<NodeDescription> {
         let host = Host::read();
         Ok(NodeDescription {
             hostname: host.hostname,
@@ -264,6 +265,9 @@ impl LocalNode {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: self.flags.label_map()?,
             },
+            routes: facts.telling_routes(),
+            // Who shows a certificate says so.
+            tls: None,
         })
     }
 

@@ -85,6 +85,7 @@ fn assignments(desired: TaskState) -> Assignments {
             answers: true,
         }],
         virtual_ips: Vec::new(),
+        networks: Vec::new(),
     };
     let member = Member {
         node: id('a'),

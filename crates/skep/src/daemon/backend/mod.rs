@@ -26,7 +26,10 @@ use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec, Timestamp, Version};
+use skep_model::{
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec,
+    Timestamp, Version,
+};
 
 pub(crate) use self::swarm::refusal;
 use super::host::{self, Host};
@@ -218,8 +221,9 @@ impl Backend for NodeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        let rotate =
-            skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager, unlock_key: rotate.unlock_key };
+        let root = rotate.root.map(|root| skep_manager::GivenRoot { certificate: root.certificate, key: root.key });
+        let Rotate { worker, manager, unlock_key, .. } = rotate;
+        let rotate = skep_manager::Rotate { worker, manager, unlock_key, root };
         self.control().await?.update_cluster(version, spec, rotate).await.map_err(|e| refusal(&e))
     }
 
@@ -237,6 +241,20 @@ impl Backend for NodeBackend {
 
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
         self.control().await?.remove_service(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error> {
+        self.control().await?.create_network(new).await.map_err(|e| refusal(&e))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error> {
+        self.control().await?.remove_network(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn known_networks(&self) -> Vec<Arc<Network>> {
+        let member = self.0.member().await;
+        let known = member.as_ref().map(|member| member.agent.assignments());
+        known.iter().flat_map(|known| known.networks.values().cloned().map(Arc::new)).collect()
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {

@@ -77,6 +77,7 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             ports: vec![port],
             options: Vec::new(),
             virtual_ips: Vec::new(),
+            networks: Vec::new(),
         }],
         endpoints: view
             .endpoints
