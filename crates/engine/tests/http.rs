@@ -248,7 +248,7 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
 async fn what_is_asked_of_certificates_is_kept_and_half_a_root_or_somebody_elses_is_refused() {
     let node = Node::manager().await;
     let swarm = node.get("/swarm").await.json();
-    let update = async |ca: serde_json::Value, version: &serde_json::Value| {
+    let update = async |ca: Value, version: &Value| {
         let mut spec = swarm["Spec"].clone();
         spec["CAConfig"] = ca;
         node.request("POST", &format!("/swarm/update?version={version}"), &spec.to_string()).await
