@@ -286,6 +286,33 @@ async fn a_program_in_a_container_is_made_started_once_and_looked_at() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_certificates_is_kept_and_half_a_root_or_somebody_elses_is_refused() {
+    let node = Node::manager().await;
+    let swarm = node.get("/swarm").await.json();
+    let update = async |ca: Value, version: &Value| {
+        let mut spec = swarm["Spec"].clone();
+        spec["CAConfig"] = ca;
+        node.request("POST", &format!("/swarm/update?version={version}"), &spec.to_string()).await
+    };
+    let version = &swarm["Version"]["Index"];
+    for (ca, status, fragment) in [
+        (json!({ "ExternalCAs": [{ "URL": "https://ca" }], "SigningCACert": "x" }), 501, "ask no external CA"),
+        (json!({ "SigningCAKey": "x" }), 400, "the signing CA cert must also be provided"),
+        (json!({ "SigningCACert": "x" }), 400, "give --ca-key too"),
+        (json!({ "NodeCertExpiry": -1 }), 400, "CAConfig.NodeCertExpiry"),
+    ] {
+        let answer = update(ca, version).await;
+        assert_eq!((answer.status, answer.message().contains(fragment)), (status, true), "{}", answer.message());
+    }
+    let asked =
+        json!({ "NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 3, "SigningCACert": "c", "SigningCAKey": "k" });
+    assert_eq!(update(asked, version).await.status, 200);
+    let kept = node.get("/swarm").await.json()["Spec"]["CAConfig"].clone();
+    assert_eq!(kept, json!({ "NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 3 }), "no key is ever shown");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn containers_are_removed_and_running_ones_only_by_force() {
     let node = Node::manager().await;
     assert_eq!(node.request("POST", "/services/create", &web("web", 8080)).await.status, 201);

@@ -294,7 +294,7 @@ impl Backend for FakeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        self.change(|state| state.update_cluster(version, spec, rotate))
+        self.change(|state| state.update_cluster(version, spec, &rotate))
     }
 
     async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error> {
