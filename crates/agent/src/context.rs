@@ -1,18 +1,18 @@
 //! What every controller works with, and the steps that it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Health, HealthCheck, PortConflict, PortOptions, Protocol,
-    PublishedPort, ServiceEntry, Task, TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict,
+    PortOptions, Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
-use skep_network::{Attachment, NetworkError, NodeNetwork};
+use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
 use skep_registry::RegistryError;
 use skep_runtime::images::{Image, ImageError};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
@@ -109,8 +109,7 @@ impl Context {
                 image: image.id,
                 hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()[..12].to_owned()),
                 netns: self.netns(&task.id),
-                // Not the IPv6 address too: a program that binds to what its own name resolves to would then miss IPv4 clients.
-                addresses: vec![addr.into()],
+                addresses: named(task),
                 labels: labels(task),
                 env: Vec::new(),
                 resources: task.spec.resources,
@@ -123,11 +122,14 @@ impl Context {
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
     async fn attach(&self, task: &Task, addr: Ipv4Addr) -> Result<LocalTask, StepError> {
         let mtu = u32::from(self.overlay_mtu().await?);
-        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), address: addr, mtu };
+        let on = |a: &NetworkAttachment| TaskAddress { ip: a.addr.addr(), subnet: a.addr.trunc() };
+        let addresses = task.attachments.iter().map(on).collect();
+        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), addresses, mtu };
         let link = self.network.attach(&attachment).await?;
         Ok(LocalTask {
             task: task.id.clone(),
             addr,
+            networks: task.attachments.iter().skip(1).map(|a| (a.network.clone(), a.addr.addr())).collect(),
             host_ifindex: link.host_ifindex,
             mac: link.task_mac.0,
             ipv6: link.ipv6,
@@ -207,31 +209,44 @@ impl Context {
         Ok(())
     }
 
-    fn recorded(&self, task: &Task) -> Option<Arc<EndpointRecord>> {
-        self.netdb.own().borrow().records.get(&key(task)?).cloned()
+    /// As everybody was told of the task on each of its networks; `None` where that is not the same, as when a daemon was stopped in between.
+    fn told(&self, task: &Task) -> Option<EndpointState> {
+        let own = self.netdb.own();
+        let own = own.borrow();
+        let mut states = keys(task).map(|(key, _)| own.records.get(&key).map(|record| record.state));
+        let first = states.next()??;
+        states.all(|state| state == Some(first)).then_some(first)
     }
 
     /// What is true of the task's endpoint.
     pub(crate) fn endpoint(&self, task: &Task) -> Endpoint {
         Endpoint {
             here: self.mesh.local(&task.id).map(|local| local.state),
-            told: self.recorded(task).map(|record| record.state),
+            told: self.told(task),
             settled: self.mesh.is_settled(&task.id),
-            published: !self.target_ports(task).is_empty(),
+            published: !self.target_ports(task).is_empty() || self.has_own_address(task),
         }
+    }
+
+    /// Whether other tasks may have flows to it by its service's own address.
+    fn has_own_address(&self, task: &Task) -> bool {
+        let assignments = self.assignments.borrow();
+        let on = |network: &NetworkId| task.attachments.iter().skip(1).any(|a| a.network == *network);
+        let service = assignments.services.get(&task.service);
+        service.is_some_and(|service| service.virtual_ips.iter().any(|vip| on(&vip.network)))
     }
 
     /// Says whether the task takes new flows: to this node's data plane first, then to everybody. Nothing happens for a task that is not in the
     /// mesh any more.
     pub(crate) fn announce(&self, task: &Task, state: EndpointState) {
         self.mesh.set_state(&task.id, state);
-        if let Some(key) = key(task) {
+        for (key, _) in keys(task) {
             self.netdb.set_state(&key, state);
         }
     }
 
     fn publish(&self, task: &Task, state: EndpointState) {
-        if let (Some(key), Ok(addr)) = (key(task), address(task)) {
+        for (key, addr) in keys(task) {
             let record = EndpointRecord { service: task.service.clone(), addr, state, weight: 1, aliases: Vec::new() };
             self.netdb.publish(key, record);
         }
@@ -299,7 +314,7 @@ impl Context {
 
     /// How the task's health is checked; `None` when it is not.
     pub(crate) async fn health_check(&self, task: &Task) -> Option<HealthCheck> {
-        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
         HealthCheck::of(task.spec.container.health.as_ref(), config.health.as_ref())
     }
 
@@ -319,7 +334,7 @@ impl Context {
 
     /// Out of the mesh and off the network. Goes on after errors and returns them all.
     pub(crate) async fn release(&self, task: &Task) -> Vec<NetworkError> {
-        if let Some(key) = key(task) {
+        for (key, _) in keys(task) {
             self.netdb.withdraw(&key);
         }
         self.mesh.remove(&task.id);
@@ -344,9 +359,17 @@ fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
     task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
 }
 
-fn key(task: &Task) -> Option<EndpointKey> {
-    let network = task.attachments.first()?.network.clone();
-    Some(EndpointKey { network, task: task.id.clone() })
+/// What the task is on each of its networks, and its address there.
+fn keys(task: &Task) -> impl Iterator<Item = (EndpointKey, Ipv4Addr)> {
+    let key = |a: &NetworkAttachment| EndpointKey { network: a.network.clone(), task: task.id.clone() };
+    task.attachments.iter().map(move |a| (key(a), a.addr.addr()))
+}
+
+/// What the task's own name stands for: first its addresses where other tasks can reach it, then that by which it serves published ports. Not the IPv6 addresses too: a program that binds to what its own name resolves to would then miss IPv4 clients.
+fn named(task: &Task) -> Vec<IpAddr> {
+    let own: Vec<_> = task.attachments.iter().map(|a| a.addr.addr().into()).collect();
+    let (ingress, others) = own.split_at(own.len().min(1));
+    others.iter().chain(ingress).copied().collect()
 }
 
 /// The service's container labels, and those by which people and tools tell which task a container is.

@@ -95,9 +95,10 @@ fn ports(seen: &Seen<'_>, nodes: &Nodes<'_>) -> Vec<SeenPort> {
     ports
 }
 
+/// Published ports are served on the routing mesh's own network.
 fn by_service(desired: &Desired) -> BTreeMap<&ServiceId, Vec<&LocatedEndpoint>> {
     let mut by_service: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for endpoint in &desired.endpoints {
+    for endpoint in desired.endpoints.iter().filter(|e| Some(&e.key.network) == desired.ingress()) {
         by_service.entry(&endpoint.record.service).or_default().push(endpoint);
     }
     by_service

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use skep_mesh::{Applied, BackendState, Counters, Datapath, DatapathError, Fake, FlowTable};
 use skep_model::{
-    ContainerSpec, HealthConfig, HealthTest, Member, Meta, NetworkAttachment, NetworkId, NodeId, PortOptions, Protocol,
-    PublishMode, PublishOptions, PublishedPort, ServiceEntry, ServiceId, TaskId, TaskSpec, Version,
+    ContainerSpec, HealthConfig, HealthTest, IpamConfig, Member, Meta, Network, NetworkAttachment, NetworkId,
+    NetworkSpec, NodeId, PortOptions, Protocol, PublishMode, PublishOptions, PublishedPort, ServiceEntry, ServiceId,
+    TaskId, TaskSpec, Version,
 };
 use skep_netdb::NetDb;
 use skep_network::{Facts, FakeNetwork, FakePorts, NodeNetwork};
@@ -66,6 +67,30 @@ fn task(desired: TaskState) -> Task {
     }
 }
 
+/// The task on the network of the routing mesh.
+fn endpoint() -> skep_model::EndpointKey {
+    skep_model::EndpointKey { network: id('n'), task: id('t') }
+}
+
+fn ingress() -> Network {
+    Network {
+        id: id('n'),
+        meta: Meta::new(Timestamp::now()),
+        spec: NetworkSpec {
+            name: "ingress".to_owned(),
+            labels: BTreeMap::new(),
+            ipam: IpamConfig { subnet: "10.0.1.0/24".parse().unwrap(), gateway: [10, 0, 1, 254].into(), range: None },
+            ingress: true,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            options: BTreeMap::new(),
+        },
+        vni: 4096,
+        last: None,
+    }
+}
+
 fn assignments(desired: TaskState) -> Assignments {
     let port = 8080.try_into().unwrap();
     let service = ServiceEntry {
@@ -97,6 +122,7 @@ fn assignments(desired: TaskState) -> Assignments {
     Assignments {
         tasks: BTreeMap::from([(id::<TaskId>('t'), task(desired))]),
         services: BTreeMap::from([(id::<ServiceId>('s'), service)]),
+        networks: BTreeMap::from([(id::<NetworkId>('n'), ingress())]),
         members: BTreeMap::from([(id::<NodeId>('a'), member)]),
         ..Assignments::default()
     }
@@ -229,7 +255,7 @@ impl Node {
 
     /// What the data plane does with the task.
     fn state(&self) -> Option<BackendState> {
-        Some(self.datapath.tables()?.backends.get(&id::<TaskId>('t'))?.state)
+        Some(self.datapath.tables()?.backends.get(&endpoint())?.state)
     }
 
     /// Waits until something is so, at most for a while.
