@@ -241,7 +241,14 @@ impl Context {
 
     fn publish(&self, task: &Task, state: EndpointState) {
         if let (Some(key), Ok(addr)) = (key(task), address(task)) {
-            let record = EndpointRecord { service: task.service.clone(), addr, state, weight: 1, aliases: Vec::new() };
+            let record = EndpointRecord {
+                service: task.service.clone(),
+                addr,
+                state,
+                weight: 1,
+                aliases: Vec::new(),
+                host_ports: Vec::new(),
+            };
             self.netdb.publish(key, record);
         }
     }

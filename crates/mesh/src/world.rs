@@ -279,6 +279,7 @@ fn endpoint(n: u8, task: &Task) -> LocatedEndpoint {
             state: task.state,
             weight: task.weight,
             aliases: vec![],
+            host_ports: Vec::new(),
         },
     }
 }

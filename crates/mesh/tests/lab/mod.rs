@@ -252,6 +252,7 @@ impl Lab {
                 state: t.state,
                 weight: 1,
                 aliases: vec![],
+                host_ports: Vec::new(),
             },
         });
         let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| t.local(index(&t.veth)));

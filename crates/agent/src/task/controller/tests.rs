@@ -225,7 +225,14 @@ fn before(told: EndpointState) -> NetDb {
     let netdb = NetDb::new(id('a'));
     let key = skep_model::EndpointKey { network: id::<NetworkId>('n'), task: id('t') };
     let addr = [10, 0, 1, 1].into();
-    let record = skep_model::EndpointRecord { service: id('s'), addr, state: told, weight: 1, aliases: Vec::new() };
+    let record = skep_model::EndpointRecord {
+        service: id('s'),
+        addr,
+        state: told,
+        weight: 1,
+        aliases: Vec::new(),
+        host_ports: Vec::new(),
+    };
     netdb.publish(key, record);
     netdb
 }
