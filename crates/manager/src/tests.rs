@@ -6,16 +6,18 @@ use std::time::Duration;
 use proptest::prelude::*;
 use skep_ca::RootCa;
 use skep_model::{
-    Availability, ClusterId, ClusterSpec, ContainerSpec, EndpointSpec, FailureAction, Node, NodeDescription, NodeId,
-    NodeState, Placement, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy, Role, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+    Availability, ClusterId, ClusterSpec, ContainerSpec, EndpointSpec, FailureAction, NetworkId, NewNetwork, Node,
+    NodeDescription, NodeId, NodeState, Placement, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy,
+    Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState,
 };
 use skep_store::{Change, Key, Proposal, Tables};
 
-use crate::control::{Joining, join, service};
+use crate::control::{Joining, join, network, service};
 use crate::plan::{Dirty, lose, plan};
 use crate::{ControlError, InitCluster, init_cluster};
 
+mod networks;
 mod publishing;
 
 /// A cluster whose time passes when it is told to.
@@ -97,6 +99,12 @@ impl Sim {
 
     pub(crate) fn create(&mut self, spec: ServiceSpec) -> Result<ServiceId, ControlError> {
         let (id, changes) = service::create(&self.tables, spec, self.now)?;
+        self.apply(changes);
+        Ok(id)
+    }
+
+    pub(crate) fn network(&mut self, new: NewNetwork) -> Result<NetworkId, ControlError> {
+        let (id, changes) = network::create(&self.tables, new, self.now)?;
         self.apply(changes);
         Ok(id)
     }

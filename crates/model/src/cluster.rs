@@ -30,6 +30,9 @@ pub struct Cluster {
     pub subnet_size: u8,
     /// UDP port of the overlay between nodes.
     pub data_path_port: u16,
+    /// The number that a network was given last; 0 when none was.
+    #[serde(default)]
+    pub last_vni: u32,
     /// By which nodes know each other's talk. A leader makes them when there are none.
     #[serde(default)]
     pub gossip_keys: Option<GossipKeys>,

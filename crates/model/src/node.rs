@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{Meta, NodeId, Protocol};
@@ -89,6 +90,8 @@ pub struct NodeDescription {
     pub resources: NodeResources,
     /// The daemon on it.
     pub engine: EngineDescription,
+    /// Where its routes lead, skep's own and default routes apart: networks of the swarm must lie elsewhere.
+    pub routes: Vec<Ipv4Net>,
 }
 
 /// Processor and operating system, in the words of Go: `amd64` or `x86_64`, `linux`.

@@ -31,6 +31,14 @@ pub struct TaskSpec {
     pub force_update: u64,
 }
 
+impl TaskSpec {
+    /// Whether it asks for this network.
+    #[must_use]
+    pub fn is_on(&self, network: &NetworkId) -> bool {
+        self.networks.iter().any(|(id, _)| id == network)
+    }
+}
+
 /// When a task that ended is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartPolicy {

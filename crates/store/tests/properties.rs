@@ -81,6 +81,7 @@ fn cluster() -> Cluster {
         default_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,
+        last_vni: 0,
         gossip_keys: None,
     }
 }

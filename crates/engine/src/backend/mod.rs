@@ -15,7 +15,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Version};
+use skep_model::{
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, ServiceId, ServiceSpec, Version,
+};
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
@@ -105,6 +107,9 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
 
+    /// The swarm's networks as this node has been told of them, also on workers. None in no swarm.
+    async fn known_networks(&self) -> Vec<Arc<Network>>;
+
     /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
     /// manager. Called once, by the server.
     fn changes(&self) -> BoxStream<'static, SwarmChange>;
@@ -138,6 +143,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
+
+    /// Creates a network. The request is well-formed; whether its name and its addresses can be had is the backend's to find.
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error>;
+
+    /// Removes a network that nobody needs. In use: [`ErrorKind::FailedPrecondition`] with "in use by".
+    ///
+    /// [`ErrorKind::FailedPrecondition`]: crate::ErrorKind::FailedPrecondition
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error>;
 
     /// Replaces a node's spec; another role promotes or demotes it. The last manager is not demoted ("attempting to demote the last manager of
     /// the swarm").

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, PortConflict, ServiceId, ServiceSpec, Timestamp, Version};
+use skep_model::{
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, PortConflict, ServiceId, ServiceSpec,
+    Timestamp, Version,
+};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -274,6 +277,18 @@ impl Backend for FakeBackend {
 
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
         self.change(|state| state.remove_service(id))
+    }
+
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error> {
+        self.change(|state| state.create_network(new))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error> {
+        self.change(|state| state.remove_network(id))
+    }
+
+    async fn known_networks(&self) -> Vec<Arc<Network>> {
+        self.state().view.iter().flat_map(|view| view.networks.values().cloned()).collect()
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {

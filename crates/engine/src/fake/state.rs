@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use skep_model::{
-    Authority, Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EngineDescription, IpamConfig, JoinSecrets,
-    ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription, NodeId,
-    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey, PublishMode, PublishedPort,
-    Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
-    UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
+    Authority, Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EndpointMode, EngineDescription, IpamConfig,
+    JoinSecrets, ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, NewNetwork, Node,
+    NodeDescription, NodeId, NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey,
+    PublishMode, PublishedPort, Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId,
+    TaskState, TaskStatus, Timestamp, UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -85,13 +85,16 @@ impl State {
                 ipam: IpamConfig {
                     subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24),
                     gateway: Ipv4Addr::new(10, 0, 0, 1),
+                    range: None,
                 },
                 ingress: true,
                 internal: false,
                 attachable: false,
+                ipv6: false,
                 options: BTreeMap::new(),
             },
             vni: 4096,
+            last: None,
         };
         let node = self.manager(addr, options);
         let cluster = Cluster {
@@ -104,6 +107,7 @@ impl State {
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
             data_path_port: options.data_path_port.unwrap_or(4789),
+            last_vni: 0,
             gossip_keys: None,
         };
         let id = node.id.clone();
@@ -135,6 +139,7 @@ impl State {
                 platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
+                routes: Vec::new(),
             }),
             status: NodeStatus {
                 state: NodeState::Ready,
@@ -249,6 +254,45 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn create_network(&mut self, new: NewNetwork) -> Result<NetworkId, Error> {
+        let meta = self.meta();
+        let view = self.view()?;
+        if let Some(present) = view.networks.values().find(|network| network.spec.ingress && new.ingress) {
+            let message = format!("ingress network ({}) is already present", present.id);
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        let number = u8::try_from(view.networks.len()).unwrap_or(u8::MAX);
+        let subnet = new.subnet.unwrap_or_else(|| Ipv4Net::new_assert(Ipv4Addr::new(10, 0, number, 0), 24));
+        let gateway = new.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(subnet.network()) + 1));
+        let spec = NetworkSpec {
+            name: new.name,
+            labels: new.labels,
+            ipam: IpamConfig { subnet, gateway, range: new.range },
+            ingress: new.ingress,
+            internal: new.internal,
+            attachable: new.attachable,
+            ipv6: new.ipv6,
+            options: new.options,
+        };
+        let id = NetworkId::random();
+        let network = Network { id: id.clone(), meta, spec, vni: 4096 + u32::from(number), last: None };
+        view.networks.insert(id.clone(), Arc::new(network));
+        Ok(id)
+    }
+
+    pub(super) fn remove_network(&mut self, id: &NetworkId) -> Result<(), Error> {
+        let view = self.view()?;
+        let reached = |s: &&Arc<Service>| s.is_on(id) || s.endpoint.virtual_ips.iter().any(|vip| vip.network == *id);
+        if let Some(service) = view.services.values().find(reached) {
+            let message = match view.networks.get(id).is_some_and(|network| network.spec.ingress) {
+                true => format!("ingress network cannot be removed because service {} depends on it", service.id),
+                false => format!("network {id} is in use by service {}", service.id),
+            };
+            return Err(Error::new(ErrorKind::FailedPrecondition, message));
+        }
+        view.networks.remove(id).map(drop).ok_or_else(|| Error::not_found("network", id))
+    }
+
     pub(super) fn remove_service(&mut self, id: &ServiceId) -> Result<(), Error> {
         let view = self.view()?;
         view.services.remove(id).ok_or_else(|| Error::not_found("service", id))?;
@@ -267,7 +311,8 @@ impl State {
     }
 
     fn ingress(&mut self) -> Result<NetworkId, Error> {
-        self.view()?.networks.keys().next().cloned().ok_or_else(Error::no_swarm)
+        let ingress = self.view()?.networks.values().find(|network| network.spec.ingress);
+        ingress.map(|network| network.id.clone()).ok_or_else(Error::no_swarm)
     }
 
     fn endpoint(&mut self, id: &ServiceId, spec: &ServiceSpec, old: Option<&Endpoint>) -> Result<Endpoint, Error> {
@@ -297,11 +342,15 @@ impl State {
         }
         publish_options(&spec.labels, &ports).map_err(|e| Error::invalid(e.to_string()))?;
         let network = self.ingress()?;
-        let virtual_ips = match (spec.ports().is_empty(), old.and_then(|o| o.virtual_ips.first())) {
-            (true, _) => Vec::new(),
-            (false, Some(kept)) => vec![kept.clone()],
-            (false, None) => vec![VirtualIp { network, addr: self.address() }],
+        let kept = old.map(|o| o.virtual_ips.clone()).unwrap_or_default();
+        let ingress = (!spec.ports().is_empty()).then_some(network);
+        let networks = ingress.into_iter().chain(spec.task.networks.iter().map(|(network, _)| network.clone()));
+        let vip = |network: NetworkId| match kept.iter().find(|vip| vip.network == network) {
+            Some(kept) => kept.clone(),
+            None => VirtualIp { network, addr: self.address() },
         };
+        let dnsrr = spec.endpoint.as_ref().is_some_and(|e| e.mode == Some(EndpointMode::Dnsrr));
+        let virtual_ips = networks.filter(|_| !dnsrr).map(vip).collect();
         Ok(Endpoint { spec: spec.endpoint.clone(), ports, virtual_ips })
     }
 
@@ -353,7 +402,10 @@ impl State {
                 container: Some(ContainerStatus { id: hex(id.as_str()), pid: 4242, exit_code: None }),
                 host_ports: Vec::new(),
             },
-            attachments: vec![NetworkAttachment { network, addr: self.address() }],
+            attachments: std::iter::once(network)
+                .chain(service.spec.task.networks.iter().map(|(network, _)| network.clone()))
+                .map(|network| NetworkAttachment { network, addr: self.address() })
+                .collect(),
             host_ports: service.spec.host_ports().cloned().collect(),
             id,
         })
@@ -369,6 +421,7 @@ pub(super) fn differences(before: Option<&ClusterView>, after: Option<&ClusterVi
     let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
     let mut changes = Vec::new();
     collect(&before.nodes, &after.nodes, Changed::Node, &mut changes);
+    collect(&before.networks, &after.networks, Changed::Network, &mut changes);
     collect(&before.services, &after.services, Changed::Service, &mut changes);
     collect(&before.tasks, &after.tasks, Changed::Task, &mut changes);
     changes

@@ -118,6 +118,11 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
 fn endpoints(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .merge(of_the_swarm().route_layer(from_fn_with_state(app.clone(), forward::to_leader)))
+        .merge(
+            of_one_network()
+                .route_layer(from_fn_with_state(app.clone(), forward::to_leader))
+                .route_layer(from_fn_with_state(app.clone(), networks::own_containers)),
+        )
         .merge(of_membership())
         .merge(of_the_node())
         .merge(of_skep())
@@ -155,7 +160,11 @@ fn of_the_swarm() -> Router<Arc<App>> {
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
-        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+}
+
+/// What the leader answers, with the containers of the manager that is asked.
+fn of_one_network() -> Router<Arc<App>> {
+    Router::new().route("/networks/{id}", get(networks::inspect).delete(networks::remove))
 }
 
 fn of_the_node() -> Router<Arc<App>> {

@@ -8,7 +8,9 @@ use super::Shared;
 use super::answer::{Answer, Json, Refusal, empty};
 use super::params::{Body, Params};
 use super::resolve;
+use crate::backend::cluster::ClusterView;
 use crate::backend::log::LogSource;
+use crate::error::ErrorKind;
 use crate::stream::logs;
 use crate::translate::conflict;
 use crate::translate::service::{self as translate, Defaults};
@@ -55,11 +57,19 @@ pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>, params: 
 
 pub(super) async fn create(State(app): Shared, Body(spec): Body<wire::ServiceSpec>) -> Answer {
     // Who cannot create services at all should hear that first.
-    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let spec = read(&spec, &view)?;
     let id = app.backend.create_service(spec).await.map_err(Refusal::of_cluster)?;
     let warnings = warnings(&app, &id).await;
     Ok(Json(StatusCode::CREATED, Created { id: id.to_string(), warnings }).into_response())
+}
+
+/// A spec, with names of networks as ids. What becomes of those names, the node that is asked says itself: without the managers' prefix.
+fn read(spec: &wire::ServiceSpec, view: &ClusterView) -> Result<skep_model::ServiceSpec, Refusal> {
+    translate::spec_from_wire(spec, &view.networks).map_err(|error| match error.kind {
+        ErrorKind::Unknown => Refusal::from(error),
+        _ => Refusal::of_cluster(error),
+    })
 }
 
 /// What is known of the service that whoever has just changed it should hear.
@@ -80,7 +90,7 @@ pub(super) async fn update(
     let service = resolve::service(&view, &id)?;
     match params.text("rollback") {
         "" => {
-            let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+            let spec = read(&spec, &view)?;
             translate::check_update(&service.spec, &spec).map_err(Refusal::of_cluster)?;
             app.backend.update_service(&service.id, version, spec).await.map_err(Refusal::of_cluster)?;
         }

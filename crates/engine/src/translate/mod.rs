@@ -7,6 +7,7 @@
 //! [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
 //! [`ErrorKind::Unimplemented`]: crate::ErrorKind::Unimplemented
 
+pub mod attached;
 mod bound;
 pub(crate) mod conflict;
 pub mod container;

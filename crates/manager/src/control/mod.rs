@@ -7,6 +7,7 @@ mod cluster;
 mod init;
 mod join;
 mod logs;
+pub(crate) mod network;
 mod node;
 mod recover;
 pub(crate) mod service;

@@ -1,8 +1,9 @@
 //! What a node should run and know, and what of it the node has been told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use skep_model::{GossipKeys, Member, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
+use skep_model::{GossipKeys, Member, Meta, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
 use skep_rpc::{encode, proto};
 use skep_store::Tables;
 
@@ -16,7 +17,7 @@ pub(super) struct Told {
     /// All else in a task never changes once it is assigned.
     tasks: BTreeMap<TaskId, TaskState>,
     services: Published,
-    networks: BTreeMap<NetworkId, Network>,
+    networks: BTreeMap<NetworkId, Arc<Network>>,
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
     gossip_keys: Option<GossipKeys>,
@@ -31,8 +32,7 @@ impl Told {
             let is = self.node(node, &mut message);
             (message.services, message.removed_services) = self.services.next(tables, node, is);
         }
-        let networks = tables.all::<Network>().map(|n| (n.id.clone(), Network::clone(n))).collect();
-        (message.networks, message.removed_networks) = difference(&mut self.networks, networks);
+        self.networks(tables, &mut message);
         let members = tables.all::<Node>().filter_map(|n| Some((n.id.clone(), member(n)?))).collect();
         (message.members, message.removed_members) = difference(&mut self.members, members);
         let keys = tables.cluster().and_then(|cluster| cluster.gossip_keys.clone());
@@ -56,6 +56,21 @@ impl Told {
         message.node = encode(&node);
         self.node = Some(node);
         NodeIs::Changed
+    }
+
+    fn networks(&mut self, tables: &Tables, message: &mut proto::Assignments) {
+        let networks = tables.all::<Network>();
+        // There may be thousands, and they seldom change.
+        if networks.len() == self.networks.len()
+            && networks.clone().zip(self.networks.values()).all(|(a, b)| Arc::ptr_eq(a, b))
+        {
+            return;
+        }
+        let told: BTreeMap<_, _> =
+            self.networks.iter().map(|(id, network)| (id.clone(), unchanging(network))).collect();
+        let now = networks.clone().map(|network| (network.id.clone(), unchanging(network))).collect();
+        (message.networks, message.removed_networks) = difference(&mut { told }, now);
+        self.networks = networks.map(|network| (network.id.clone(), network.clone())).collect();
     }
 
     fn tasks(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
@@ -83,6 +98,14 @@ fn difference<K: Ord + ToString, V: PartialEq + serde::Serialize>(
     let gone = told.keys().filter(|key| !now.contains_key(key)).map(ToString::to_string).collect();
     *told = now;
     (new, gone)
+}
+
+/// The network without what changes whenever it gives an address, which is nobody's business.
+fn unchanging(network: &Network) -> Network {
+    let mut network = network.clone();
+    network.meta = Meta { version: Version(0), updated: network.meta.created, ..network.meta };
+    network.last = None;
+    network
 }
 
 fn member(node: &Node) -> Option<Member> {

@@ -65,7 +65,7 @@ impl LocalNode {
             root,
             node: identity.node().clone(),
             credential: identity.credentials().keys().digest(),
-            description: self.description().map_err(unknown)?,
+            description: self.description(&facts).map_err(unknown)?,
             addr: seat.advertise,
             raft_id: seat.raft_id,
             availability: options.availability,

@@ -186,7 +186,7 @@ impl LocalNode {
     async fn start_agent(&self, membership: &Membership, identity: NodeIdentity) -> Result<Agent> {
         let config = AgentConfig {
             identity,
-            description: self.description()?,
+            description: self.description(&self.network.facts().await?)?,
             managers: membership.managers.clone(),
             data_path_port: membership.data_path_port,
             reply_direct: self.flags.reply == Reply::Direct,
@@ -249,7 +249,7 @@ impl LocalNode {
     }
 
     /// What the node says of itself to managers.
-    pub(super) fn description(&self) -> Result<NodeDescription> {
+    pub(super) fn description(&self, facts: &Facts) -> Result<NodeDescription> {
         let host = Host::read();
         Ok(NodeDescription {
             hostname: host.hostname,
@@ -259,6 +259,7 @@ impl LocalNode {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: self.flags.label_map()?,
             },
+            routes: facts.telling_routes(),
         })
     }
 

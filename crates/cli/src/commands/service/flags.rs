@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::publish::{self, Port};
-use crate::values::{host_entry, parse_bytes, parse_cpus, parse_duration, parse_mount, parse_ulimit, split_command};
+use crate::values::{
+    host_entry, parse_attachment, parse_bytes, parse_cpus, parse_duration, parse_mount, parse_ulimit, split_command,
+};
 
 /// Words of a command in one flag.
 #[derive(Debug, Clone)]
@@ -189,9 +191,9 @@ pub struct CreateFlags {
     /// Mount something: type=bind,source=…,target=…
     #[arg(long, value_parser = parse_mount)]
     pub(super) mount: Vec<Value>,
-    /// Attach to a network
-    #[arg(long)]
-    pub(super) network: Vec<String>,
+    /// Attach to a network: its name, or name=…,alias=…
+    #[arg(long, value_parser = parse_attachment)]
+    pub(super) network: Vec<Value>,
     /// Know a host by name: name:address
     #[arg(id = "known-host", long = "host", value_parser = host_entry)]
     pub(super) hosts: Vec<String>,
@@ -250,6 +252,12 @@ pub struct UpdateFlags {
     /// Stop to publish a target port: 80, or 53/udp
     #[arg(long, value_parser = ports)]
     pub(super) publish_rm: Vec<Ports>,
+    /// Attach to a network: its name, or name=…,alias=…
+    #[arg(long, value_parser = parse_attachment)]
+    pub(super) network_add: Vec<Value>,
+    /// Take off a network
+    #[arg(long)]
+    pub(super) network_rm: Vec<String>,
     /// Set a variable
     #[arg(long)]
     pub(super) env_add: Vec<String>,

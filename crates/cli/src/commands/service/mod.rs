@@ -126,25 +126,41 @@ async fn converge(session: &mut Session, wait: &flags::Wait, shown: &str, id: &s
 
 async fn create(session: &mut Session, flags: &flags::CreateFlags) -> anyhow::Result<()> {
     let mut spec = edit::created(flags)?;
-    let mut networks = Vec::new();
-    for name in &flags.network {
-        let network =
-            session.client.get(&format!("/networks/{}", segment(name)), &[("scope", "swarm".to_owned())]).await?;
-        networks.push(json!({ "Target": network.text("/Id") }));
-    }
-    if !networks.is_empty() {
-        spec["TaskTemplate"]["Networks"] = Value::Array(networks);
-    }
+    let networks = by_id(session, &flags.network).await?;
+    edit::networks(&mut spec, networks, &[]);
     let answer = session.client.post("/services/create", &[], &spec).await?;
     warn(&answer);
     let id = answer.text("/ID").to_owned();
     converge(session, &flags.wait, &id, &id).await
 }
 
+async fn network_id(session: &Session, name: &str) -> anyhow::Result<String> {
+    let path = format!("/networks/{}", segment(name));
+    let network = session.client.get(&path, &[("scope", "swarm".to_owned())]).await?;
+    Ok(network.text("/Id").to_owned())
+}
+
+/// Attachments with the networks' identifiers in place of their names.
+async fn by_id(session: &Session, given: &[Value]) -> anyhow::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    for attachment in given {
+        let mut attachment = attachment.clone();
+        attachment["Target"] = json!(network_id(session, attachment.text("/Target")).await?);
+        found.push(attachment);
+    }
+    Ok(found)
+}
+
 async fn update(session: &mut Session, flags: &flags::UpdateFlags) -> anyhow::Result<()> {
     let current = get(session, &flags.service).await?;
     let mut spec = current["Spec"].clone();
     edit::update(&mut spec, flags)?;
+    let added = by_id(session, &flags.network_add).await?;
+    let mut removed = Vec::new();
+    for name in &flags.network_rm {
+        removed.push(network_id(session, name).await?);
+    }
+    edit::networks(&mut spec, added, &removed);
     let more = if flags.rollback { ("rollback", "previous") } else { ("registryAuthFrom", "spec") };
     send(session, &current, &spec, Some(more)).await?;
     converge(session, &flags.wait, &flags.service, current.text("/ID")).await

@@ -23,7 +23,9 @@ use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version};
+use skep_model::{
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, ServiceId, ServiceSpec, Timestamp, Version,
+};
 
 pub(crate) use self::swarm::refusal;
 use super::host::{self, Host};
@@ -220,6 +222,20 @@ impl Backend for NodeBackend {
 
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error> {
         self.control().await?.remove_service(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error> {
+        self.control().await?.create_network(new).await.map_err(|e| refusal(&e))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error> {
+        self.control().await?.remove_network(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn known_networks(&self) -> Vec<Arc<Network>> {
+        let member = self.0.member().await;
+        let known = member.as_ref().map(|member| member.agent.assignments());
+        known.iter().flat_map(|known| known.networks.values().cloned().map(Arc::new)).collect()
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {
