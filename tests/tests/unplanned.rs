@@ -199,7 +199,11 @@ fn a_lost_worker_is_avoided_and_its_tasks_replaced_in_time() {
     let under_way = |a: &&Attempt| losses.iter().any(|(event, _)| a.opened <= *event && *event <= a.opened + a.took);
     let failed: Vec<_> = report.failed(report.began).filter(|a| !under_way(a)).collect();
     assert!(failed.is_empty(), "{failed:#?}\n{}", swarm.words());
-    assert!(worst <= Duration::from_secs(3) && median(avoided) <= Duration::from_secs(1), "{worst:?}\n{}", swarm.words());
+    assert!(
+        worst <= Duration::from_secs(3) && median(avoided) <= Duration::from_secs(1),
+        "{worst:?}\n{}",
+        swarm.words()
+    );
     assert!(replaced.iter().all(|after| *after <= REPLACED), "{replaced:?}\n{}", swarm.words());
 }
 

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, PortConflict, PortOptions, Protocol, PublishedPort, ServiceEntry, Task,
-    TaskId,
+    EndpointRecord, EndpointState, PortConflict, PortOptions, Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork};
@@ -20,10 +20,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
 use crate::mesh::Mesh;
+use crate::names::Names;
+use crate::records::{keys, records};
 use crate::report::Reporter;
 use crate::task::{Endpoint, Step, close};
 use crate::underlay::Underlay;
-use crate::{Assignments, task};
+use crate::{Assignments, containers, task};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -50,6 +52,7 @@ pub(crate) struct Context {
     pub(crate) listeners: ListenersAt,
     pub(crate) netdb: NetDb,
     pub(crate) mesh: Mesh,
+    pub(crate) names: Names,
     pub(crate) reporter: Reporter,
     pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
     pub(crate) underlay: watch::Receiver<Underlay>,
@@ -70,6 +73,8 @@ pub(crate) enum StepError {
     Image(ImageError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Names(#[from] DnsError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("no address was given to the task; is the manager of the same version?")]
@@ -103,15 +108,17 @@ impl Context {
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
         self.attach(task, addr).await?;
+        self.names.open(task, &self.netns(&task.id))?;
         let spec = task.spec.container.clone();
         self.runtime
             .prepare(Container {
                 id: id.clone(),
                 image: image.id,
-                hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()[..12].to_owned()),
+                hostname: hostname(task),
                 netns: self.netns(&task.id),
-                // Not the IPv6 address too: a program that binds to what its own name resolves to would then miss IPv4 clients.
-                addresses: vec![addr.into()],
+                // One alone, and not its IPv6 twin: a program that binds to what its own name resolves to would miss clients of the others.
+                addresses: vec![own_address(task).unwrap_or(addr).into()],
+                resolver: Some(skep_dns::ADDRESS.into()),
                 labels: labels(task),
                 env: Vec::new(),
                 resources: task.spec.resources,
@@ -210,14 +217,18 @@ impl Context {
         state: EndpointState,
     ) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
+        // A task of the daemon before this one runs on without names rather than not at all.
+        if let Err(e) = self.names.open(task, &self.netns(&task.id)) {
+            warn!(task = %task.display_name(), "its questions for names are not answered: {e}");
+        }
         let host_options = self.host_options(task, ports);
         self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), host_options, ..local });
-        self.publish(task, state);
+        self.publish(task, ports, state);
         Ok(())
     }
 
     fn recorded(&self, task: &Task) -> Option<EndpointRecord> {
-        self.netdb.own().borrow().records.get(&key(task)?).cloned()
+        self.netdb.own().borrow().records.get(&keys(task).next()?).cloned()
     }
 
     /// What is true of the task's endpoint.
@@ -234,23 +245,12 @@ impl Context {
     /// mesh any more.
     pub(crate) fn announce(&self, task: &Task, state: EndpointState) {
         self.mesh.set_state(&task.id, state);
-        if let Some(key) = key(task) {
-            self.netdb.set_state(&key, state);
-        }
+        keys(task).for_each(|key| self.netdb.set_state(&key, state));
     }
 
-    fn publish(&self, task: &Task, state: EndpointState) {
-        if let (Some(key), Ok(addr)) = (key(task), address(task)) {
-            let record = EndpointRecord {
-                service: task.service.clone(),
-                addr,
-                state,
-                weight: 1,
-                aliases: Vec::new(),
-                host_ports: Vec::new(),
-            };
-            self.netdb.publish(key, record);
-        }
+    fn publish(&self, task: &Task, ports: &[PublishedPort], state: EndpointState) {
+        let hostname = hostname(task);
+        records(task, &hostname, ports, state).for_each(|(key, record)| self.netdb.publish(key, record));
     }
 
     /// Takes the task out of the mesh for new flows, and returns once it has none left or they have had their time. Returns at once for
@@ -321,13 +321,12 @@ impl Context {
 
     /// Out of the mesh and off the network. Goes on after errors and returns them all.
     pub(crate) async fn release(&self, task: &Task) -> Vec<NetworkError> {
-        if let Some(key) = key(task) {
-            self.netdb.withdraw(&key);
-        }
+        keys(task).for_each(|key| self.netdb.withdraw(&key));
         self.mesh.remove(&task.id);
         // What is sent into a device that is gone is lost without a word.
         let _ = timeout(SETTLE, self.mesh.settled(&task.id)).await;
         self.host_ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id);
+        self.names.close(&task.id).await;
         let detached = self.network.detach(&task.id).await;
         let removed = self.network.remove_namespace(&self.netns(&task.id)).await;
         [detached, removed].into_iter().filter_map(Result::err).collect()
@@ -346,9 +345,15 @@ fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
     task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
 }
 
-fn key(task: &Task) -> Option<EndpointKey> {
-    let network = task.attachments.first()?.network.clone();
-    Some(EndpointKey { network, task: task.id.clone() })
+/// The address that the task's own host name leads to: on the first network that is not the routing mesh's, where there is one.
+fn own_address(task: &Task) -> Option<Ipv4Addr> {
+    task.attachments.get(1).or(task.attachments.first()).map(|on| on.addr.addr())
+}
+
+/// The task's host name: what its service says, or the first digits of the container's identifier.
+fn hostname(task: &Task) -> String {
+    let given = task.spec.container.hostname.clone();
+    given.unwrap_or_else(|| containers::container_id(&task.id).short().to_owned())
 }
 
 /// The service's container labels, and those by which people and tools tell which task a container is.

@@ -113,7 +113,9 @@ impl Forwarder {
         }
     }
 
-    fn servers(&self) -> Vec<Upstream> {
+    /// Whom it asks now, in this order.
+    #[must_use]
+    pub fn servers(&self) -> Vec<Upstream> {
         let mut servers = match &self.servers {
             Servers::Given(servers) => servers.clone(),
             Servers::Node(node) => {

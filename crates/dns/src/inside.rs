@@ -14,9 +14,6 @@ const SERVICE_TTL: u32 = 5;
 /// And one with a task's address, in seconds.
 pub(crate) const TASK_TTL: u32 = 1;
 
-/// The option of a network (`docker network create --ipv6` sets it, and `--opt`) whose names lead to IPv6 addresses too.
-const IPV6: &str = "com.docker.network.enable_ipv6";
-
 /// All endpoints, as `netdb` has them.
 pub type Endpoints = BTreeMap<EndpointKey, Located>;
 
@@ -65,10 +62,7 @@ enum Families {
 
 impl Families {
     fn of(network: &Network) -> Self {
-        match network.spec.options.get(IPV6).map(String::as_str) {
-            Some("true" | "1") => Self::Both,
-            _ => Self::V4,
-        }
+        if network.spec.ipv6 { Self::Both } else { Self::V4 }
     }
 
     fn addresses(self, address: Ipv4Addr) -> Vec<IpAddr> {

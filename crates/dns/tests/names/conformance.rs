@@ -144,7 +144,7 @@ fn words(records: &[&str]) -> Vec<String> {
 #[test]
 fn a_network_with_ipv6_names_both_addresses() {
     let mut world = World::new();
-    world.networks[0].spec.options.insert("com.docker.network.enable_ipv6".to_owned(), "true".to_owned());
+    world.networks[0].spec.ipv6 = true;
     let scope = world.scope(&['n'], None);
     let told = |name, kind| told(&ask(&scope, name, kind).unwrap());
     assert_eq!(told("web", AAAA), ["AAAA fd73:6b65:7000::a01:2"]);

@@ -28,13 +28,15 @@ pub(crate) fn network(digit: char, name: &str, subnet: &str) -> Network {
         spec: NetworkSpec {
             name: name.to_owned(),
             labels: BTreeMap::new(),
-            ipam: IpamConfig { subnet: subnet.parse().unwrap(), gateway: Ipv4Addr::UNSPECIFIED },
+            ipam: IpamConfig { subnet: subnet.parse().unwrap(), gateway: Ipv4Addr::UNSPECIFIED, range: None },
             ingress: false,
             internal: false,
             attachable: false,
+            ipv6: false,
             options: BTreeMap::new(),
         },
         vni: 4097,
+        last: None,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::Assignments;
 use crate::agent::take_over_endpoints;
 use crate::endpoints::EndpointsFile;
 use crate::mesh::{Inputs, Mesh};
+use crate::names::{Names, Outside};
 use crate::report::Reporter;
 use crate::underlay::Underlay;
 
@@ -30,7 +31,7 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
 }
 
 /// The task, as managers know it: it has a day for its flows.
-fn task(desired: TaskState) -> Task {
+pub(crate) fn task(desired: TaskState) -> Task {
     let now = Timestamp::now();
     let spec = TaskSpec {
         container: ContainerSpec { image: "web".to_owned(), ..ContainerSpec::default() },
@@ -147,6 +148,13 @@ impl Node {
         datapath.set_open_flows(1);
         let network = Arc::new(FakeNetwork::new(Facts::default()));
         let known = assignments(desired);
+        let (assigned, netdb) = (watch::channel(Arc::new(known.clone())).1, NetDb::new(id('a')));
+        let names = Names::new(
+            |_| skep_dns::Sockets::bind(([127, 0, 0, 1], 0).into()),
+            Path::new("/etc/resolv.conf"),
+            Outside::default(),
+            (assigned.clone(), netdb.view()),
+        );
         let underlay = Underlay { overlay: Some(2), loopback: 1, overlay_mtu: 1450, ..Underlay::default() };
         let plane = Refusing { inner: datapath.clone(), refuses: refuses.clone() };
         let context = Arc::new(Context {
@@ -154,10 +162,11 @@ impl Node {
             images: Arc::new(Images::open(&dir.path().join("images")).unwrap()),
             network: network.clone(),
             listeners: |_: &Path| Ok([(Protocol::Tcp, 80)].into()),
-            netdb: NetDb::new(id('a')),
+            netdb,
             mesh: Mesh::new(Box::new(plane), Arc::new(FakePorts::default())),
+            names,
             reporter: Reporter::default(),
-            assignments: watch::channel(Arc::new(known.clone())).1,
+            assignments: assigned,
             underlay: watch::channel(underlay).1,
             tasks_dir: dir.path().to_owned(),
             netns_dir: dir.path().to_owned(),
@@ -211,6 +220,7 @@ async fn run_container(runtime: &FakeRuntime) {
         hostname: String::new(),
         netns: PathBuf::new(),
         addresses: Vec::new(),
+        resolver: None,
         labels: BTreeMap::new(),
         env: Vec::new(),
         resources: skep_model::Resources::default(),
