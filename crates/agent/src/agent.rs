@@ -28,6 +28,7 @@ use crate::endpoints::EndpointsFile;
 use crate::images::TaskImages;
 use crate::logs::LogPusher;
 use crate::mesh::{Inputs, Mesh};
+use crate::names::{Names, Outside, SocketsAt, resolv_conf};
 use crate::report::Reporter;
 use crate::seen::Observer;
 use crate::session::Session;
@@ -58,6 +59,8 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// Pinned network namespaces, gone with a reboot.
     pub netns_dir: PathBuf,
+    /// Where programs outside of tasks may ask for names.
+    pub outside: Outside,
 }
 
 /// What the agent works with.
@@ -72,6 +75,8 @@ pub struct Parts {
     pub network: Arc<dyn NodeNetwork>,
     /// Says what listens in a namespace.
     pub listeners: ListenersAt,
+    /// Makes the sockets of a task's resolver.
+    pub resolvers: SocketsAt,
     /// The mesh's data plane.
     pub datapath: Box<dyn Datapath>,
     /// Ports of this node.
@@ -132,6 +137,8 @@ impl Agent {
         let (assignments, assigned) = watch::channel(Arc::new(file.load()?));
         let (underlay, underlay_seen) = watch::channel(Underlay::default());
         let netdb = NetDb::new(config.identity.node().clone());
+        let sources = (assigned.clone(), netdb.view());
+        let names = Names::new(parts.resolvers, &resolv_conf(), config.outside.clone(), sources);
         let context = Arc::new(Context {
             runtime: parts.runtime,
             images: TaskImages { store: parts.images, source: parts.source },
@@ -139,6 +146,7 @@ impl Agent {
             listeners: parts.listeners,
             netdb,
             mesh: Mesh::new(parts.datapath, parts.ports),
+            names,
             reporter: Reporter::default(),
             assignments: assigned.clone(),
             underlay: underlay_seen,
@@ -184,6 +192,7 @@ impl Agent {
         };
         let (gossip, contacts) = talk(&context);
         let mut others = follow_the_swarm(&config, &context, underlay);
+        others.push(tokio::spawn(context.names.clone().run()).abort_handle());
         others.push(tokio::spawn(tell_contacts(assigned.clone(), contacts)).abort_handle());
         others.push(tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle());
         let tasks = tokio::spawn(Tasks::new(context.clone()).run(assigned.clone(), leaving_seen));

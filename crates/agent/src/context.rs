@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict,
-    PortOptions, Protocol, PublishedPort, ServiceEntry, Task, TaskId,
+    EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions, Protocol,
+    PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
@@ -22,10 +23,12 @@ use tracing::warn;
 
 use crate::images::TaskImages;
 use crate::mesh::Mesh;
+use crate::names::Names;
+use crate::records::{keys, records};
 use crate::report::Reporter;
 use crate::task::{Endpoint, Step, close};
 use crate::underlay::Underlay;
-use crate::{Assignments, task};
+use crate::{Assignments, containers, task};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -52,6 +55,7 @@ pub(crate) struct Context {
     pub(crate) listeners: ListenersAt,
     pub(crate) netdb: NetDb,
     pub(crate) mesh: Mesh,
+    pub(crate) names: Names,
     pub(crate) reporter: Reporter,
     pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
     pub(crate) underlay: watch::Receiver<Underlay>,
@@ -74,6 +78,8 @@ pub(crate) enum StepError {
     Image(ImageError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Names(#[from] DnsError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("no address was given to the task; is the manager of the same version?")]
@@ -102,14 +108,16 @@ impl Context {
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
         self.attach(task, addr).await?;
+        self.names.open(task, &self.netns(&task.id))?;
         let spec = task.spec.container.clone();
         self.runtime
             .prepare(Container {
                 id: id.clone(),
                 image: image.id,
-                hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()[..12].to_owned()),
+                hostname: hostname(task),
                 netns: self.netns(&task.id),
                 addresses: named(task),
+                resolver: Some(skep_dns::ADDRESS.into()),
                 labels: labels(task),
                 env: Vec::new(),
                 resources: task.spec.resources,
@@ -203,9 +211,13 @@ impl Context {
         state: EndpointState,
     ) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
+        // A task of the daemon before this one runs on without names rather than not at all.
+        if let Err(e) = self.names.open(task, &self.netns(&task.id)) {
+            warn!(task = %task.display_name(), "its questions for names are not answered: {e}");
+        }
         let host_options = self.host_options(task, ports);
         self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), host_options, ..local });
-        self.publish(task, state);
+        self.publish(task, ports, state);
         Ok(())
     }
 
@@ -213,7 +225,7 @@ impl Context {
     fn told(&self, task: &Task) -> Option<EndpointState> {
         let own = self.netdb.own();
         let own = own.borrow();
-        let mut states = keys(task).map(|(key, _)| own.records.get(&key).map(|record| record.state));
+        let mut states = keys(task).map(|key| own.records.get(&key).map(|record| record.state));
         let first = states.next()??;
         states.all(|state| state == Some(first)).then_some(first)
     }
@@ -240,16 +252,12 @@ impl Context {
     /// mesh any more.
     pub(crate) fn announce(&self, task: &Task, state: EndpointState) {
         self.mesh.set_state(&task.id, state);
-        for (key, _) in keys(task) {
-            self.netdb.set_state(&key, state);
-        }
+        keys(task).for_each(|key| self.netdb.set_state(&key, state));
     }
 
-    fn publish(&self, task: &Task, state: EndpointState) {
-        for (key, addr) in keys(task) {
-            let record = EndpointRecord { service: task.service.clone(), addr, state, weight: 1, aliases: Vec::new() };
-            self.netdb.publish(key, record);
-        }
+    fn publish(&self, task: &Task, ports: &[PublishedPort], state: EndpointState) {
+        let hostname = hostname(task);
+        records(task, &hostname, ports, state).for_each(|(key, record)| self.netdb.publish(key, record));
     }
 
     /// Takes the task out of the mesh for new flows, and returns once it has none left or they have had their time. Returns at once for
@@ -334,13 +342,12 @@ impl Context {
 
     /// Out of the mesh and off the network. Goes on after errors and returns them all.
     pub(crate) async fn release(&self, task: &Task) -> Vec<NetworkError> {
-        for (key, _) in keys(task) {
-            self.netdb.withdraw(&key);
-        }
+        keys(task).for_each(|key| self.netdb.withdraw(&key));
         self.mesh.remove(&task.id);
         // What is sent into a device that is gone is lost without a word.
         let _ = timeout(SETTLE, self.mesh.settled(&task.id)).await;
         self.host_ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id);
+        self.names.close(&task.id).await;
         let detached = self.network.detach(&task.id).await;
         let removed = self.network.remove_namespace(&self.netns(&task.id)).await;
         [detached, removed].into_iter().filter_map(Result::err).collect()
@@ -359,17 +366,17 @@ fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
     task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
 }
 
-/// What the task is on each of its networks, and its address there.
-fn keys(task: &Task) -> impl Iterator<Item = (EndpointKey, Ipv4Addr)> {
-    let key = |a: &NetworkAttachment| EndpointKey { network: a.network.clone(), task: task.id.clone() };
-    task.attachments.iter().map(move |a| (key(a), a.addr.addr()))
-}
-
 /// What the task's own name stands for: first its addresses where other tasks can reach it, then that by which it serves published ports. Not the IPv6 addresses too: a program that binds to what its own name resolves to would then miss IPv4 clients.
 fn named(task: &Task) -> Vec<IpAddr> {
     let own: Vec<_> = task.attachments.iter().map(|a| a.addr.addr().into()).collect();
     let (ingress, others) = own.split_at(own.len().min(1));
     others.iter().chain(ingress).copied().collect()
+}
+
+/// The task's host name: what its service says, or the first digits of the container's identifier.
+fn hostname(task: &Task) -> String {
+    let given = task.spec.container.hostname.clone();
+    given.unwrap_or_else(|| containers::container_id(&task.id).short().to_owned())
 }
 
 /// The service's container labels, and those by which people and tools tell which task a container is.

@@ -313,6 +313,7 @@ fn endpoints(n: u8, task: &Task) -> impl Iterator<Item = LocatedEndpoint> {
             state: task.state,
             weight: task.weight,
             aliases: vec![],
+            host_ports: Vec::new(),
         },
     };
     [0].into_iter().chain(networks_of(task.service)).map(endpoint)

@@ -42,6 +42,9 @@ pub struct EndpointRecord {
     /// Further names that it answers to.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The ports of its node that lead to it alone. Told of its address on the network of the routing mesh only.
+    #[serde(default)]
+    pub host_ports: Vec<PublishedPort>,
 }
 
 /// All that one node says of itself: its endpoints and addresses, at one version of that node's own counting.

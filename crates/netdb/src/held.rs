@@ -278,6 +278,11 @@ fn record_digest(key: &EndpointKey, record: &EndpointRecord) -> u64 {
         hash.eat(&[u8::MAX]);
         hash.eat(alias.as_bytes());
     }
+    for port in &record.host_ports {
+        hash.eat(&[u8::MAX - 1, port.protocol.number()]);
+        hash.eat(&port.target.get().to_be_bytes());
+        hash.eat(&port.published.get().to_be_bytes());
+    }
     hash.done()
 }
 

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use skep_model::{EndpointKey, EndpointRecord, EndpointState, NetworkId, NodeId, ServiceId};
+use skep_model::{
+    EndpointKey, EndpointRecord, EndpointState, NetworkId, NodeId, Protocol, PublishMode, PublishedPort, ServiceId,
+};
 
 use crate::{Delta, ShortKey, Unreadable};
 
@@ -182,7 +185,7 @@ impl Writer {
         let state = state_code(record.state);
         let network = last.network.as_ref() == Some(&key.network);
         let service = last.service.as_ref() == Some(&record.service);
-        let plain = record.weight == 1 && record.aliases.is_empty();
+        let plain = record.weight == 1 && record.aliases.is_empty() && record.host_ports.is_empty();
         self.u8(state | u8::from(network) << 2 | u8::from(service) << 3 | u8::from(plain) << 4);
         if !network {
             self.id(key.network.as_str());
@@ -200,8 +203,16 @@ impl Writer {
                 self.u8(alias.len() as u8);
                 self.bytes(alias);
             }
+            self.count(record.host_ports.len());
+            record.host_ports.iter().for_each(|port| self.host_port(port));
         }
         *last = Last { network: Some(key.network.clone()), service: Some(record.service.clone()) };
+    }
+
+    fn host_port(&mut self, port: &PublishedPort) {
+        self.u8(port.protocol.number());
+        self.bytes(&port.target.get().to_be_bytes());
+        self.bytes(&port.published.get().to_be_bytes());
     }
 }
 
@@ -367,15 +378,31 @@ impl<'a> Reader<'a> {
             _ => last.service.clone().ok_or(Unreadable::Garbled)?,
         };
         let addr = Ipv4Addr::from(self.array::<4>()?);
-        let (weight, aliases) = match (flags >> 4) & 1 {
+        let (weight, aliases, host_ports) = match (flags >> 4) & 1 {
             0 => (
                 u32::try_from(self.varint()?).map_err(|_| Unreadable::Garbled)?,
                 (0..self.count(1)?).map(|_| self.alias()).collect::<Read<_>>()?,
+                (0..self.count(5)?).map(|_| self.host_port()).collect::<Read<_>>()?,
             ),
-            _ => (1, Vec::new()),
+            _ => (1, Vec::new(), Vec::new()),
         };
         *last = Last { network: Some(network.clone()), service: Some(service.clone()) };
-        Ok((EndpointKey { network, task }, EndpointRecord { service, addr, state, weight, aliases }.into()))
+        Ok((EndpointKey { network, task }, EndpointRecord { service, addr, state, weight, aliases, host_ports }.into()))
+    }
+
+    fn host_port(&mut self) -> Read<PublishedPort> {
+        let protocol = match self.u8()? {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            132 => Protocol::Sctp,
+            _ => return Err(Unreadable::Garbled),
+        };
+        let (target, published) = (self.port()?, self.port()?);
+        Ok(PublishedPort { protocol, target, published, mode: PublishMode::Host })
+    }
+
+    fn port(&mut self) -> Read<NonZeroU16> {
+        NonZeroU16::new(u16::from_be_bytes(self.array()?)).ok_or(Unreadable::Garbled)
     }
 
     fn alias(&mut self) -> Read<String> {

@@ -26,6 +26,7 @@ fn record(number: u8) -> EndpointRecord {
         state: if number.is_multiple_of(2) { EndpointState::Ready } else { EndpointState::Draining },
         weight: 1,
         aliases: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 

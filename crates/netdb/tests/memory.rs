@@ -49,7 +49,7 @@ fn fifty_thousand_endpoints_take_a_few_hundred_bytes_each() {
     for id in &ids[1..] {
         let mut tables = Tables::new(id.clone(), EPOCH);
         let (service, addr, state) = (ServiceId::random(), [10, 0, 0, 9].into(), EndpointState::Ready);
-        let record = EndpointRecord { service, addr, state, weight: 1, aliases: Vec::new() };
+        let record = EndpointRecord { service, addr, state, weight: 1, aliases: Vec::new(), host_ports: Vec::new() };
         let key = || EndpointKey { network: network.clone(), task: TaskId::random() };
         tables.publish((0..RECORDS).map(|_| (key(), record.clone())), EPOCH);
         known.learn_from(&tables);

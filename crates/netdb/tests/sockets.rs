@@ -60,7 +60,7 @@ fn endpoint(aliases: usize) -> (EndpointKey, EndpointRecord) {
     let key = EndpointKey { network: NetworkId::random(), task: TaskId::random() };
     let aliases = (0..aliases).map(|number| format!("a-name-that-takes-some-room-{number}")).collect();
     let (service, addr) = (ServiceId::random(), [10, 0, 0, 7].into());
-    (key, EndpointRecord { service, addr, state: EndpointState::Ready, weight: 1, aliases })
+    (key, EndpointRecord { service, addr, state: EndpointState::Ready, weight: 1, aliases, host_ports: Vec::new() })
 }
 
 async fn sees(node: &Node, keys: &[EndpointKey]) {

@@ -62,6 +62,7 @@ fn record(number: u8) -> EndpointRecord {
         state: [EndpointState::Ready, EndpointState::Draining][usize::from(number / 2 % 2)],
         weight: u32::from(number / 4),
         aliases: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 

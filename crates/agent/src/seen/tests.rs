@@ -68,6 +68,7 @@ fn endpoint(task: &TaskId, node: u8, host: u8) -> LocatedEndpoint {
             state: EndpointState::Ready,
             weight: 1,
             aliases: Vec::new(),
+            host_ports: Vec::new(),
         },
     }
 }

@@ -128,6 +128,7 @@ pub(crate) fn publish_more(desired: &mut Desired, count: u16) {
                 state: EndpointState::Ready,
                 weight: 1,
                 aliases: vec![],
+                host_ports: Vec::new(),
             },
         });
     }

@@ -48,7 +48,14 @@ fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
 
 fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
     let state = EndpointState::Ready;
-    let record = EndpointRecord { service: id(service), addr: [10, 0, 1, n].into(), state, weight: 1, aliases: vec![] };
+    let record = EndpointRecord {
+        service: id(service),
+        addr: [10, 0, 1, n].into(),
+        state,
+        weight: 1,
+        aliases: vec![],
+        host_ports: Vec::new(),
+    };
     LocatedEndpoint { key: EndpointKey { network: id::<NetworkId>('z'), task: id(task) }, owner: id(owner), record }
 }
 

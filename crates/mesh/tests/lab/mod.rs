@@ -298,7 +298,14 @@ impl Lab {
             let on = |(network, addr): (&NetworkId, Ipv4Addr)| LocatedEndpoint {
                 key: EndpointKey { network: network.clone(), task: t.id.clone() },
                 owner: self.nodes[t.node].id.clone(),
-                record: EndpointRecord { service: t.service.clone(), addr, state: t.state, weight: 1, aliases: vec![] },
+                record: EndpointRecord {
+                    service: t.service.clone(),
+                    addr,
+                    state: t.state,
+                    weight: 1,
+                    aliases: vec![],
+                    host_ports: Vec::new(),
+                },
             };
             [(ingress, t.addr)].into_iter().chain(t.networks.iter().map(|(n, a)| (n, *a))).map(on)
         });

@@ -98,6 +98,7 @@ impl Rig {
                     state: EndpointState::Ready,
                     weight: 1,
                     aliases: vec![],
+                    host_ports: Vec::new(),
                 },
             });
         }

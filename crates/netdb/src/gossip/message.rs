@@ -274,7 +274,9 @@ fn read_all<'a, T>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use skep_model::{EndpointKey, EndpointRecord, EndpointState, NetworkId, ServiceId, TaskId};
+    use skep_model::{
+        EndpointKey, EndpointRecord, EndpointState, NetworkId, Protocol, PublishMode, PublishedPort, ServiceId, TaskId,
+    };
 
     use super::*;
 
@@ -287,8 +289,20 @@ mod tests {
             state,
             weight: 1,
             aliases: Vec::new(),
+            host_ports: Vec::new(),
         };
-        let named = EndpointRecord { weight: 700, aliases: vec!["web".into()], ..record(EndpointState::Starting) };
+        let port = PublishedPort {
+            protocol: Protocol::Sctp,
+            target: 80.try_into().unwrap(),
+            published: 32_768.try_into().unwrap(),
+            mode: PublishMode::Host,
+        };
+        let named = EndpointRecord {
+            weight: 700,
+            aliases: vec!["web".into()],
+            host_ports: vec![port],
+            ..record(EndpointState::Starting)
+        };
         Delta {
             owner: NodeId::random(),
             from: 7,

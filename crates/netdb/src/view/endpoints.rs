@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Index;
 use std::sync::Arc;
 
-use skep_model::EndpointKey;
+use skep_model::{EndpointKey, NetworkId};
 
 use super::Located;
 
@@ -52,8 +52,18 @@ impl Endpoints {
         self.iter().map(|(key, _)| key)
     }
 
-    /// Whether it was not there, or another.
-    pub(super) fn insert(&mut self, key: EndpointKey, located: Located) -> bool {
+    /// Those on one network, in the order of their keys.
+    pub fn on<'a>(&'a self, network: &NetworkId) -> impl Iterator<Item = (&'a EndpointKey, &'a Located)> + use<'a> {
+        let network = network.clone();
+        let before = |chunk: &Arc<Chunk>| chunk.last().is_some_and(|(key, _)| key.network < network);
+        let from = self.chunks.partition_point(before);
+        let all = self.chunks[from..].iter().flat_map(|chunk| chunk.iter()).map(|(key, located)| (key, located));
+        let first = network.clone();
+        all.skip_while(move |(key, _)| key.network < first).take_while(move |(key, _)| key.network == network)
+    }
+
+    /// Adds one, or replaces it. Whether it was not there, or another.
+    pub fn insert(&mut self, key: EndpointKey, located: Located) -> bool {
         if self.get(&key) == Some(&located) {
             return false;
         }
@@ -111,6 +121,16 @@ impl Index<&EndpointKey> for Endpoints {
     }
 }
 
+impl FromIterator<(EndpointKey, Located)> for Endpoints {
+    fn from_iter<I: IntoIterator<Item = (EndpointKey, Located)>>(all: I) -> Self {
+        let mut endpoints = Self::default();
+        for (key, located) in all {
+            endpoints.insert(key, located);
+        }
+        endpoints
+    }
+}
+
 impl PartialEq for Endpoints {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.iter().eq(other.iter())
@@ -141,7 +161,14 @@ mod tests {
     fn located(weight: u32) -> Located {
         let service = "0".repeat(25).parse().unwrap();
         let addr = [10, 0, 0, 1].into();
-        let record = EndpointRecord { service, addr, state: EndpointState::Ready, weight, aliases: Vec::new() };
+        let record = EndpointRecord {
+            service,
+            addr,
+            state: EndpointState::Ready,
+            weight,
+            aliases: Vec::new(),
+            host_ports: Vec::new(),
+        };
         Located { owner: "n".repeat(25).parse::<NodeId>().unwrap(), record: record.into() }
     }
 

@@ -112,7 +112,14 @@ pub(crate) fn key() -> EndpointKey {
 
 pub(crate) fn record(state: EndpointState) -> EndpointRecord {
     let service: ServiceId = "00000000000000000000000sv".parse().unwrap();
-    EndpointRecord { service, addr: [10, 0, 0, 9].into(), state, weight: 1, aliases: Vec::new() }
+    EndpointRecord {
+        service,
+        addr: [10, 0, 0, 9].into(),
+        state,
+        weight: 1,
+        aliases: Vec::new(),
+        host_ports: Vec::new(),
+    }
 }
 
 fn keys() -> GossipKeys {

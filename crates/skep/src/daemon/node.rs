@@ -197,6 +197,7 @@ impl LocalNode {
             reply_direct: self.flags.reply == Reply::Direct,
             data_dir: self.agent_dir(),
             netns_dir: self.flags.exec_root.join("netns"),
+            outside: self.flags.outside(),
         };
         let pins = self.flags.exec_root.join("bpf");
         let sizes = MapSizes::for_memory(Host::read().memory);
@@ -207,6 +208,7 @@ impl LocalNode {
             source: Arc::new(self.puller.clone()),
             network: self.network.clone(),
             listeners: |netns| skep_network::listeners(netns),
+            resolvers: |netns| skep_dns::Sockets::inside(netns),
             datapath: Box::new(datapath),
             ports: Arc::new(KernelPorts),
         };

@@ -22,6 +22,7 @@ use crate::agent::take_over_endpoints;
 use crate::endpoints::EndpointsFile;
 use crate::images::TaskImages;
 use crate::mesh::{Inputs, Mesh};
+use crate::names::{Names, Outside};
 use crate::report::Reporter;
 use crate::underlay::Underlay;
 
@@ -33,7 +34,7 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
 }
 
 /// The task, as managers know it: it has a day for its flows.
-fn task(desired: TaskState) -> Task {
+pub(crate) fn task(desired: TaskState) -> Task {
     let now = Timestamp::now();
     let spec = TaskSpec {
         container: ContainerSpec { image: "web".to_owned(), ..ContainerSpec::default() },
@@ -216,6 +217,13 @@ impl Node {
         datapath.set_open_flows(1);
         let network = Arc::new(FakeNetwork::new(Facts::default()));
         let known = assignments(desired);
+        let (assigned, netdb) = (watch::channel(Arc::new(known.clone())).1, NetDb::new(id('a')));
+        let names = Names::new(
+            |_| skep_dns::Sockets::bind(([127, 0, 0, 1], 0).into()),
+            Path::new("/etc/resolv.conf"),
+            Outside::default(),
+            (assigned.clone(), netdb.view()),
+        );
         let underlay = Underlay { overlay: Some(2), loopback: 1, overlay_mtu: 1450, ..Underlay::default() };
         let plane = Refusing { inner: datapath.clone(), refuses: refuses.clone() };
         let context = Arc::new(Context {
@@ -223,10 +231,11 @@ impl Node {
             images: TaskImages { store: Arc::new(Images::open(&dir.path().join("images")).unwrap()), source },
             network: network.clone(),
             listeners: |_: &Path| Ok([(Protocol::Tcp, 80)].into()),
-            netdb: NetDb::new(id('a')),
+            netdb,
             mesh: Mesh::new(Box::new(plane), Arc::new(FakePorts::default())),
+            names,
             reporter: Reporter::default(),
-            assignments: watch::channel(Arc::new(known.clone())).1,
+            assignments: assigned,
             underlay: watch::channel(underlay).1,
             tasks_dir: dir.path().to_owned(),
             netns_dir: dir.path().to_owned(),
@@ -289,6 +298,7 @@ async fn run_container(runtime: &FakeRuntime) {
         hostname: String::new(),
         netns: PathBuf::new(),
         addresses: Vec::new(),
+        resolver: None,
         labels: BTreeMap::new(),
         env: Vec::new(),
         resources: skep_model::Resources::default(),
@@ -303,7 +313,14 @@ fn before(told: EndpointState) -> NetDb {
     let netdb = NetDb::new(id('a'));
     let key = skep_model::EndpointKey { network: id::<NetworkId>('n'), task: id('t') };
     let addr = [10, 0, 1, 1].into();
-    let record = skep_model::EndpointRecord { service: id('s'), addr, state: told, weight: 1, aliases: Vec::new() };
+    let record = skep_model::EndpointRecord {
+        service: id('s'),
+        addr,
+        state: told,
+        weight: 1,
+        aliases: Vec::new(),
+        host_ports: Vec::new(),
+    };
     netdb.publish(key, record);
     netdb
 }

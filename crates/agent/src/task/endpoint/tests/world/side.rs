@@ -45,7 +45,7 @@ impl Side {
 
     pub(super) fn record(self, state: EndpointState) -> EndpointRecord {
         let addr = [10, 0, 1, self.digit()].into();
-        EndpointRecord { service: SERVICE.clone(), addr, state, weight: 1, aliases: Vec::new() }
+        EndpointRecord { service: SERVICE.clone(), addr, state, weight: 1, aliases: Vec::new(), host_ports: Vec::new() }
     }
 
     pub(super) fn member(self, alive: bool) -> Member {
