@@ -10,11 +10,12 @@
 mod checked;
 mod images;
 mod load;
+mod registry;
 pub mod wire;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,8 +23,9 @@ use std::time::{Duration, Instant};
 use skep_lab::{Families, Lab, LabConfig, LabGuard};
 
 pub use checked::PORT;
-pub use images::{checker, nginx, udp_echo};
+pub use images::{busybox, checker, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
+pub use registry::Registry;
 
 /// How long anything may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -129,6 +131,17 @@ impl Swarm {
         swarm
     }
 
+    /// A swarm of three nodes without images, whose daemons have these flags besides.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn empty(story: &str, daemon_flags: &[&str]) -> Self {
+        let swarm = Self::nodes_with(story, 3, Families::Both, daemon_flags);
+        swarm.form();
+        swarm
+    }
+
     /// Makes the nodes a swarm.
     ///
     /// # Panics
@@ -182,6 +195,8 @@ impl Swarm {
         // Nothing here takes a minute; what hangs must not hang the story.
         let mut command = Command::new("timeout");
         command.arg("60").arg(program).arg("-H").arg(socket).args(args);
+        // Logins of the story, and not those of whoever runs it.
+        command.env("DOCKER_CONFIG", self.lab.dir().join("docker"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = command.spawn().expect("the command line runs");
         if let Some(mut stdin) = running.stdin.take()
@@ -276,6 +291,15 @@ impl Swarm {
         );
         let running = listed.lines().filter(|l| l.contains(" Running"));
         running.filter_map(|l| l.split(' ').next().map(str::to_owned)).collect()
+    }
+
+    /// Loads an image on all nodes.
+    ///
+    /// # Panics
+    /// When one refuses it.
+    pub fn load(&self, image: &Path) {
+        let image = image.to_string_lossy();
+        (1..=self.lab.nodes()).for_each(|node| drop(self.must(node, &["load", "-i", &image])));
     }
 
     /// The last words of all daemons.

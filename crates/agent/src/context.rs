@@ -8,17 +8,19 @@ use std::time::Duration;
 
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, NetworkAttachment, NetworkId, PortConflict, PortOptions, Protocol,
-    PublishedPort, ServiceEntry, Task, TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict,
+    PortOptions, Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
-use skep_runtime::images::{ImageError, Images};
+use skep_registry::RegistryError;
+use skep_runtime::images::{Image, ImageError};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use crate::images::TaskImages;
 use crate::mesh::Mesh;
 use crate::report::Reporter;
 use crate::task::{Endpoint, Step, close};
@@ -45,7 +47,7 @@ pub type ListenersAt = fn(&Path) -> Result<BTreeSet<(Protocol, u16)>, NetworkErr
 /// What every controller works with.
 pub(crate) struct Context {
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) images: Arc<Images>,
+    pub(crate) images: TaskImages,
     pub(crate) network: Arc<dyn NodeNetwork>,
     pub(crate) listeners: ListenersAt,
     pub(crate) netdb: NetDb,
@@ -59,13 +61,15 @@ pub(crate) struct Context {
     pub(crate) netns_dir: PathBuf,
     /// Host-mode ports that were given to tasks which are not in the mesh yet.
     pub(crate) host_ports: Mutex<BTreeMap<TaskId, Vec<PublishedPort>>>,
+    /// What the health checks of tasks come to, for people.
+    pub(crate) health: Mutex<BTreeMap<TaskId, watch::Receiver<Health>>>,
 }
 
 /// Why a task could not be made ready or started. Shown as the task's error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
-    #[error("{0}; load it on this node with docker load (pulling is not there yet)")]
-    NoImage(ImageError),
+    #[error("No such image: {name}: {reason}")]
+    NoImage { name: String, reason: Arc<RegistryError> },
     #[error(transparent)]
     Image(ImageError),
     #[error(transparent)]
@@ -82,24 +86,19 @@ pub(crate) enum StepError {
     NoOverlay,
 }
 
-impl From<ImageError> for StepError {
-    fn from(error: ImageError) -> Self {
-        match error {
-            ImageError::NotFound(_) => Self::NoImage(error),
-            other => Self::Image(other),
-        }
-    }
-}
-
 impl Context {
     fn netns(&self, task: &TaskId) -> PathBuf {
         self.netns_dir.join(task.as_str())
     }
 
-    /// Network, image and bundle. Returns the host-mode ports that the task gets.
-    pub(crate) async fn prepare(&self, task: &Task, id: &ContainerId) -> Result<Vec<PublishedPort>, StepError> {
+    /// Network and bundle. Returns the host-mode ports that the task gets.
+    pub(crate) async fn prepare(
+        &self,
+        task: &Task,
+        id: &ContainerId,
+        image: &Image,
+    ) -> Result<Vec<PublishedPort>, StepError> {
         let addr = address(task)?;
-        let image = self.image(task).await?;
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
         self.attach(task, addr).await?;
@@ -118,14 +117,6 @@ impl Context {
             })
             .await?;
         Ok(host_ports)
-    }
-
-    async fn image(&self, task: &Task) -> Result<skep_runtime::images::Image, ImageError> {
-        let (images, name) = (self.images.clone(), task.spec.container.image.clone());
-        match tokio::task::spawn_blocking(move || images.find(&name)).await {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
     }
 
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
@@ -321,9 +312,23 @@ impl Context {
         }
     }
 
+    /// How the task's health is checked; `None` when it is not.
+    pub(crate) async fn health_check(&self, task: &Task) -> Option<HealthCheck> {
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
+        HealthCheck::of(task.spec.container.health.as_ref(), config.health.as_ref())
+    }
+
+    pub(crate) fn show_health(&self, task: &TaskId, health: watch::Receiver<Health>) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), health);
+    }
+
+    pub(crate) fn forget_health(&self, task: &TaskId) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).remove(task);
+    }
+
     /// What asks the task's container to stop.
     pub(crate) async fn stop_signal(&self, task: &Task) -> i32 {
-        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
         skep_runtime::stop_signal(&task.spec.container, &config).unwrap_or(SIGTERM)
     }
 

@@ -10,7 +10,7 @@ use skep_mesh::{
     Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode,
     compile,
 };
-use skep_model::{EndpointState, NetworkSpec, NodeId, PortConflict, Protocol, TaskId};
+use skep_model::{EndpointRecord, EndpointState, NetworkSpec, NodeId, PortConflict, Protocol, TaskId};
 use skep_netdb::View;
 use skep_network::NodePorts;
 use tokio::sync::watch;
@@ -265,13 +265,13 @@ impl Inputs {
         let located = |(key, located): (&_, &skep_netdb::Located)| LocatedEndpoint {
             key: Clone::clone(key),
             owner: located.owner.clone(),
-            record: located.record.clone(),
+            record: EndpointRecord::clone(&located.record),
         };
         Some(Desired {
             node,
             devices,
             members: view.members.values().cloned().collect(),
-            member_addresses: view.addresses.clone(),
+            member_addresses: BTreeSet::clone(&view.addresses),
             services: assignments.services.values().cloned().collect(),
             networks: networks(&assignments)?,
             endpoints: view.endpoints.iter().map(located).collect(),

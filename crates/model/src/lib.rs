@@ -13,8 +13,10 @@
 mod cluster;
 mod constraint;
 mod container;
+mod data;
 mod endpoint;
 mod gossip;
+mod health;
 mod id;
 mod image;
 mod labels;
@@ -24,29 +26,36 @@ mod network;
 mod node;
 mod port;
 mod publish;
+mod registry;
 pub mod seen;
 mod service;
 mod task;
 
-pub use cluster::{Authority, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, UnlockSecret};
+pub use cluster::{
+    Authority, CertificateSpec, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, Rotation, RotationStage,
+    Trust, UnlockSecret,
+};
 pub use constraint::{BadConstraint, Constraint, Operator};
 pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
 };
+pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret};
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
 pub use gossip::{GossipKey, GossipKeys};
-pub use id::{BadId, ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+pub use health::{Health, HealthCheck, HealthConfig, HealthResult, HealthState, HealthTest};
+pub use id::{BadId, ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
 pub use image::{BadImageRef, ImageRef};
 pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};
 pub use name::{BadName, ServiceName};
-pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, ServiceNetwork, VirtualIp};
+pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, NewNetwork, ServiceNetwork, VirtualIp};
 pub use node::{
     Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
-    NodeStatus, Platform, PortConflict, Reachability, Role,
+    NodeStatus, NodeTls, Platform, PortConflict, Reachability, Role,
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
 pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};
+pub use registry::RegistryAuth;
 pub use service::{
     Endpoint, EndpointMode, EndpointSpec, FailureAction, Service, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
     UpdateState, UpdateStatus,

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::NetworkError;
 use crate::node::MacAddr;
@@ -69,7 +69,22 @@ pub struct Way {
     pub source: Option<IpAddr>,
 }
 
+/// The most routes that a node tells managers of: a full table of the Internet's would be a burden to all of them.
+const TOLD_ROUTES: usize = 256;
+
 impl Facts {
+    /// The IPv4 routes that lead somewhere in particular, the widest first, and no more of them than a manager should have to keep.
+    #[must_use]
+    pub fn telling_routes(&self) -> Vec<Ipv4Net> {
+        let ipv4 =
+            self.routes.iter().filter_map(|route| if let IpNet::V4(route) = route { Some(*route) } else { None });
+        // Two halves are a default route too.
+        let mut telling: Vec<_> = ipv4.filter(|route| route.prefix_len() > 1).collect();
+        telling.sort_by_key(|route| (route.prefix_len(), *route));
+        telling.truncate(TOLD_ROUTES);
+        telling
+    }
+
     /// A device by its name.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
@@ -207,6 +222,22 @@ mod tests {
         assert_eq!(facts.choose_advertise_addr().unwrap(), ip("10.77.0.2"));
         assert_eq!(facts.mtu_of(ip("10.77.0.2")).unwrap(), 1498);
         assert!(matches!(facts.mtu_of(ip("1.1.1.1")), Err(NetworkError::NotOurAddress(_))));
+    }
+
+    #[test]
+    fn routes_that_say_something_are_told_the_widest_first_and_not_without_end() {
+        let mut facts = facts(Vec::new());
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        facts.routes = ["0.0.0.0/0", "128.0.0.0/1", "10.9.0.0/24", "10.8.0.0/16", "fd00::/64"].map(net).to_vec();
+        assert_eq!(
+            facts.telling_routes().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.8.0.0/16", "10.9.0.0/24"]
+        );
+        facts.routes.extend((0..1000).map(|n| net(&format!("10.{}.{}.0/24", n / 256, n % 256))));
+        assert_eq!(
+            (facts.telling_routes().len(), facts.telling_routes()[0].to_string()),
+            (256, "10.8.0.0/16".to_owned())
+        );
     }
 
     #[test]

@@ -205,7 +205,7 @@ fn a_task_talks_by_the_address_of_the_network_that_it_talks_to() {
     ip(&task.namespace, "route del 10.0.1.0/24");
     ip(&task.namespace, "-6 route del fd73:6b65:7000::a08:0/112");
     net.attach(&task.wanted);
-    expected.map(|(to, by)| assert_eq!(way(&task.namespace, to).0, by, "{to}"));
+    expected.iter().for_each(|(to, by)| assert_eq!(way(&task.namespace, to).0, *by, "{to}"));
     task.wanted.addresses.truncate(1);
     net.attach(&task.wanted);
     task.check();

@@ -9,10 +9,10 @@ use skep_model::seen::{
     SeenTraffic,
 };
 use skep_model::{
-    Balance, EndpointKey, EndpointState, Member, NodeId, PortOptions, PublishMode, PublishOptions, PublishedPort,
-    ServiceId, TaskId, TaskState, Timestamp,
+    Balance, EndpointState, Member, NodeId, PortOptions, PublishMode, PublishOptions, PublishedPort, ServiceId, TaskId,
+    TaskState, Timestamp,
 };
-use skep_netdb::Located;
+use skep_netdb::Endpoints;
 
 use super::census::Census;
 use crate::Assignments;
@@ -24,7 +24,7 @@ pub(super) struct Seen<'a> {
     pub(super) assignments: &'a Assignments,
     pub(super) statuses: &'a BTreeMap<TaskId, TaskState>,
     /// All endpoints that are known, those of other networks too.
-    pub(super) endpoints: &'a BTreeMap<EndpointKey, Located>,
+    pub(super) endpoints: &'a Endpoints,
     /// At which version each node's endpoints are known.
     pub(super) versions: &'a BTreeMap<NodeId, u64>,
     pub(super) counters: &'a Counters,

@@ -12,7 +12,7 @@ use skep_model::{
     Balance, EndpointKey, EndpointRecord, EndpointState, ListenOn, Member, NodeId, PortOptions, Protocol, PublishMode,
     PublishOptions, PublishedPort, ServiceEntry, TaskId, Timestamp, Version,
 };
-use skep_netdb::NetDb;
+use skep_netdb::{Endpoints, NetDb};
 
 use super::census::Census;
 use super::report::{Seen, report};
@@ -130,7 +130,7 @@ impl Rig {
             desired: &self.desired,
             assignments: &Assignments::default(),
             statuses: &BTreeMap::new(),
-            endpoints: &BTreeMap::new(),
+            endpoints: &Endpoints::default(),
             versions: &BTreeMap::new(),
             counters: &self.counters,
             usage: &[Usage { table: "flows", used: 3, room: 10 }],
@@ -268,7 +268,7 @@ fn fingerprints_are_the_same_for_the_same_and_differ_for_a_removal() {
             desired: &rig.desired,
             assignments: &assignments,
             statuses: &BTreeMap::new(),
-            endpoints: &BTreeMap::new(),
+            endpoints: &Endpoints::default(),
             versions: &BTreeMap::new(),
             counters: &rig.counters,
             usage: &[],

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod container;
+pub mod exec;
 pub mod image;
 pub mod leader;
 pub mod log;
@@ -15,12 +16,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{ClusterSpec, ImageRef, NodeId, NodeSpec, ServiceId, ServiceSpec, Version};
+use skep_model::{
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec,
+    Version,
+};
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
-use image::{ImageInfo, LoadEvent, Removed};
+use exec::{ExecSession, ExecSpec};
+use image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
@@ -79,6 +84,21 @@ pub trait Backend: Send + Sync + 'static {
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error>;
 
+    /// Pulls an image from its registry. The stream reports progress; an error in it is the end of it. A client that hangs up ends the pull,
+    /// unless somebody else wants the same.
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error>;
+
+    /// Removes images that are of no use.
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error>;
+
+    /// What a reference means to its registry now.
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error>;
+
+    /// Tries credentials at a registry. Wrong ones are [`ErrorKind::Unauthenticated`].
+    ///
+    /// [`ErrorKind::Unauthenticated`]: crate::ErrorKind::Unauthenticated
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error>;
+
     /// The images of this node.
     async fn images(&self) -> Result<Vec<ImageInfo>, Error>;
 
@@ -105,6 +125,15 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
 
+    /// The swarm's networks as this node has been told of them, also on workers. None in no swarm.
+    async fn known_networks(&self) -> Vec<Arc<Network>>;
+
+    /// Runs a further program in a container of this node, by the container's whole id. A program that cannot be executed is
+    /// [`ErrorKind::InvalidArgument`] with the reason.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
+    async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error>;
+
     /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
     /// manager. Called once, by the server.
     fn changes(&self) -> BoxStream<'static, SwarmChange>;
@@ -122,7 +151,10 @@ pub trait Backend: Send + Sync + 'static {
     /// backend.
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
 
-    /// Changes the swarm's spec, its join tokens, or both.
+    /// Changes the swarm's spec, its join tokens, or both; begins to replace its root certificate. A root that is given and cannot be used:
+    /// [`ErrorKind::InvalidArgument`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error>;
 
     /// Creates a service. The spec is well-formed; conflicts with other services are the backend's to find.
@@ -138,6 +170,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
+
+    /// Creates a network. The request is well-formed; whether its name and its addresses can be had is the backend's to find.
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error>;
+
+    /// Removes a network that nobody needs. In use: [`ErrorKind::FailedPrecondition`] with "in use by".
+    ///
+    /// [`ErrorKind::FailedPrecondition`]: crate::ErrorKind::FailedPrecondition
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error>;
 
     /// Replaces a node's spec; another role promotes or demotes it. The last manager is not demoted ("attempting to demote the last manager of
     /// the swarm").

@@ -6,6 +6,7 @@
 pub(crate) mod answer;
 mod containers;
 mod elsewhere;
+mod exec;
 pub(crate) mod filters;
 pub(crate) mod forward;
 mod images;
@@ -13,6 +14,8 @@ mod mesh;
 mod networks;
 mod nodes;
 mod params;
+mod pin;
+mod registry;
 mod resolve;
 mod services;
 mod swarm;
@@ -33,6 +36,7 @@ use tower::ServiceExt;
 
 use crate::backend::Backend;
 use crate::events::EventLog;
+use crate::execs::Execs;
 use answer::Refusal;
 pub use version::{NEWEST, OLDEST};
 
@@ -40,12 +44,13 @@ pub use version::{NEWEST, OLDEST};
 pub(crate) struct App {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) events: EventLog,
+    pub(crate) execs: Execs,
     closing: watch::Receiver<bool>,
 }
 
 impl App {
     pub(crate) fn new(backend: Arc<dyn Backend>, events: EventLog, closing: watch::Receiver<bool>) -> Arc<Self> {
-        Arc::new(Self { backend, events, closing })
+        Arc::new(Self { backend, events, execs: Execs::default(), closing })
     }
 
     /// Completes when the server stops: endless streams end then.
@@ -118,6 +123,11 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
 fn endpoints(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .merge(of_the_swarm().route_layer(from_fn_with_state(app.clone(), forward::to_leader)))
+        .merge(
+            of_one_network()
+                .route_layer(from_fn_with_state(app.clone(), forward::to_leader))
+                .route_layer(from_fn_with_state(app.clone(), networks::own_containers)),
+        )
         .merge(of_membership())
         .merge(of_the_node())
         .merge(of_skep())
@@ -155,7 +165,11 @@ fn of_the_swarm() -> Router<Arc<App>> {
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
-        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+}
+
+/// What the leader answers, with the containers of the manager that is asked.
+fn of_one_network() -> Router<Arc<App>> {
+    Router::new().route("/networks/{id}", get(networks::inspect).delete(networks::remove))
 }
 
 fn of_the_node() -> Router<Arc<App>> {
@@ -167,11 +181,19 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/system/df", get(system::disk_usage))
         .route("/images/json", get(images::list))
         .route("/images/load", post(images::load))
+        .route("/images/create", post(images::create))
+        .route("/images/prune", post(images::prune))
+        .route("/auth", post(registry::login))
+        .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
         .route("/containers/json", get(containers::list))
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(containers::logs))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
 }
 
 /// What Docker does not have. The number is skep's own, whatever version of Docker's API is in front of it.

@@ -1,8 +1,11 @@
-//! Answers that go on: logs, events, progress.
+//! Answers that go on: logs, events, progress, programs' input and output.
 
 pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod pull;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

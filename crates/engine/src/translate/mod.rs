@@ -7,15 +7,18 @@
 //! [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
 //! [`ErrorKind::Unimplemented`]: crate::ErrorKind::Unimplemented
 
+pub mod attached;
 mod bound;
 pub(crate) mod conflict;
 pub mod container;
 pub mod endpoint;
+pub mod health;
 pub mod image;
 pub mod info;
 pub mod mount;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod running;
 pub mod service;
 pub mod swarm;

@@ -8,12 +8,14 @@
 pub mod container;
 pub mod container_spec;
 pub mod event;
+pub mod exec;
 pub mod go_json;
 pub mod image;
 pub mod info;
 pub mod meta;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod service;
 pub mod swarm;
 pub mod system;

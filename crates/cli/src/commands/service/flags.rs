@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::publish::{self, Port};
-use crate::values::{host_entry, parse_bytes, parse_cpus, parse_duration, parse_mount, parse_ulimit, split_command};
+use crate::values::{
+    host_entry, parse_attachment, parse_bytes, parse_cpus, parse_duration, parse_mount, parse_ulimit, split_command,
+};
 
 /// Words of a command in one flag.
 #[derive(Debug, Clone)]
@@ -101,12 +103,38 @@ pub(super) struct Scalars {
     /// The directory that the command starts in
     #[arg(short, long)]
     pub(super) workdir: Option<String>,
-    /// Do not ask a registry what the image's digest is (skep never does: this is for scripts)
+    /// Do not ask the registry which digest the image's tag has now: each node does for itself
     #[arg(long)]
     pub(super) no_resolve_image: bool,
-    /// Hand registry logins to the nodes (skep has none: this is for scripts)
+    /// Hand this person's login at the image's registry to the nodes that run it
     #[arg(long)]
     pub(super) with_registry_auth: bool,
+}
+
+/// How the health of containers is checked.
+#[derive(Debug, Default, Args)]
+pub(super) struct Health {
+    /// A line of shell that says whether a container is healthy
+    #[arg(long)]
+    pub(super) health_cmd: Option<String>,
+    /// How long between two checks
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_interval: Option<i64>,
+    /// How many failures in a row make a container unhealthy
+    #[arg(long)]
+    pub(super) health_retries: Option<u32>,
+    /// How long between two checks in the start period
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_start_interval: Option<i64>,
+    /// How long after its start a container may fail
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_start_period: Option<i64>,
+    /// How long a check may take
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_timeout: Option<i64>,
+    /// Check nothing, whatever the image says
+    #[arg(long)]
+    pub(super) no_healthcheck: bool,
 }
 
 /// How updates roll out and roll back.
@@ -156,6 +184,8 @@ pub struct CreateFlags {
     #[command(flatten)]
     pub(super) scalars: Scalars,
     #[command(flatten)]
+    pub(super) health: Health,
+    #[command(flatten)]
     pub(super) rollout: Rollout,
     #[command(flatten)]
     pub(super) wait: Wait,
@@ -189,9 +219,9 @@ pub struct CreateFlags {
     /// Mount something: type=bind,source=…,target=…
     #[arg(long, value_parser = parse_mount)]
     pub(super) mount: Vec<Value>,
-    /// Attach to a network
-    #[arg(long)]
-    pub(super) network: Vec<String>,
+    /// Attach to a network: its name, or name=…,alias=…
+    #[arg(long, value_parser = parse_attachment)]
+    pub(super) network: Vec<Value>,
     /// Know a host by name: name:address
     #[arg(id = "known-host", long = "host", value_parser = host_entry)]
     pub(super) hosts: Vec<String>,
@@ -229,6 +259,8 @@ pub struct UpdateFlags {
     #[command(flatten)]
     pub(super) scalars: Scalars,
     #[command(flatten)]
+    pub(super) health: Health,
+    #[command(flatten)]
     pub(super) rollout: Rollout,
     #[command(flatten)]
     pub(super) wait: Wait,
@@ -250,6 +282,12 @@ pub struct UpdateFlags {
     /// Stop to publish a target port: 80, or 53/udp
     #[arg(long, value_parser = ports)]
     pub(super) publish_rm: Vec<Ports>,
+    /// Attach to a network: its name, or name=…,alias=…
+    #[arg(long, value_parser = parse_attachment)]
+    pub(super) network_add: Vec<Value>,
+    /// Take off a network
+    #[arg(long)]
+    pub(super) network_rm: Vec<String>,
     /// Set a variable
     #[arg(long)]
     pub(super) env_add: Vec<String>,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use skep_mesh::{
     BackendState, Desired, Devices, GroupKey, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode, compile,
 };
-use skep_model::{Protocol, PublishMode, PublishedPort, ServiceEntry, TaskId, Version};
+use skep_model::{EndpointRecord, Protocol, PublishMode, PublishedPort, ServiceEntry, TaskId, Version};
 use skep_netdb::View;
 
 use super::side::SERVICE;
@@ -72,7 +72,7 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             ways: BTreeMap::new(),
         },
         members: view.members.values().cloned().collect(),
-        member_addresses: view.addresses.clone(),
+        member_addresses: BTreeSet::clone(&view.addresses),
         services: vec![ServiceEntry {
             id: SERVICE.clone(),
             name: "web".to_owned(),
@@ -91,7 +91,11 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
         endpoints: view
             .endpoints
             .iter()
-            .map(|(key, at)| LocatedEndpoint { key: key.clone(), owner: at.owner.clone(), record: at.record.clone() })
+            .map(|(key, at)| LocatedEndpoint {
+                key: key.clone(),
+                owner: at.owner.clone(),
+                record: EndpointRecord::clone(&at.record),
+            })
             .collect(),
         local_tasks: local.into_iter().collect(),
     }
