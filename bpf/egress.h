@@ -224,12 +224,17 @@ __verified_once int translate(struct __sk_buff *skb, const struct packet *packet
 /* Decided, besides the others: the task is told what its packet lacks. Carried out by `tell_task`. */
 enum {
 	DECIDED_HOPS = 0x1000,
+	DECIDED_TO_NODE = 0x2000,	/* not so: the node itself gets it */
 	DECIDED_SIZE = 0x20000000,	/* and how big it may be */
 };
 
-/* Tells a task that its packet goes nowhere. */
+/* The end of what a task sends: a verdict, or the task is told that its packet goes nowhere. */
 static __always_inline int tell_task(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, int decided)
 {
+	if (decided < DECIDED_REFUSE)
+		return decided;
+	if (decided == DECIDED_TO_NODE)
+		return VERDICT_NEXT;
 	if (decided >= DECIDED_SIZE)
 		return refuse_size(skb, packet, visit, decided - DECIDED_SIZE);
 	if (decided == DECIDED_HOPS)
@@ -251,7 +256,7 @@ __verified_once int go_out(struct __sk_buff *skb, const struct packet *packet, s
 	to.saddr = flow->far;
 	to.sport = flow->port;
 	if (!ifindex)
-		return translate(skb, packet, &to) ? VERDICT_NEXT : drop(DROP_REWRITE);
+		return translate(skb, packet, &to) ? DECIDED_TO_NODE : drop(DROP_REWRITE);
 	if (unlikely(!skb->gso_size && skb->len > mtu + sizeof(struct ethhdr)))
 		return DECIDED_SIZE + mtu;
 	if (unlikely(packet->signals & TCP_SYN))
@@ -263,7 +268,7 @@ __verified_once int go_out(struct __sk_buff *skb, const struct packet *packet, s
 	return translate(skb, packet, &to) ? bpf_redirect_neigh(ifindex, NULL, 0, 0) : drop(DROP_REWRITE);
 }
 
-/* A packet of a flow that a task has with the world outside. NEXT when it has none, or that is over. */
+/* A packet of a flow that a task has with the world outside, or with its node. NEXT when it has none, or that is over. */
 __verified_once int follow_egress(struct __sk_buff *skb, const struct packet *packet, struct visit *visit)
 {
 	struct flow_key key;

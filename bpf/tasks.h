@@ -4,10 +4,12 @@
 
 #include "egress.h"
 
-/* Not for a task, nor for anybody by name: multicast, and IPv4's broadcast. */
-static __always_inline bool is_for_many(const struct addr *addr)
+/* For nobody by name: multicast, IPv4's broadcast, and addresses that each machine has. */
+static __always_inline bool is_for_nobody(const struct addr *addr)
 {
-	return is_v4(addr) ? (addr->w[3] & 0xff) >= 224 : (addr->w[0] & 0xff) == 0xff;
+	if (is_loopback(addr))
+		return true;
+	return is_v4(addr) ? (addr->w[3] & 0xff) >= 224 || !(addr->w[3] & 0xff) : (addr->w[0] & 0xff) == 0xff;
 }
 
 /* Decided: it goes out, if the task may. */
@@ -60,7 +62,7 @@ __verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet
 	if (!is_own_packet(skb, packet))
 		return drop(DROP_SPOOFED);
 	/* The node's end of the cable. */
-	if (is_link_local(&packet->key.daddr) || is_for_many(&packet->key.daddr))
+	if (is_link_local(&packet->key.daddr) || is_for_nobody(&packet->key.daddr))
 		return VERDICT_NEXT;
 	decided = to_vip(skb, packet, visit, parsed);
 	if (decided != VERDICT_NEXT)
@@ -108,7 +110,7 @@ __verified_once int from_task_client(struct __sk_buff *skb, struct packet *packe
 		if (unlikely(decided == FOLLOWED_TOO_BIG))
 			decided = DECIDED_SIZE;
 		if (decided != VERDICT_NEXT)
-			return decided < DECIDED_REFUSE ? decided : tell_task(skb, packet, &visit, decided);
+			return tell_task(skb, packet, &visit, decided);
 		decided = DECIDED_ASKED;
 		if (parsed == PARSED_ICMP && read_echo(skb, packet, true, &icmp)) {
 			packet->key.sport = echo_id(&icmp);
@@ -123,7 +125,7 @@ __verified_once int from_task_client(struct __sk_buff *skb, struct packet *packe
 	if (!flow && has_ports) {
 		decided = follow_egress(skb, packet, &visit);
 		if (decided != VERDICT_NEXT)
-			return decided < DECIDED_REFUSE ? decided : tell_task(skb, packet, &visit, decided);
+			return tell_task(skb, packet, &visit, decided);
 		decided = DECIDED_ASKED;
 	}
 	if (flow)
@@ -136,7 +138,7 @@ __verified_once int from_task_client(struct __sk_buff *skb, struct packet *packe
 		flow = NULL;
 		if (decided == DECIDED_OUT) {
 			decided = leave(skb, packet, &visit, has_ports);
-			return decided < DECIDED_REFUSE ? decided : tell_task(skb, packet, &visit, decided);
+			return tell_task(skb, packet, &visit, decided);
 		}
 	}
 	return finish(skb, packet, &visit, NULL, flow, decided);

@@ -164,6 +164,27 @@ impl Rig {
         (Seen::right(&out), out)
     }
 
+    /// What a task sends must go to the world outside, by the node's own address.
+    pub fn goes_out(&self, via: Via, frame: &[u8], what: &str) -> Seen {
+        let (verdict, out) = self.run(via, frame);
+        assert_eq!(verdict, REDIRECT, "{via:?} {what}");
+        let seen = Seen::right(&out);
+        assert_eq!(seen.from.ip(), self.own(seen.from.is_ipv6()), "{via:?} {what}");
+        assert!(seen.from.port() >= 61_000 || seen.from.port() == 0, "{via:?} {what}: {seen:?}");
+        seen
+    }
+
+    /// What a task sends must be answered with an ICMP error of this type and code.
+    pub fn is_told(&self, via: Via, frame: &[u8], reason: DropReason, told: (u8, u8)) -> Seen {
+        let before = self.drops(reason);
+        let (verdict, out) = self.run(via, frame);
+        assert_eq!(verdict, REDIRECT, "{via:?} {reason:?}");
+        let seen = Seen::right(&out);
+        assert_eq!((seen.l4[0], seen.l4[1]), told, "{via:?} {reason:?}");
+        assert_eq!(self.drops(reason), before + 1, "{via:?} {reason:?}");
+        seen
+    }
+
     /// The packet must be left alone.
     pub fn is_left(&self, via: Via, frame: &[u8], what: &str) {
         assert_eq!(self.run(via, frame), (NEXT, frame.to_vec()), "{via:?} {what}");
@@ -285,8 +306,9 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// But for who closed first, which only flows to the world outside ask for.
     pub fn flags(&self) -> u8 {
-        self.value[61]
+        self.value[61] & 0x7f
     }
 
     pub fn tries(&self) -> u8 {
