@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["skep-rpc"],
     &["skep-raft"],
     &["skep-runtime", "skep-network", "skep-netdb"],
-    &["skep-mesh", "skep-dns"],
+    &["skep-mesh", "skep-dns", "skep-registry"],
     &["skep-manager", "skep-agent"],
     &["skep-engine"],
     &["skep-cli", "skep-lab"],

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{Node, NodeDescription, TaskId};
+use skep_model::{Node, NodeDescription, TaskId, Trust};
 use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
+use skep_registry::ImageSource;
 use skep_rpc::{NodeIdentity, proto};
 use skep_runtime::Runtime;
 use skep_runtime::images::Images;
@@ -23,6 +24,7 @@ use crate::assignments::{Assignments, AssignmentsFile};
 use crate::context::{Context, ListenersAt};
 use crate::direct::Prober;
 use crate::endpoints::EndpointsFile;
+use crate::images::TaskImages;
 use crate::logs::LogPusher;
 use crate::mesh::{Inputs, Mesh};
 use crate::names::{Names, Outside, SocketsAt, resolv_conf};
@@ -63,6 +65,8 @@ pub struct Parts {
     pub runtime: Arc<dyn Runtime>,
     /// Images of this node.
     pub images: Arc<Images>,
+    /// Where images come from that it lacks.
+    pub source: Arc<dyn ImageSource>,
     /// Devices of this node.
     pub network: Arc<dyn NodeNetwork>,
     /// Says what listens in a namespace.
@@ -94,6 +98,8 @@ pub struct Agent {
     connected: watch::Receiver<Result<(), String>>,
     /// The node as the managers have told it since the daemon started.
     told: watch::Receiver<Option<Node>>,
+    /// Certificates as the managers have told since the daemon started.
+    trusted: watch::Receiver<Option<Trust>>,
     /// Its part among the managers: number, and where its manager port answers.
     manages: watch::Sender<Option<(u64, SocketAddr)>>,
     leaving: watch::Sender<bool>,
@@ -131,7 +137,7 @@ impl Agent {
         let names = Names::new(parts.resolvers, &resolv_conf(), config.outside.clone(), sources);
         let context = Arc::new(Context {
             runtime: parts.runtime,
-            images: parts.images,
+            images: TaskImages { store: parts.images, source: parts.source },
             network: parts.network,
             listeners: parts.listeners,
             netdb,
@@ -163,6 +169,7 @@ impl Agent {
         let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
         let (leaving, leaving_seen) = watch::channel(false);
         let (tell, told) = watch::channel(None);
+        let (trust, trusted) = watch::channel(None);
         let (manages, manages_seen) = watch::channel(None);
         let session = Session {
             identity: config.identity.clone(),
@@ -175,6 +182,7 @@ impl Agent {
             logs: LogPusher::new(context.runtime.clone()),
             connected,
             told: tell,
+            trust,
             manages: manages_seen,
         };
         let (gossip, contacts) = talk(&context);
@@ -193,6 +201,7 @@ impl Agent {
             managers: managers_seen,
             connected: connected_seen,
             told,
+            trusted,
             manages,
             leaving,
             tasks,
@@ -224,6 +233,12 @@ impl Agent {
     #[must_use]
     pub fn told(&self) -> watch::Receiver<Option<Node>> {
         self.told.clone()
+    }
+
+    /// What managers say of certificates, from what they have told since the daemon started.
+    #[must_use]
+    pub fn trust(&self) -> watch::Receiver<Option<Trust>> {
+        self.trusted.clone()
     }
 
     /// Lets the managers know that this node is one of them, by that number and at that address; or that it is none any more.

@@ -13,12 +13,14 @@ use skep_model::{
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork};
-use skep_runtime::images::{ImageError, Images};
+use skep_registry::RegistryError;
+use skep_runtime::images::{Image, ImageError};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use crate::images::TaskImages;
 use crate::mesh::Mesh;
 use crate::names::Names;
 use crate::records::{keys, records};
@@ -47,7 +49,7 @@ pub type ListenersAt = fn(&Path) -> Result<BTreeSet<(Protocol, u16)>, NetworkErr
 /// What every controller works with.
 pub(crate) struct Context {
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) images: Arc<Images>,
+    pub(crate) images: TaskImages,
     pub(crate) network: Arc<dyn NodeNetwork>,
     pub(crate) listeners: ListenersAt,
     pub(crate) netdb: NetDb,
@@ -67,8 +69,8 @@ pub(crate) struct Context {
 /// Why a task could not be made ready or started. Shown as the task's error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
-    #[error("{0}; load it on this node with docker load (pulling is not there yet)")]
-    NoImage(ImageError),
+    #[error("No such image: {name}: {reason}")]
+    NoImage { name: String, reason: Arc<RegistryError> },
     #[error(transparent)]
     Image(ImageError),
     #[error(transparent)]
@@ -87,28 +89,26 @@ pub(crate) enum StepError {
     NoOverlay,
 }
 
-impl From<ImageError> for StepError {
-    fn from(error: ImageError) -> Self {
-        match error {
-            ImageError::NotFound(_) => Self::NoImage(error),
-            other => Self::Image(other),
-        }
-    }
-}
-
 impl Context {
     fn netns(&self, task: &TaskId) -> PathBuf {
         self.netns_dir.join(task.as_str())
     }
 
-    /// Network, image and bundle. Returns the host-mode ports that the task gets.
-    pub(crate) async fn prepare(&self, task: &Task, id: &ContainerId) -> Result<Vec<PublishedPort>, StepError> {
+    /// Network and bundle. Returns the host-mode ports that the task gets.
+    pub(crate) async fn prepare(
+        &self,
+        task: &Task,
+        id: &ContainerId,
+        image: &Image,
+    ) -> Result<Vec<PublishedPort>, StepError> {
         let addr = address(task)?;
-        let image = self.image(task).await?;
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
         self.attach(task, addr).await?;
-        self.names.open(task, &self.netns(&task.id))?;
+        let serves = self.serves_names(task);
+        if !serves {
+            self.names.open(task, &self.netns(&task.id))?;
+        }
         let spec = task.spec.container.clone();
         self.runtime
             .prepare(Container {
@@ -118,7 +118,7 @@ impl Context {
                 netns: self.netns(&task.id),
                 // One alone, and not its IPv6 twin: a program that binds to what its own name resolves to would miss clients of the others.
                 addresses: vec![own_address(task).unwrap_or(addr).into()],
-                resolver: Some(skep_dns::ADDRESS.into()),
+                resolver: (!serves).then(|| skep_dns::ADDRESS.into()),
                 labels: labels(task),
                 env: Vec::new(),
                 resources: task.spec.resources,
@@ -126,14 +126,6 @@ impl Context {
             })
             .await?;
         Ok(host_ports)
-    }
-
-    async fn image(&self, task: &Task) -> Result<skep_runtime::images::Image, ImageError> {
-        let (images, name) = (self.images.clone(), task.spec.container.image.clone());
-        match tokio::task::spawn_blocking(move || images.find(&name)).await {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
     }
 
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
@@ -218,7 +210,9 @@ impl Context {
     ) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
         // A task of the daemon before this one runs on without names rather than not at all.
-        if let Err(e) = self.names.open(task, &self.netns(&task.id)) {
+        if !self.serves_names(task)
+            && let Err(e) = self.names.open(task, &self.netns(&task.id))
+        {
             warn!(task = %task.display_name(), "its questions for names are not answered: {e}");
         }
         let host_options = self.host_options(task, ports);
@@ -304,6 +298,12 @@ impl Context {
         ingress.chain(task.host_ports.iter().map(|p| (p.protocol, p.target.get()))).collect()
     }
 
+    /// Whether the port of a resolver is the task's own: it answers questions for names itself, and could not listen on all its addresses otherwise.
+    fn serves_names(&self, task: &Task) -> bool {
+        let wanted = self.target_ports(task);
+        [Protocol::Udp, Protocol::Tcp].iter().any(|protocol| wanted.contains(&(*protocol, 53)))
+    }
+
     /// What the task listens on.
     pub(crate) async fn open_ports(&self, task: &Task) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
         let (ask, netns) = (self.listeners, self.netns(&task.id));
@@ -315,7 +315,7 @@ impl Context {
 
     /// What asks the task's container to stop.
     pub(crate) async fn stop_signal(&self, task: &Task) -> i32 {
-        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
         skep_runtime::stop_signal(&task.spec.container, &config).unwrap_or(SIGTERM)
     }
 

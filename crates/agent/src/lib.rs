@@ -16,6 +16,7 @@ mod direct;
 mod disk;
 mod endpoints;
 mod error;
+mod images;
 mod logs;
 mod mesh;
 mod names;

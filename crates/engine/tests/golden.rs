@@ -162,6 +162,7 @@ fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
         || lax.iter().any(|name| recorded.from.contains(name))
         || asked(&container["Secrets"])
         || asked(&container["Configs"])
+        || container["Mounts"].as_array().is_some_and(|all| all.iter().any(|m| !m["VolumeOptions"].is_null()))
         || !container["Healthcheck"].is_null()
         || !template["LogDriver"].is_null()
         || request["Mode"].get("GlobalJob").is_some()

@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use support::{Node, has_docker};
 
-fn network(more: Value) -> String {
+fn network(more: &Value) -> String {
     let mut request = json!({
         "Name": "net", "Driver": "overlay", "Scope": "", "IPAM": { "Driver": "default", "Options": {}, "Config": [] },
         "Internal": false, "Attachable": false, "Ingress": false, "ConfigOnly": false, "ConfigFrom": null, "Options": {},
@@ -30,12 +30,12 @@ async fn a_network_is_shown_as_it_was_asked_for_and_with_what_is_on_it() {
         "Internal": true, "Attachable": true, "EnableIPv6": true, "Labels": { "a": "b" },
         "Options": { "com.docker.network.driver.mtu": "1200" },
     });
-    let created = node.request("POST", "/v1.43/networks/create", &network(asked)).await;
+    let created = node.request("POST", "/v1.43/networks/create", &network(&asked)).await;
     assert_eq!((created.status, created.json()["Warning"].clone()), (201, json!("")), "{created:?}");
     let id = created.json()["Id"].as_str().unwrap().to_owned();
     // As stack files send it.
     let bare = json!({ "Name": "st_default", "IPAM": null, "Options": null, "Labels": { "com.docker.stack.namespace": "st" } });
-    assert_eq!(node.request("POST", "/networks/create", &network(bare)).await.status, 201);
+    assert_eq!(node.request("POST", "/networks/create", &network(&bare)).await.status, 201);
 
     let shown = node.get("/networks/net").await.json();
     assert_eq!(shown["Id"], json!(id));
@@ -79,7 +79,7 @@ async fn a_network_is_shown_as_it_was_asked_for_and_with_what_is_on_it() {
 async fn where_old_clients_put_networks_counts_when_they_are_nowhere_else() {
     let node = Node::manager().await;
     for name in ["a", "b"] {
-        assert_eq!(node.request("POST", "/networks/create", &network(json!({ "Name": name }))).await.status, 201);
+        assert_eq!(node.request("POST", "/networks/create", &network(&json!({ "Name": name }))).await.status, 201);
     }
     let id = |name: &'static str| {
         let node = &node;
@@ -133,7 +133,7 @@ async fn networks_that_cannot_be_say_what_to_do() {
         (json!({ "Name": "second", "Ingress": true }), 409, "is already present"),
         (json!({ "Name": "ingress" }), 409, "network with name ingress already exists"),
     ] {
-        let answer = node.request("POST", "/networks/create", &network(more.clone())).await;
+        let answer = node.request("POST", "/networks/create", &network(&more)).await;
         assert_eq!(answer.status, status, "{more}: {}", answer.message());
         assert!(answer.message().contains(fragment), "{more}: {}", answer.message());
     }
@@ -153,10 +153,10 @@ async fn networks_that_cannot_be_say_what_to_do() {
     assert_eq!(node.get("/networks").await.json().as_array().unwrap().len(), 1);
     node.stop().await;
     let node = Node::start().await;
-    let answer = node.request("POST", "/networks/create", &network(json!({}))).await;
+    let answer = node.request("POST", "/networks/create", &network(&json!({}))).await;
     assert_eq!((answer.status, answer.message().contains("not a swarm manager")), (500, true));
     node.backend.make_worker();
-    let answer = node.request("POST", "/networks/create", &network(json!({}))).await;
+    let answer = node.request("POST", "/networks/create", &network(&json!({}))).await;
     assert_eq!((answer.status, answer.message().contains("from a worker node")), (403, true));
     assert_eq!(node.get("/networks").await.json(), json!([]));
     assert_eq!(node.get("/networks/net").await.status, 404);
@@ -168,7 +168,7 @@ async fn networks_are_removed_pruned_and_told_of() {
     let node = Node::manager().await;
     for (name, label) in [("used", "x"), ("free", "x"), ("kept", "keep")] {
         let more = json!({ "Name": name, "Labels": { label: "1" } });
-        assert_eq!(node.request("POST", "/networks/create", &network(more)).await.status, 201);
+        assert_eq!(node.request("POST", "/networks/create", &network(&more)).await.status, 201);
     }
     let on = service("web", &json!([{ "Target": "used" }]));
     assert_eq!(node.request("POST", "/services/create", &on.to_string()).await.status, 201);
@@ -247,7 +247,7 @@ async fn the_docker_cli_makes_networks_and_puts_services_on_them() {
 /// The same, where there is no CLI.
 async fn over_http() {
     let node = Node::manager().await;
-    assert_eq!(node.request("POST", "/networks/create", &network(json!({}))).await.status, 201);
+    assert_eq!(node.request("POST", "/networks/create", &network(&json!({}))).await.status, 201);
     let on = service("web", &json!([{ "Target": "net" }]));
     assert_eq!(node.request("POST", "/services/create", &on.to_string()).await.status, 201);
     assert_eq!(node.request("DELETE", "/networks/net", "").await.status, 400);

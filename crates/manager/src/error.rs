@@ -153,7 +153,8 @@ impl ControlError {
             Self::OutOfSequence | Self::Propose(ProposeError::Outdated(_)) => ErrorKind::OutOfSequence,
             Self::NameTaken(_) | Self::NetworkNameTaken(_) | Self::IngressPresent(_) => ErrorKind::AlreadyExists,
             Self::Rename | Self::ModeChange | Self::IngressRemoval => ErrorKind::Unimplemented,
-            Self::Certificates(CaError::Request(_)) => ErrorKind::InvalidArgument,
+            Self::Certificates(CaError::Request(_) | CaError::Root(_)) => ErrorKind::InvalidArgument,
+            Self::Certificates(CaError::RootInUse) => ErrorKind::FailedPrecondition,
             Self::Certificates(_) => ErrorKind::Internal,
             Self::Spec(_) | Self::Endpoint(EndpointError::Port(_)) | Self::Subnet(_) | Self::BadJoin(_) => {
                 ErrorKind::InvalidArgument

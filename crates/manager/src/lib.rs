@@ -28,14 +28,15 @@ mod leader;
 mod manager;
 mod orchestrator;
 mod plan;
+mod root_rotation;
 mod scheduler;
 #[cfg(test)]
 mod tests;
 
 pub use allocator::{AddressError, EndpointError, PortError, SubnetError, ingress_subnet};
 pub use control::{
-    Control, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource, init_cluster,
-    manage_alone,
+    Control, GivenRoot, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource,
+    init_cluster, manage_alone,
 };
 pub use dispatcher::{DispatcherService, Found, LogLine, LogStream, MembershipService, Presence};
 pub use error::{ControlError, ErrorKind};

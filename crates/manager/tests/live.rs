@@ -211,6 +211,7 @@ fn web() -> ServiceSpec {
             placement: Default::default(),
             networks: Vec::new(),
             force_update: 0,
+            registry_auth: None,
         },
         mode: ServiceMode::Replicated { replicas: 1 },
         update: None,

@@ -38,6 +38,12 @@ impl Node {
     pub fn hostname(&self) -> &str {
         self.description.as_ref().map_or(self.id.as_str(), |d| &d.hostname)
     }
+
+    /// Its certificate, and whom it trusts; `None` until it has said so.
+    #[must_use]
+    pub fn tls(&self) -> Option<&NodeTls> {
+        self.description.as_ref()?.tls.as_ref()
+    }
 }
 
 /// What people ask of a node.
@@ -92,6 +98,17 @@ pub struct NodeDescription {
     pub engine: EngineDescription,
     /// Where its routes lead, skep's own and default routes apart: networks of the swarm must lie elsewhere.
     pub routes: Vec<Ipv4Net>,
+    /// Its certificate, and whom it trusts.
+    pub tls: Option<NodeTls>,
+}
+
+/// What a node says of certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTls {
+    /// The root certificates that it trusts: PEM, one after the other.
+    pub roots: String,
+    /// The one that its own certificate is under, in PEM.
+    pub issuer: String,
 }
 
 /// Processor and operating system, in the words of Go: `amd64` or `x86_64`, `linux`.

@@ -16,13 +16,14 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{
-    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, ServiceId, ServiceSpec, Version,
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth, ServiceId, ServiceSpec,
+    Version,
 };
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
-use image::{ImageInfo, LoadEvent, Removed};
+use image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
@@ -81,6 +82,21 @@ pub trait Backend: Send + Sync + 'static {
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error>;
 
+    /// Pulls an image from its registry. The stream reports progress; an error in it is the end of it. A client that hangs up ends the pull,
+    /// unless somebody else wants the same.
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error>;
+
+    /// Removes images that are of no use.
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error>;
+
+    /// What a reference means to its registry now.
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error>;
+
+    /// Tries credentials at a registry. Wrong ones are [`ErrorKind::Unauthenticated`].
+    ///
+    /// [`ErrorKind::Unauthenticated`]: crate::ErrorKind::Unauthenticated
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error>;
+
     /// The images of this node.
     async fn images(&self) -> Result<Vec<ImageInfo>, Error>;
 
@@ -127,7 +143,10 @@ pub trait Backend: Send + Sync + 'static {
     /// backend.
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
 
-    /// Changes the swarm's spec, its join tokens, or both.
+    /// Changes the swarm's spec, its join tokens, or both; begins to replace its root certificate. A root that is given and cannot be used:
+    /// [`ErrorKind::InvalidArgument`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error>;
 
     /// Creates a service. The spec is well-formed; conflicts with other services are the backend's to find.

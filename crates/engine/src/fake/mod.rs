@@ -1,7 +1,9 @@
 //! A backend in memory, for tests of the API and of its clients: one node, whose tasks "run" as soon as they are asked for.
 
 pub mod mesh;
+mod network;
 mod node;
+mod registry;
 mod state;
 
 use std::io;
@@ -13,8 +15,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{
-    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, PortConflict, ServiceId, ServiceSpec,
-    Timestamp, Version,
+    ClusterSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, PortConflict, RegistryAuth, ServiceId,
+    ServiceSpec, Timestamp, Version,
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -22,7 +24,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::backend::Backend;
 use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
-use crate::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use crate::backend::image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed};
 use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
@@ -179,6 +181,32 @@ impl Backend for FakeBackend {
         self.state().images.push(image);
         let layer = LoadEvent::Layer { id: "layer".to_owned(), current: size, total: Some(size) };
         Ok(stream::iter([Ok(layer), Ok(LoadEvent::Loaded { id, reference: Some(reference) })]).boxed())
+    }
+
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
+        let events = registry::pull(&pull);
+        if events.iter().all(Result::is_ok) {
+            self.state().images.push(node::image(Some(pull.reference)));
+        }
+        Ok(stream::iter(events).boxed())
+    }
+
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error> {
+        let mut state = self.state();
+        let (useless, kept) = std::mem::take(&mut state.images)
+            .into_iter()
+            .partition::<Vec<_>, _>(|image| prune == Prune::Unused || image.refs.is_empty());
+        state.images = kept;
+        let freed = useless.iter().map(|image| image.size).sum();
+        Ok(Pruned { removed: useless.into_iter().map(|image| Removed::Deleted(image.id)).collect(), freed })
+    }
+
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error> {
+        registry::distribution(reference, auth.as_ref())
+    }
+
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error> {
+        registry::login(registry, &auth)
     }
 
     async fn images(&self) -> Result<Vec<ImageInfo>, Error> {

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use ipnet::Ipv4Net;
 use skep_model::{
     Authority, Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EndpointMode, EngineDescription, IpamConfig,
-    JoinSecrets, ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, NewNetwork, Node,
-    NodeDescription, NodeId, NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey,
-    PublishMode, PublishedPort, Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId,
-    TaskState, TaskStatus, Timestamp, UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
+    JoinSecrets, ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription,
+    NodeId, NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey, PublishMode,
+    PublishedPort, Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState,
+    TaskStatus, Timestamp, UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -49,7 +49,7 @@ impl State {
         }
     }
 
-    fn meta(&mut self) -> Meta {
+    pub(super) fn meta(&mut self) -> Meta {
         self.version += 1;
         Meta { version: Version(self.version), ..Meta::new(Timestamp::now()) }
     }
@@ -60,7 +60,7 @@ impl State {
         meta.updated = Timestamp::now();
     }
 
-    fn view(&mut self) -> Result<&mut ClusterView, Error> {
+    pub(super) fn view(&mut self) -> Result<&mut ClusterView, Error> {
         self.view.as_mut().ok_or_else(Error::no_swarm)
     }
 
@@ -102,7 +102,12 @@ impl State {
             meta: self.meta(),
             spec: options.spec.clone(),
             join: JoinSecrets { worker: String::new(), manager: String::new() },
-            authority: Authority { certificate: String::new(), key: PrivateKey(String::new()), trusted: Vec::new() },
+            authority: Authority {
+                certificate: String::new(),
+                key: PrivateKey(String::new()),
+                trusted: Vec::new(),
+                rotation: None,
+            },
             unlock_key: None,
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
@@ -115,7 +120,7 @@ impl State {
         self.view = Some(ClusterView {
             cluster: Arc::new(cluster),
             tokens: self.tokens(),
-            issuer: None,
+            issuers: BTreeMap::new(),
             nodes: BTreeMap::from([(id.clone(), Arc::new(node))]),
             networks: BTreeMap::from([(ingress.id.clone(), Arc::new(ingress))]),
             services: BTreeMap::new(),
@@ -140,6 +145,7 @@ impl State {
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
                 routes: Vec::new(),
+                tls: None,
             }),
             status: NodeStatus {
                 state: NodeState::Ready,
@@ -252,45 +258,6 @@ impl State {
         }
         self.view()?.services.insert(id.clone(), Arc::new(service));
         Ok(())
-    }
-
-    pub(super) fn create_network(&mut self, new: NewNetwork) -> Result<NetworkId, Error> {
-        let meta = self.meta();
-        let view = self.view()?;
-        if let Some(present) = view.networks.values().find(|network| network.spec.ingress && new.ingress) {
-            let message = format!("ingress network ({}) is already present", present.id);
-            return Err(Error::new(ErrorKind::AlreadyExists, message));
-        }
-        let number = u8::try_from(view.networks.len()).unwrap_or(u8::MAX);
-        let subnet = new.subnet.unwrap_or_else(|| Ipv4Net::new_assert(Ipv4Addr::new(10, 0, number, 0), 24));
-        let gateway = new.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(subnet.network()) + 1));
-        let spec = NetworkSpec {
-            name: new.name,
-            labels: new.labels,
-            ipam: IpamConfig { subnet, gateway, range: new.range },
-            ingress: new.ingress,
-            internal: new.internal,
-            attachable: new.attachable,
-            ipv6: new.ipv6,
-            options: new.options,
-        };
-        let id = NetworkId::random();
-        let network = Network { id: id.clone(), meta, spec, vni: 4096 + u32::from(number), last: None };
-        view.networks.insert(id.clone(), Arc::new(network));
-        Ok(id)
-    }
-
-    pub(super) fn remove_network(&mut self, id: &NetworkId) -> Result<(), Error> {
-        let view = self.view()?;
-        let reached = |s: &&Arc<Service>| s.is_on(id) || s.endpoint.virtual_ips.iter().any(|vip| vip.network == *id);
-        if let Some(service) = view.services.values().find(reached) {
-            let message = match view.networks.get(id).is_some_and(|network| network.spec.ingress) {
-                true => format!("ingress network cannot be removed because service {} depends on it", service.id),
-                false => format!("network {id} is in use by service {}", service.id),
-            };
-            return Err(Error::new(ErrorKind::FailedPrecondition, message));
-        }
-        view.networks.remove(id).map(drop).ok_or_else(|| Error::not_found("network", id))
     }
 
     pub(super) fn remove_service(&mut self, id: &ServiceId) -> Result<(), Error> {

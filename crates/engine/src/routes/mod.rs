@@ -13,6 +13,8 @@ mod mesh;
 mod networks;
 mod nodes;
 mod params;
+mod pin;
+mod registry;
 mod resolve;
 mod services;
 mod swarm;
@@ -176,6 +178,10 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/system/df", get(system::disk_usage))
         .route("/images/json", get(images::list))
         .route("/images/load", post(images::load))
+        .route("/images/create", post(images::create))
+        .route("/images/prune", post(images::prune))
+        .route("/auth", post(registry::login))
+        .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
         .route("/containers/json", get(containers::list))
         .route("/containers/{id}", delete(containers::remove))

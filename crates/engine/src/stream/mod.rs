@@ -3,6 +3,7 @@
 pub(crate) mod events;
 pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod pull;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

@@ -17,6 +17,7 @@ pub mod info;
 pub mod mount;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod running;
 pub mod service;
 pub mod swarm;

@@ -145,7 +145,6 @@ pub fn attachment_to_wire(attachment: &NetworkAttachment, network: &Network) -> 
                 ingress: network.spec.ingress,
                 ipam_options: Some(IpamOptions::default()),
                 scope: "swarm".to_owned(),
-                ..AttachedNetworkSpec::default()
             },
             driver_state: Driver { name: "overlay".to_owned(), options: options(network) },
             ipam_options: Some(IpamOptions { driver: driver("default"), configs: vec![ipam(network)] }),

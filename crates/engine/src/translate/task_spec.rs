@@ -37,6 +37,8 @@ pub fn from_wire(spec: &wire::TaskSpec) -> Result<TaskSpec, Error> {
         placement: spec.placement.as_ref().map(placement).transpose()?.unwrap_or_default(),
         networks: Vec::new(),
         force_update: spec.force_update,
+        // It does not come with the spec, and never leaves with one.
+        registry_auth: None,
     })
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn update(
     now: Timestamp,
 ) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
-    in_sequence(version, before.meta.version)?;
+    in_sequence(version, &before.meta)?;
     validate::service(&spec)?;
     if spec.name != before.spec.name {
         return Err(ControlError::Rename);
@@ -153,7 +153,7 @@ pub(crate) fn rollback(
     now: Timestamp,
 ) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
-    in_sequence(version, before.meta.version)?;
+    in_sequence(version, &before.meta)?;
     let back = roll_back(before, tables.version().next(), now, "manually requested rollback");
     let mut back = back.ok_or_else(|| ControlError::NoPreviousSpec(id.clone()))?;
     let mut pools = Pools::new(tables);

@@ -67,6 +67,9 @@ pub enum SpecError {
     /// Nodes are lost sooner than they can report.
     #[error("invalid dispatcher heartbeat: it must be at least 1 second")]
     Heartbeat,
+    /// Certificates that would be renewed all the time, or outlive every root.
+    #[error("invalid certificate expiry: minimum certificate expiry time is 1h0m0s, and the longest is 20 years")]
+    CertificateExpiry,
     /// The swarm's name is fixed.
     #[error("swarm spec must be named \"default\"")]
     ClusterName,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{GossipKeys, Member, Meta, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Version};
+use skep_model::{GossipKeys, Member, Meta, Network, NetworkId, Node, NodeId, Task, TaskId, TaskState, Trust, Version};
 use skep_rpc::{encode, proto};
 use skep_store::Tables;
 
@@ -21,6 +21,7 @@ pub(super) struct Told {
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
     gossip_keys: Option<GossipKeys>,
+    trust: Option<Trust>,
 }
 
 impl Told {
@@ -39,6 +40,11 @@ impl Told {
         if let Some(new) = keys.as_ref().filter(|_| self.gossip_keys != keys) {
             message.gossip_keys = Some(proto::GossipKeys { keys: encode(new) });
             self.gossip_keys = keys;
+        }
+        let trust = tables.cluster().map(|cluster| cluster.authority.trust());
+        if let Some(new) = trust.as_ref().filter(|_| self.trust != trust) {
+            message.trust = Some(proto::Trust { trust: encode(new) });
+            self.trust = trust;
         }
         if !message.full && message == proto::Assignments::default() {
             return None;
@@ -59,18 +65,22 @@ impl Told {
     }
 
     fn networks(&mut self, tables: &Tables, message: &mut proto::Assignments) {
-        let networks = tables.all::<Network>();
         // There may be thousands, and they seldom change.
-        if networks.len() == self.networks.len()
-            && networks.clone().zip(self.networks.values()).all(|(a, b)| Arc::ptr_eq(a, b))
-        {
-            return;
+        for network in tables.all::<Network>() {
+            let told = self.networks.get(&network.id);
+            if told.is_some_and(|told| Arc::ptr_eq(told, network)) {
+                continue;
+            }
+            let now = unchanging(network);
+            if told.is_none_or(|told| unchanging(told) != now) {
+                message.networks.push(encode(&now));
+            }
+            self.networks.insert(network.id.clone(), network.clone());
         }
-        let told: BTreeMap<_, _> =
-            self.networks.iter().map(|(id, network)| (id.clone(), unchanging(network))).collect();
-        let now = networks.clone().map(|network| (network.id.clone(), unchanging(network))).collect();
-        (message.networks, message.removed_networks) = difference(&mut { told }, now);
-        self.networks = networks.map(|network| (network.id.clone(), network.clone())).collect();
+        if self.networks.len() > tables.all::<Network>().len() {
+            let gone = self.networks.extract_if(.., |id, _| tables.get::<Network>(id).is_none());
+            message.removed_networks = gone.map(|(id, _)| id.to_string()).collect();
+        }
     }
 
     fn tasks(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
@@ -125,5 +135,39 @@ fn comparable(node: &Node) -> Node {
     node.meta.updated = node.meta.created;
     // It is the node itself that says so.
     node.status.port_conflicts.clear();
+    if let Some(description) = &mut node.description {
+        description.tls = None;
+    }
     node
+}
+
+#[cfg(test)]
+mod tests {
+    use skep_model::NewNetwork;
+    use skep_store::{Change, Key};
+
+    use super::*;
+    use crate::tests::{Sim, spec};
+
+    #[test]
+    fn networks_are_told_once_and_the_addresses_that_they_give_are_not() {
+        let mut sim = Sim::new(0);
+        let node = sim.nodes()[0].clone();
+        let mut told = Told::default();
+        let mut news = |sim: &Sim| {
+            let message = told.next(&sim.tables, &node).unwrap_or_default();
+            (message.networks.len(), message.removed_networks)
+        };
+        assert_eq!(news(&sim), (1, Vec::new()));
+        let id = sim.network(NewNetwork { name: "net".to_owned(), ..Default::default() }).unwrap();
+        assert_eq!(news(&sim), (1, Vec::new()));
+        let mut web = spec("web", 1);
+        web.task.networks = vec![(id.clone(), Vec::new())];
+        let web = sim.create(web).unwrap();
+        assert!(sim.tables.get::<Network>(&id).unwrap().last.is_some());
+        assert_eq!(news(&sim), (0, Vec::new()));
+        sim.apply(vec![Change::Delete(Key::Service(web)), Change::Delete(Key::Network(id.clone()))]);
+        assert_eq!(news(&sim), (0, vec![id.to_string()]));
+        assert_eq!(news(&sim), (0, Vec::new()));
+    }
 }

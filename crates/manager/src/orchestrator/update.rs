@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::{
-    FailureAction, Service, ServiceSpec, Task, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+    FailureAction, Service, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
     UpdateStatus, Version,
 };
 
@@ -12,9 +12,10 @@ use super::slot::{Slot, SlotKey, Slots, is_outdated};
 use crate::allocator::{self, EndpointError};
 use crate::draft::{Draft, after, earlier};
 
-/// Whether tasks must be replaced when a service goes from one spec to the other.
+/// Whether tasks must be replaced when a service goes from one spec to the other. What lets nodes in at a registry is no matter for those that run.
 pub(crate) fn changes_tasks(before: &ServiceSpec, after: &ServiceSpec) -> bool {
-    before.task != after.task || !before.host_ports().eq(after.host_ports())
+    let runs = |spec: &ServiceSpec| TaskSpec { registry_auth: None, ..spec.task.clone() };
+    runs(before) != runs(after) || !before.host_ports().eq(after.host_ports())
 }
 
 /// The service with its previous spec, and with tasks that are to be replaced from `version` on. Its endpoint is left to the caller.

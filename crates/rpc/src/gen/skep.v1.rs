@@ -29,7 +29,7 @@ pub struct JoinResponse {
     /// worker or manager
     #[prost(string, tag = "4")]
     pub role: ::prost::alloc::string::String,
-    /// The node's certificate, then its issuer's. PEM.
+    /// The node's certificate, then its issuer's, then what others recognize it by that do not know that one. PEM.
     #[prost(string, tag = "5")]
     pub certificate: ::prost::alloc::string::String,
     /// All root certificates that members trust. PEM.
@@ -174,6 +174,9 @@ pub struct Assignments {
     /// Present in a full one and when they changed.
     #[prost(message, optional, tag = "12")]
     pub gossip_keys: ::core::option::Option<GossipKeys>,
+    /// Present in a full one and when it changed.
+    #[prost(message, optional, tag = "13")]
+    pub trust: ::core::option::Option<Trust>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -181,6 +184,13 @@ pub struct GossipKeys {
     /// model::GossipKeys
     #[prost(bytes = "bytes", tag = "1")]
     pub keys: ::prost::bytes::Bytes,
+}
+/// Which root certificates the node trusts, and under which one its own certificate should be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trust {
+    /// model::Trust
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trust: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRequest {

@@ -85,6 +85,12 @@ impl Index {
         layers::replace_file(&root.join("tmp"), &path, &text)
     }
 
+    /// Bytes in the files of all layers, each counted once.
+    pub(super) fn bytes(&self, root: &Path) -> u64 {
+        let layers: BTreeSet<ChainId> = self.images.values().flat_map(|image| image.layers.iter().copied()).collect();
+        layers.iter().filter_map(|layer| layers::size(root, layer).ok()).sum()
+    }
+
     /// See [`super::Images::find`].
     pub(super) fn find(&self, text: &str) -> Result<Found, ImageError> {
         if let Some(image) = text.parse().ok().and_then(|id| self.images.get(&id)) {
@@ -101,8 +107,10 @@ impl Index {
     fn named(&self, wanted: &ImageRef) -> Option<Found> {
         let matches = |image: &Image, name: &ImageRef| match wanted.digest() {
             None => name == wanted,
+            // What a registry has called so is that, whatever tag stands beside it.
+            Some(digest) if name.digest().is_some() => name.digest() == Some(digest) && name.same_repository(wanted),
             Some(digest) => {
-                let same_repository = (name.domain(), name.path()) == (wanted.domain(), wanted.path());
+                let same_repository = name.same_repository(wanted);
                 let id = image.id.0.to_string();
                 let same_content = id == digest || image.manifest.is_some_and(|m| m.to_string() == digest);
                 same_repository && same_content && wanted.tag().is_none_or(|tag| name.tag() == Some(tag))
@@ -136,6 +144,15 @@ impl Index {
         if !self.images.contains_key(image) {
             return Err(ImageError::NotFound(image.to_string()));
         }
+        Ok(self.name(image, reference))
+    }
+
+    /// Notes that a registry calls the content of `image` so: `repository@digest`.
+    pub(super) fn pin(&mut self, image: &ImageId, reference: &ImageRef) {
+        self.name(image, reference);
+    }
+
+    fn name(&mut self, image: &ImageId, reference: &ImageRef) -> Option<ImageId> {
         let mut loser = None;
         for (id, other) in &mut self.images {
             let before = other.refs.len();
@@ -148,7 +165,7 @@ impl Index {
                 other.refs.sort();
             }
         }
-        Ok(loser)
+        loser
     }
 
     /// See [`super::Images::remove`].
@@ -166,6 +183,7 @@ impl Index {
             }
             None => image.refs.clone(),
         };
+        let names = with_digests(names, &image.refs);
         let last = names.len() == image.refs.len();
         if last && in_use.contains(&image.id) {
             return Err(ImageError::InUse(text.to_owned()));
@@ -179,6 +197,18 @@ impl Index {
         }
         Ok(removed)
     }
+}
+
+/// With a repository's last tag goes what the registry has called the image there.
+fn with_digests(mut names: Vec<ImageRef>, all: &[ImageRef]) -> Vec<ImageRef> {
+    let kept = |name: &ImageRef| name.tag().is_some() && !names.contains(name);
+    let repositories: Vec<_> = all.iter().filter(|name| kept(name)).cloned().collect();
+    let tags: Vec<_> = names.iter().filter(|name| name.tag().is_some()).cloned().collect();
+    let same = |list: &[ImageRef], name: &ImageRef| list.iter().any(|other| other.same_repository(name));
+    let orphans = all.iter().filter(|name| name.tag().is_none() && same(&tags, name) && !same(&repositories, name));
+    let orphans: Vec<_> = orphans.filter(|name| !names.contains(name)).cloned().collect();
+    names.extend(orphans);
+    names
 }
 
 fn restore(root: &Path, entry: &Entry) -> Result<Image, ImageError> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Args;
 use skep_agent::Outside;
+use skep_registry::{Insecure, Mirror, RegistryConfig};
 
 /// Options of the daemon.
 #[derive(Debug, Clone, Args)]
@@ -39,6 +40,12 @@ pub(crate) struct Flags {
     /// another's address (each proves it to itself), from the task's node at once
     #[arg(long, default_value = "through", value_name = "WAY")]
     pub(crate) reply: Reply,
+    /// A registry that may be spoken with over plain HTTP, or by TLS with any certificate; those on loopback addresses may always
+    #[arg(long = "insecure-registry", value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) insecure_registries: Vec<Insecure>,
+    /// A registry that has copies of Docker's own images, asked before Docker's
+    #[arg(long = "registry-mirror", value_name = "URL")]
+    pub(crate) registry_mirrors: Vec<Mirror>,
     /// Labels of this daemon, for constraints on engine.labels
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
@@ -78,6 +85,16 @@ impl Flags {
     /// Where names are answered outside of tasks, and which.
     pub(crate) fn outside(&self) -> Outside {
         Outside { listen: self.dns_listen.clone(), networks: self.dns_network.clone() }
+    }
+
+    /// What is said of registries.
+    pub(crate) fn registries(&self) -> RegistryConfig {
+        RegistryConfig {
+            insecure: self.insecure_registries.clone(),
+            mirrors: self.registry_mirrors.clone(),
+            certificates: vec![PathBuf::from("/etc/docker/certs.d"), self.data_root.join("certs.d")],
+            ..RegistryConfig::default()
+        }
     }
 
     /// The labels as a map.

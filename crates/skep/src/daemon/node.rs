@@ -12,6 +12,7 @@ use skep_mesh::{Bpf, MapSizes};
 use skep_model::{EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_raft::Vault;
+use skep_registry::Puller;
 use skep_rpc::{NodeIdentity, TunnelIo};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
@@ -42,6 +43,8 @@ pub(crate) struct LocalNode {
     /// When the daemon started.
     pub(crate) started: Timestamp,
     pub(crate) images: Arc<Images>,
+    /// Where images come from.
+    pub(crate) puller: Puller,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) network: Arc<dyn NodeNetwork>,
     pub(super) file: NodeFile,
@@ -85,6 +88,7 @@ impl LocalNode {
         Ok(Self {
             id: engine_id(&data.join("engine-id"))?,
             started: Timestamp::now(),
+            puller: Puller::new(images.clone(), &flags.registries()),
             images,
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),
@@ -171,6 +175,7 @@ impl LocalNode {
             identity: identity.clone(),
             certificates: self.certificates.clone(),
             told: agent.told(),
+            trust: agent.trust(),
             managers: agent.managers(),
         };
         let renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
@@ -200,6 +205,7 @@ impl LocalNode {
         let parts = Parts {
             runtime: self.runtime.clone(),
             images: self.images.clone(),
+            source: Arc::new(self.puller.clone()),
             network: self.network.clone(),
             listeners: |netns| skep_network::listeners(netns),
             resolvers: |netns| skep_dns::Sockets::inside(netns),
@@ -262,6 +268,8 @@ impl LocalNode {
                 labels: self.flags.label_map()?,
             },
             routes: facts.telling_routes(),
+            // Who shows a certificate says so.
+            tls: None,
         })
     }
 

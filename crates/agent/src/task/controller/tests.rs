@@ -11,6 +11,7 @@ use skep_model::{
 };
 use skep_netdb::NetDb;
 use skep_network::{Facts, FakeNetwork, FakePorts, NodeNetwork};
+use skep_registry::{FakeSource, ImageSource};
 use skep_runtime::images::Images;
 use skep_runtime::{FakeRuntime, Runtime};
 
@@ -18,6 +19,7 @@ use super::*;
 use crate::Assignments;
 use crate::agent::take_over_endpoints;
 use crate::endpoints::EndpointsFile;
+use crate::images::TaskImages;
 use crate::mesh::{Inputs, Mesh};
 use crate::names::{Names, Outside};
 use crate::report::Reporter;
@@ -40,6 +42,7 @@ pub(crate) fn task(desired: TaskState) -> Task {
         placement: skep_model::Placement::default(),
         networks: Vec::new(),
         force_update: 0,
+        registry_auth: None,
     };
     Task {
         id: id('t'),
@@ -134,16 +137,27 @@ struct Node {
     datapath: Fake,
     refuses: Arc<AtomicBool>,
     context: Arc<Context>,
-    _wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<Wanted>,
     _dir: tempfile::TempDir,
 }
 
 impl Node {
     /// The one before it had told everybody `told` of the task, whose container runs and has a flow.
     async fn restarted(told: EndpointState, desired: TaskState) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let runtime = Arc::new(FakeRuntime::new());
         run_container(&runtime).await;
+        Self::begun(runtime, Arc::new(FakeSource::slow()), told, task(desired)).await
+    }
+
+    /// The task has just been given to it.
+    async fn new(source: Arc<FakeSource>) -> Self {
+        let mut task = task(TaskState::Running);
+        task.status.state = TaskState::Assigned;
+        Self::begun(Arc::new(FakeRuntime::new()), source, EndpointState::Draining, task).await
+    }
+
+    async fn begun(runtime: Arc<FakeRuntime>, source: Arc<dyn ImageSource>, told: EndpointState, task: Task) -> Self {
+        let (dir, desired) = (tempfile::tempdir().unwrap(), task.desired);
         let (datapath, refuses) = (Fake::new(), Arc::new(AtomicBool::new(false)));
         datapath.set_open_flows(1);
         let network = Arc::new(FakeNetwork::new(Facts::default()));
@@ -159,7 +173,7 @@ impl Node {
         let plane = Refusing { inner: datapath.clone(), refuses: refuses.clone() };
         let context = Arc::new(Context {
             runtime: runtime.clone(),
-            images: Arc::new(Images::open(&dir.path().join("images")).unwrap()),
+            images: TaskImages { store: Arc::new(Images::open(&dir.path().join("images")).unwrap()), source },
             network: network.clone(),
             listeners: |_: &Path| Ok([(Protocol::Tcp, 80)].into()),
             netdb,
@@ -175,7 +189,7 @@ impl Node {
         let file = EndpointsFile::new(dir.path());
         file.store(&before(told)).unwrap();
         take_over_endpoints(&context, &file, &known).await.unwrap();
-        let (wanted, listening) = watch::channel(Wanted { task: task(desired), removed: false });
+        let (wanted, listening) = watch::channel(Wanted { task, removed: false });
         tokio::spawn(context.mesh.clone().run(Inputs {
             own: id('a'),
             assignments: context.assignments.clone(),
@@ -185,7 +199,7 @@ impl Node {
             direct: watch::channel([].into()).1,
         }));
         tokio::spawn(Controller::new(context.clone(), listening).unwrap().run());
-        Self { runtime, network, datapath, refuses, context, _wanted: wanted, _dir: dir }
+        Self { runtime, network, datapath, refuses, context, wanted, _dir: dir }
     }
 
     async fn make_namespace(&self) {
@@ -205,6 +219,14 @@ impl Node {
             }
         };
         timeout(A_WHILE, waiting).await.expect("what is waited for does not come");
+    }
+
+    /// What was reported of the task last.
+    fn status(&self) -> TaskStatus {
+        let reports = self.context.reporter.watch();
+        let reports = reports.borrow();
+        let last = reports.since(0).last().expect("something was reported").1.clone();
+        last
     }
 
     fn is_signalled(&self) -> bool {
@@ -285,4 +307,27 @@ async fn a_task_that_could_not_be_put_into_the_mesh_is_tried_again() {
     assert_eq!(node.state(), None);
     node.make_namespace().await;
     node.until(|node| node.state() == Some(BackendState::Ready)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_waits_for_its_image_and_gives_it_up_when_it_is_to_stop() {
+    let source = Arc::new(FakeSource::slow());
+    let node = Node::new(source.clone()).await;
+    let mut asked = source.asked();
+    asked.wait_for(|asked| !asked.is_empty()).await.unwrap();
+    assert_eq!((node.status().state, node.status().message.as_str()), (TaskState::Preparing, "pulling image web"));
+    // Something else about it changes: it goes on waiting for the same.
+    node.wanted.send_modify(|wanted| wanted.task.desired = TaskState::Ready);
+    sleep(A_WHILE).await;
+    assert_eq!((node.status().state, asked.borrow().len()), (TaskState::Preparing, 1));
+    node.wanted.send_modify(|wanted| wanted.task.desired = TaskState::Shutdown);
+    node.until(|node| node.status().state == TaskState::Shutdown).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_image_nobody_has_says_why() {
+    let node = Node::new(Arc::new(FakeSource::refusing("manifest unknown"))).await;
+    node.until(|node| node.status().state == TaskState::Rejected).await;
+    let error = node.status().err.unwrap();
+    assert!(error.starts_with("No such image: web: manifest for web:latest not found: manifest unknown"), "{error}");
 }

@@ -103,10 +103,10 @@ pub(super) struct Scalars {
     /// The directory that the command starts in
     #[arg(short, long)]
     pub(super) workdir: Option<String>,
-    /// Do not ask a registry what the image's digest is (skep never does: this is for scripts)
+    /// Do not ask the registry which digest the image's tag has now: each node does for itself
     #[arg(long)]
     pub(super) no_resolve_image: bool,
-    /// Hand registry logins to the nodes (skep has none: this is for scripts)
+    /// Hand this person's login at the image's registry to the nodes that run it
     #[arg(long)]
     pub(super) with_registry_auth: bool,
 }

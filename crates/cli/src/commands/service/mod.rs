@@ -10,8 +10,11 @@ use anyhow::bail;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::registry;
 use super::shared::{self, InspectFlags, ListFlags, segment};
 use super::tasks::{self, TaskFlags};
+
+use crate::credentials::Credentials;
 use crate::progress;
 use crate::session::Session;
 use crate::view::View as _;
@@ -102,10 +105,20 @@ async fn get(session: &Session, name: &str) -> anyhow::Result<Value> {
 }
 
 async fn send(session: &Session, current: &Value, spec: &Value, more: Option<(&str, &str)>) -> anyhow::Result<()> {
+    send_as(session, None, current, spec, more).await
+}
+
+async fn send_as(
+    session: &Session,
+    auth: Option<&str>,
+    current: &Value,
+    spec: &Value,
+    more: Option<(&str, &str)>,
+) -> anyhow::Result<()> {
     let mut query = vec![("version", current.int("/Version/Index").to_string())];
     query.extend(more.map(|(key, value)| (key, value.to_owned())));
-    let answer =
-        session.client.post(&format!("/services/{}/update", segment(current.text("/ID"))), &query, spec).await?;
+    let path = format!("/services/{}/update", segment(current.text("/ID")));
+    let answer = session.client.post_as(auth, &path, &query, spec).await?;
     warn(&answer);
     Ok(())
 }
@@ -124,11 +137,21 @@ async fn converge(session: &mut Session, wait: &flags::Wait, shown: &str, id: &s
     if wait.detach { Ok(()) } else { progress::follow(session, id, wait.quiet).await }
 }
 
+/// What is handed to the nodes, where that is asked for.
+fn login(flags: &flags::Scalars, spec: &Value) -> anyhow::Result<Option<String>> {
+    let image = spec.text("/TaskTemplate/ContainerSpec/Image");
+    flags.with_registry_auth.then(|| Ok(Credentials::of_user()?.header(image))).transpose()
+}
+
 async fn create(session: &mut Session, flags: &flags::CreateFlags) -> anyhow::Result<()> {
     let mut spec = edit::created(flags)?;
     let networks = by_id(session, &flags.network).await?;
     edit::networks(&mut spec, networks, &[]);
-    let answer = session.client.post("/services/create", &[], &spec).await?;
+    if !flags.scalars.no_resolve_image {
+        registry::pin(session, &mut spec).await?;
+    }
+    let auth = login(&flags.scalars, &spec)?;
+    let answer = session.client.post_as(auth.as_deref(), "/services/create", &[], &spec).await?;
     warn(&answer);
     let id = answer.text("/ID").to_owned();
     converge(session, &flags.wait, &id, &id).await
@@ -161,8 +184,17 @@ async fn update(session: &mut Session, flags: &flags::UpdateFlags) -> anyhow::Re
         removed.push(network_id(session, name).await?);
     }
     edit::networks(&mut spec, added, &removed);
-    let more = if flags.rollback { ("rollback", "previous") } else { ("registryAuthFrom", "spec") };
-    send(session, &current, &spec, Some(more)).await?;
+    let image = |spec: &Value| spec.text("/TaskTemplate/ContainerSpec/Image").to_owned();
+    if image(&spec) != image(&current["Spec"]) && !flags.scalars.no_resolve_image {
+        registry::pin(session, &mut spec).await?;
+    }
+    let auth = login(&flags.scalars, &spec)?;
+    let more = match &auth {
+        _ if flags.rollback => Some(("rollback", "previous")),
+        None => Some(("registryAuthFrom", "spec")),
+        Some(_) => None,
+    };
+    send_as(session, auth.as_deref(), &current, &spec, more).await?;
     converge(session, &flags.wait, &flags.service, current.text("/ID")).await
 }
 
