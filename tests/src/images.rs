@@ -75,6 +75,37 @@ pub fn udp_echo() -> PathBuf {
     path
 }
 
+/// The image of a small server with a shell and all that goes with one, called `box`: port 80 answers `/client` with `up`.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn busybox() -> PathBuf {
+    const RECIPE: &str = "httpd -f -p 80 -h /www";
+    let path = kept("box", RECIPE);
+    if !path.exists() {
+        let program = fs::read("/bin/busybox").expect("stories need busybox-static at /bin/busybox");
+        let mut image = ImageBuilder::new("box")
+            .dir("tmp", 0o1777)
+            .dir("root", 0o700)
+            .dir("bin", 0o755)
+            .file("etc/passwd", 0o644, "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n")
+            .file("etc/group", 0o644, "root:x:0:\nweb:x:102:\n")
+            .file("www/client", 0o644, "up\n")
+            .file("bin/busybox", 0o755, program)
+            .cmd(RECIPE.split(' '))
+            .expose(80, Protocol::Tcp);
+        let applets = Command::new("/bin/busybox").arg("--list").output().expect("busybox runs");
+        for applet in String::from_utf8_lossy(&applets.stdout).lines().filter(|applet| *applet != "busybox") {
+            image = image.symlink(format!("bin/{applet}"), "busybox");
+        }
+        let aside = cache().join(format!("box.{}", std::process::id()));
+        image.write(&mut File::create(&aside).expect("a file")).expect("the image is written");
+        fs::rename(&aside, &path).expect("rename");
+    }
+    path
+}
+
 /// The files that a program is loaded with.
 fn libraries(program: &Path) -> Vec<String> {
     let listed = Command::new("ldd").arg(program).output().expect("ldd runs");

@@ -15,7 +15,7 @@ pub mod wire;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use skep_lab::{Families, Lab, LabConfig, LabGuard};
 
 pub use checked::PORT;
-pub use images::{checker, nginx, udp_echo};
+pub use images::{busybox, checker, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
 pub use registry::Registry;
 
@@ -291,6 +291,15 @@ impl Swarm {
         );
         let running = listed.lines().filter(|l| l.contains(" Running"));
         running.filter_map(|l| l.split(' ').next().map(str::to_owned)).collect()
+    }
+
+    /// Loads an image on all nodes.
+    ///
+    /// # Panics
+    /// When one refuses it.
+    pub fn load(&self, image: &Path) {
+        let image = image.to_string_lossy();
+        (1..=self.lab.nodes()).for_each(|node| drop(self.must(node, &["load", "-i", &image])));
     }
 
     /// The last words of all daemons.

@@ -1,15 +1,15 @@
 //! The agent: everything that runs on a node for the swarm, held together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{Node, NodeDescription, TaskId, Trust};
+use skep_model::{Health, Node, NodeDescription, TaskId, Trust};
 use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
 use skep_registry::ImageSource;
@@ -18,6 +18,7 @@ use skep_runtime::Runtime;
 use skep_runtime::images::Images;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::assignments::{Assignments, AssignmentsFile};
@@ -37,6 +38,9 @@ use crate::{AgentError, containers};
 
 /// How long the word that a node leaves may take to reach a manager, and other nodes.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// After news of other nodes were stored the next are no sooner than this many times as long as that took.
+const REST: u32 = 10;
 
 /// Who the node is and where it keeps things.
 #[derive(Debug, Clone)]
@@ -149,6 +153,7 @@ impl Agent {
             tasks_dir,
             netns_dir: config.netns_dir.clone(),
             host_ports: std::sync::Mutex::default(),
+            health: std::sync::Mutex::default(),
         });
         let known = assigned.borrow().clone();
         Tasks::sweep(&context, &known).await?;
@@ -278,6 +283,13 @@ impl Agent {
     /// As [`Self::mesh`].
     pub async fn trace(&self, question: TraceQuestion) -> Result<TraceReport, AgentError> {
         self.observer.trace(self.assignments(), question).await
+    }
+
+    /// What the health checks of this node's tasks come to, of those that have any.
+    #[must_use]
+    pub fn health(&self) -> BTreeMap<TaskId, Health> {
+        let all = self.context.health.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().map(|(task, health)| (task.clone(), health.borrow().clone())).collect()
     }
 
     /// The images that containers of this node are made of.
@@ -441,7 +453,8 @@ async fn tell_contacts(mut assignments: watch::Receiver<Arc<Assignments>>, told:
     }
 }
 
-/// Keeps assignments, members and endpoints on disk and in discovery. Ends only by being dropped.
+/// Keeps assignments, members and endpoints on disk and in discovery. News of this node are stored at once; those of others, of which a large
+/// swarm has hundreds a second, wait for more. Ends only by being dropped.
 async fn keep(
     (assignments_file, endpoints_file): (AssignmentsFile, EndpointsFile),
     mut assignments: watch::Receiver<Arc<Assignments>>,
@@ -454,15 +467,24 @@ async fn keep(
         netdb.set_members(now.members.values().cloned().collect());
         own.borrow_and_update();
         view.borrow_and_update();
-        for kept in [assignments_file.store(&now), endpoints_file.store(&netdb)] {
-            if let Err(e) = kept {
+        let (began, files, tables) =
+            (Instant::now(), (assignments_file.clone(), endpoints_file.clone()), netdb.clone());
+        let store = move || [files.0.store(&now), files.1.store(&tables)];
+        match tokio::task::spawn_blocking(store).await {
+            Ok(kept) => kept.into_iter().filter_map(Result::err).for_each(|e| {
                 warn!("a restart of the daemon would not find the newest state: {e}");
-            }
+            }),
+            Err(e) => warn!("a restart of the daemon would not find the newest state: {e}"),
         }
+        let rested = Instant::now() + began.elapsed() * REST;
+        let others = async {
+            sleep_until(rested).await;
+            view.changed().await
+        };
         tokio::select! {
             Ok(()) = assignments.changed() => {}
             Ok(()) = own.changed() => {}
-            Ok(()) = view.changed() => {}
+            Ok(()) = others => {}
         }
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointRecord, EndpointState, PortConflict, PortOptions, Protocol, PublishedPort, ServiceEntry, Task, TaskId,
+    EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions, Protocol,
+    PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
-use skep_network::{Attachment, NetworkError, NodeNetwork};
+use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
 use skep_registry::RegistryError;
 use skep_runtime::images::{Image, ImageError};
 use skep_runtime::{Container, ContainerId, Runtime, RuntimeError};
@@ -64,6 +65,8 @@ pub(crate) struct Context {
     pub(crate) netns_dir: PathBuf,
     /// Host-mode ports that were given to tasks which are not in the mesh yet.
     pub(crate) host_ports: Mutex<BTreeMap<TaskId, Vec<PublishedPort>>>,
+    /// What the health checks of tasks come to, for people.
+    pub(crate) health: Mutex<BTreeMap<TaskId, watch::Receiver<Health>>>,
 }
 
 /// Why a task could not be made ready or started. Shown as the task's error.
@@ -131,11 +134,14 @@ impl Context {
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
     async fn attach(&self, task: &Task, addr: Ipv4Addr) -> Result<LocalTask, StepError> {
         let mtu = u32::from(self.overlay_mtu().await?);
-        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), address: addr, mtu };
+        let on = |a: &NetworkAttachment| TaskAddress { ip: a.addr.addr(), subnet: a.addr.trunc() };
+        let addresses = task.attachments.iter().map(on).collect();
+        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), addresses, mtu };
         let link = self.network.attach(&attachment).await?;
         Ok(LocalTask {
             task: task.id.clone(),
             addr,
+            networks: task.attachments.iter().skip(1).map(|a| (a.network.clone(), a.addr.addr())).collect(),
             host_ifindex: link.host_ifindex,
             mac: link.task_mac.0,
             ipv6: link.ipv6,
@@ -221,18 +227,31 @@ impl Context {
         Ok(())
     }
 
-    fn recorded(&self, task: &Task) -> Option<EndpointRecord> {
-        self.netdb.own().borrow().records.get(&keys(task).next()?).cloned()
+    /// As everybody was told of the task on each of its networks; `None` where that is not the same, as when a daemon was stopped in between.
+    fn told(&self, task: &Task) -> Option<EndpointState> {
+        let own = self.netdb.own();
+        let own = own.borrow();
+        let mut states = keys(task).map(|key| own.records.get(&key).map(|record| record.state));
+        let first = states.next()??;
+        states.all(|state| state == Some(first)).then_some(first)
     }
 
     /// What is true of the task's endpoint.
     pub(crate) fn endpoint(&self, task: &Task) -> Endpoint {
         Endpoint {
             here: self.mesh.local(&task.id).map(|local| local.state),
-            told: self.recorded(task).map(|record| record.state),
+            told: self.told(task),
             settled: self.mesh.is_settled(&task.id),
-            published: !self.target_ports(task).is_empty(),
+            published: !self.target_ports(task).is_empty() || self.has_own_address(task),
         }
+    }
+
+    /// Whether other tasks may have flows to it by its service's own address.
+    fn has_own_address(&self, task: &Task) -> bool {
+        let assignments = self.assignments.borrow();
+        let on = |network: &NetworkId| task.attachments.iter().skip(1).any(|a| a.network == *network);
+        let service = assignments.services.get(&task.service);
+        service.is_some_and(|service| service.virtual_ips.iter().any(|vip| on(&vip.network)))
     }
 
     /// Says whether the task takes new flows: to this node's data plane first, then to everybody. Nothing happens for a task that is not in the
@@ -311,6 +330,20 @@ impl Context {
             Ok(open) => open,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
+    }
+
+    /// How the task's health is checked; `None` when it is not.
+    pub(crate) async fn health_check(&self, task: &Task) -> Option<HealthCheck> {
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
+        HealthCheck::of(task.spec.container.health.as_ref(), config.health.as_ref())
+    }
+
+    pub(crate) fn show_health(&self, task: &TaskId, health: watch::Receiver<Health>) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).insert(task.clone(), health);
+    }
+
+    pub(crate) fn forget_health(&self, task: &TaskId) {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).remove(task);
     }
 
     /// What asks the task's container to stop.

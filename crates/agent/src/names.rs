@@ -192,7 +192,7 @@ impl Known {
             let (before, now) = (&self.view.endpoints, &view.endpoints);
             services
                 && told(&assignments) == told(&self.assignments)
-                && inside::of_network(before, network).eq(inside::of_network(now, network))
+                && before.of_network(network).eq(now.of_network(network))
         };
         let changed: Vec<_> = self.zones.keys().filter(|network| !same(network)).cloned().collect();
         changed.iter().for_each(|network| drop(self.zones.remove(network)));
@@ -206,7 +206,8 @@ impl Known {
         for (task, asking) in tasks {
             let named = asking.networks.iter().filter_map(|id| {
                 let network = assignments.networks.get(id)?;
-                let make = || Arc::new(inside::zone(network, assignments.services.values(), &view.endpoints));
+                let make =
+                    || Arc::new(inside::zone(network, assignments.services.values(), view.endpoints.of_network(id)));
                 Some(zones.entry(id.clone()).or_insert_with(make).clone())
             });
             let scope = Scope { zones: named.collect(), own: Some(task.clone()) };

@@ -119,8 +119,8 @@ impl RootCa {
     fn vouch_for(&self, other: &RootCertificate, now: Timestamp) -> Result<String, CaError> {
         let mut params = authority(now);
         params.distinguished_name = name_of(other)?;
-        let key = SubjectPublicKeyInfo::from_der(&other.public_key()?).map_err(issued)?;
-        let certificate = params.signed_by(&key, &self.issuer()?).map_err(issued)?;
+        let key = SubjectPublicKeyInfo::from_der(&other.public_key()?).map_err(|e| issued(&e))?;
+        let certificate = params.signed_by(&key, &self.issuer()?).map_err(|e| issued(&e))?;
         Ok(crate::roots::to_pem(certificate.der()))
     }
 
@@ -153,7 +153,7 @@ impl RootCa {
     }
 
     fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, CaError> {
-        Issuer::from_ca_cert_der(self.certificate.der(), &*self.keys).map_err(issued)
+        Issuer::from_ca_cert_der(self.certificate.der(), &*self.keys).map_err(|e| issued(&e))
     }
 
     pub(crate) fn issue(
@@ -165,14 +165,14 @@ impl RootCa {
         let role = word(*role);
         params.distinguished_name = subject(cluster, node, role);
         for name in [node.as_str(), role] {
-            let name = name.try_into().map_err(issued)?;
+            let name = name.try_into().map_err(|e| issued(&e))?;
             params.subject_alt_names.push(rcgen::SanType::DnsName(name));
         }
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        params.signed_by(key, &self.issuer()?).map_err(issued)
+        params.signed_by(key, &self.issuer()?).map_err(|e| issued(&e))
     }
 }
 
@@ -190,7 +190,7 @@ fn subject(cluster: &ClusterId, node: &NodeId, role: &str) -> DistinguishedName 
     subject
 }
 
-fn issued(error: rcgen::Error) -> CaError {
+fn issued(error: &rcgen::Error) -> CaError {
     CaError::Issue(error.to_string())
 }
 

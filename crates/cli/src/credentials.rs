@@ -15,16 +15,17 @@ const DOCKER: &str = "https://index.docker.io/v1/";
 
 /// The file of logins.
 pub(crate) struct Credentials {
-    path: PathBuf,
+    /// `None` when nothing says where it is.
+    path: Option<PathBuf>,
     file: Value,
 }
 
 impl Credentials {
-    /// This person's.
+    /// This person's; none where nothing says where they are.
     pub(crate) fn of_user() -> anyhow::Result<Self> {
         let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let dir = variable("DOCKER_CONFIG").or_else(|| Some(variable("HOME")?.join(".docker")));
-        Self::load(&dir.context("neither DOCKER_CONFIG nor HOME says where logins are kept")?)
+        dir.map_or_else(|| Ok(Self { path: None, file: json!({}) }), |dir| Self::load(&dir))
     }
 
     fn load(dir: &Path) -> anyhow::Result<Self> {
@@ -34,7 +35,11 @@ impl Credentials {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => json!({}),
             Err(e) => return Err(e).with_context(|| path.display().to_string()),
         };
-        Ok(Self { path, file })
+        Ok(Self { path: Some(path), file })
+    }
+
+    fn path(&self) -> anyhow::Result<&Path> {
+        self.path.as_deref().context("neither DOCKER_CONFIG nor HOME says where logins are kept")
     }
 
     fn find(&self, registry: &str) -> Option<&Value> {
@@ -66,7 +71,7 @@ impl Credentials {
     /// Notes a login.
     pub(crate) fn put(&mut self, registry: &str, username: &str, password: &str) -> anyhow::Result<()> {
         if self.file["credsStore"].as_str().is_some_and(|store| !store.is_empty()) {
-            bail!("{} leaves logins to a helper program (credsStore): use docker login", self.path.display());
+            bail!("{} leaves logins to a helper program (credsStore): use docker login", self.path()?.display());
         }
         self.file["auths"][key(registry)] = json!({ "auth": STANDARD.encode(format!("{username}:{password}")) });
         self.write()
@@ -82,15 +87,16 @@ impl Credentials {
 
     /// For nobody else to read, all or nothing.
     fn write(&self) -> anyhow::Result<()> {
-        let failed = || format!("cannot write {}", self.path.display());
-        let aside = self.path.with_extension(format!("json.{}", std::process::id()));
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
+        let path = self.path()?;
+        let failed = || format!("cannot write {}", path.display());
+        let aside = path.with_extension(format!("json.{}", std::process::id()));
+        let dir = path.parent().unwrap_or(Path::new("/"));
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(failed)?;
         let written = (|| {
             let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
             file.write_all(&serde_json::to_vec_pretty(&self.file)?)?;
             file.sync_all()?;
-            fs::rename(&aside, &self.path)
+            fs::rename(&aside, path)
         })();
         written.with_context(failed)
     }

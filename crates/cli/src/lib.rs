@@ -11,7 +11,8 @@
 //! sends the rest back untouched, also fields that this program has never heard of.
 //!
 //! Exit codes: 0 when all was done, 1 when the daemon refused something or could not be reached (the sentence is on
-//! stderr), 2 for flags that make no sense (clap's). It never talks to a registry itself and never reads the daemon's files.
+//! stderr), 2 for flags that make no sense (clap's); that of the program after `exec`. It never talks to a registry itself and never reads the daemon's
+//! files.
 
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ pub mod publish;
 #[cfg(test)]
 mod replay;
 mod session;
+mod terminal;
 mod values;
 mod view;
 
@@ -45,7 +47,7 @@ pub async fn run(host: Option<String>, command: Command) -> anyhow::Result<ExitC
         session.finish()
     };
     match outcome.await {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(code) => Ok(code),
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             eprintln!("{error:#}");

@@ -1,6 +1,6 @@
 //! What a task may ask for: names on a network that it is on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -14,12 +14,13 @@ const SERVICE_TTL: u32 = 5;
 /// And one with a task's address, in seconds.
 pub(crate) const TASK_TTL: u32 = 1;
 
-/// All endpoints, as `netdb` has them.
-pub type Endpoints = BTreeMap<EndpointKey, Located>;
-
-/// What is named on `network`. Names of services come first: no task can take one by its host name.
+/// What is named on `network`, whose endpoints are `endpoints`. Names of services come first: no task can take one by its host name.
 #[must_use]
-pub fn zone<'a>(network: &Network, services: impl Iterator<Item = &'a ServiceEntry>, endpoints: &Endpoints) -> Zone {
+pub fn zone<'a>(
+    network: &Network,
+    services: impl Iterator<Item = &'a ServiceEntry>,
+    endpoints: impl Iterator<Item = (&'a EndpointKey, &'a Located)>,
+) -> Zone {
     let mut naming = Naming {
         families: Families::of(network),
         tasks: HashMap::new(),
@@ -29,7 +30,7 @@ pub fn zone<'a>(network: &Network, services: impl Iterator<Item = &'a ServiceEnt
             ..Zone::default()
         },
     };
-    for (key, located) in of_network(endpoints, &network.id) {
+    for (key, located) in endpoints {
         naming.tasks.entry(located.record.service.clone()).or_default().push((key, &located.record));
     }
     for service in services {
@@ -39,18 +40,6 @@ pub fn zone<'a>(network: &Network, services: impl Iterator<Item = &'a ServiceEnt
     }
     naming.single_tasks();
     naming.zone
-}
-
-/// The endpoints on one network.
-pub fn of_network<'a>(
-    endpoints: &'a Endpoints,
-    network: &NetworkId,
-) -> impl Iterator<Item = (&'a EndpointKey, &'a Located)> + use<'a> {
-    let network = network.clone();
-    // Identifiers are digits and small letters: nothing is before the first one.
-    let first = "0".repeat(25).parse().ok().map(|task| EndpointKey { network: network.clone(), task });
-    let from = first.map(|first| endpoints.range(first..));
-    from.into_iter().flatten().take_while(move |(key, _)| key.network == network)
 }
 
 /// Of which families addresses are told.

@@ -8,7 +8,7 @@
 //! Beside Docker's API it has skep's own, `/skep/v1/…`, and what Prometheus scrapes ([`metrics`]).
 //!
 //! The main types: [`Backend`] is all that the daemon has to offer, [`ClusterView`] is what it shows of the swarm,
-//! [`Error`] is how it says no. The crate holds no state besides the last few events, does no scheduling, and never decides
+//! [`Error`] is how it says no. The crate holds no state besides the last few events and the programs that clients run in containers, does no scheduling, and never decides
 //! anything that a manager decides.
 
 #![forbid(unsafe_code)]
@@ -16,6 +16,7 @@
 pub mod backend;
 pub mod error;
 mod events;
+mod execs;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod metrics;

@@ -163,7 +163,6 @@ fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
         || asked(&container["Secrets"])
         || asked(&container["Configs"])
         || container["Mounts"].as_array().is_some_and(|all| all.iter().any(|m| !m["VolumeOptions"].is_null()))
-        || !container["Healthcheck"].is_null()
         || !template["LogDriver"].is_null()
         || request["Mode"].get("GlobalJob").is_some()
         || request["Mode"].get("ReplicatedJob").is_some()

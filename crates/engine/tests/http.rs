@@ -218,7 +218,8 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
         ("TaskTemplate/ContainerSpec/Image", json!(""), 400, "image reference must be provided"),
         ("TaskTemplate/ContainerSpec/Secrets", json!([{ "SecretName": "x" }]), 501, "ContainerSpec.Secrets"),
         ("TaskTemplate/ContainerSpec/Configs", json!([{ "ConfigName": "x" }]), 501, "ContainerSpec.Configs"),
-        ("TaskTemplate/ContainerSpec/healthcheck", json!({ "Test": ["CMD", "x"] }), 501, "ContainerSpec.Healthcheck"),
+        ("TaskTemplate/ContainerSpec/healthcheck", json!({ "Test": ["CURL", "x"] }), 400, "ContainerSpec.Healthcheck"),
+        ("TaskTemplate/ContainerSpec/Healthcheck", json!({ "Interval": 5 }), 400, "cannot be less than 1ms"),
         ("TaskTemplate/ContainerSpec/StopGracePeriod", json!(-1), 400, "StopGracePeriod"),
         (
             "TaskTemplate/ContainerSpec/Mounts",
@@ -241,6 +242,73 @@ async fn bad_requests_say_what_is_wrong_and_change_nothing() {
     }
     assert_eq!(node.request("POST", "/services/create", "{bad").await.status, 400);
     assert_eq!(node.get("/services").await.json(), json!([]));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_program_in_a_container_is_made_started_once_and_looked_at() {
+    let node = Node::manager().await;
+    assert_eq!(node.request("POST", "/services/create", &web("web", 8080)).await.status, 201);
+    let listed = node.get("/containers/json").await.json();
+    let container = listed[0]["Id"].as_str().expect("a container").to_owned();
+    let made = async |options: Value| {
+        let answer = node.request("POST", &format!("/containers/{container}/exec"), &options.to_string()).await;
+        (answer.status, answer.json()["Id"].as_str().unwrap_or_default().to_owned(), answer.message())
+    };
+    for (options, status, fragment) in [
+        (json!({}), 400, "No exec command specified"),
+        (json!({ "Cmd": ["x"], "Privileged": true }), 501, "--cap-add"),
+        (json!({ "Cmd": ["x"], "DetachKeys": "ctrl-ä" }), 400, "detach keys"),
+    ] {
+        let (is, _, message) = made(options).await;
+        assert_eq!((is, message.contains(fragment)), (status, true), "{message}");
+    }
+    let (_, id, _) = made(json!({ "Cmd": ["echo", "hi", "you"], "AttachStdout": true })).await;
+    let shown = node.get(&format!("/exec/{id}/json")).await.json();
+    assert_eq!(
+        (&shown["Running"], &shown["ExitCode"], &shown["ContainerID"]),
+        (&json!(false), &Value::Null, &json!(container))
+    );
+    let said = node.request("POST", &format!("/exec/{id}/start"), "{}").await;
+    assert_eq!((said.status, &said.body[..]), (200, &b"\x01\0\0\0\0\0\0\x07hi you\n"[..]));
+    assert!(said.headers.contains("application/vnd.docker.multiplexed-stream"), "{}", said.headers);
+    let shown = node.get(&format!("/exec/{id}/json")).await.json();
+    assert_eq!((&shown["ExitCode"], &shown["ProcessConfig"]["entrypoint"]), (&json!(0), &json!("echo")));
+    assert_eq!(node.request("POST", &format!("/exec/{id}/start"), "{}").await.status, 409);
+    assert_eq!(node.request("POST", "/exec/nosuch/start", "{}").await.status, 404);
+    // One that cannot be run says so where its output would be.
+    let (_, id, _) = made(json!({ "Cmd": ["nosuch"], "AttachStdout": true, "Tty": true })).await;
+    let said = node.request("POST", &format!("/exec/{id}/start"), "{}").await;
+    assert!(String::from_utf8_lossy(&said.body).contains("executable file not found in $PATH"), "{said:?}");
+    assert_eq!(node.get(&format!("/exec/{id}/json")).await.json()["ExitCode"], json!(127));
+    assert_eq!(node.request("POST", &format!("/exec/{id}/resize?h=1&w=2"), "").await.status, 409);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_of_certificates_is_kept_and_half_a_root_or_somebody_elses_is_refused() {
+    let node = Node::manager().await;
+    let swarm = node.get("/swarm").await.json();
+    let update = async |ca: Value, version: &Value| {
+        let mut spec = swarm["Spec"].clone();
+        spec["CAConfig"] = ca;
+        node.request("POST", &format!("/swarm/update?version={version}"), &spec.to_string()).await
+    };
+    let version = &swarm["Version"]["Index"];
+    for (ca, status, fragment) in [
+        (json!({ "ExternalCAs": [{ "URL": "https://ca" }], "SigningCACert": "x" }), 501, "ask no external CA"),
+        (json!({ "SigningCAKey": "x" }), 400, "the signing CA cert must also be provided"),
+        (json!({ "SigningCACert": "x" }), 400, "give --ca-key too"),
+        (json!({ "NodeCertExpiry": -1 }), 400, "CAConfig.NodeCertExpiry"),
+    ] {
+        let answer = update(ca, version).await;
+        assert_eq!((answer.status, answer.message().contains(fragment)), (status, true), "{}", answer.message());
+    }
+    let asked =
+        json!({ "NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 3, "SigningCACert": "c", "SigningCAKey": "k" });
+    assert_eq!(update(asked, version).await.status, 200);
+    let kept = node.get("/swarm").await.json()["Spec"]["CAConfig"].clone();
+    assert_eq!(kept, json!({ "NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 3 }), "no key is ever shown");
     node.stop().await;
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{ConfigId, FileReference, HealthConfig, SecretId};
+
 /// The container of a task, as its service describes it. What is left out comes from the image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -55,6 +57,12 @@ pub struct ContainerSpec {
     pub ulimits: Vec<Ulimit>,
     /// How readily the kernel kills it when memory runs out, -1000 to 1000.
     pub oom_score_adj: i64,
+    /// How it is found out whether it does its work; `None` leaves it to the image.
+    pub health: Option<HealthConfig>,
+    /// Secrets that it is given as files.
+    pub secrets: Vec<FileReference<SecretId>>,
+    /// Configs that it is given as files.
+    pub configs: Vec<FileReference<ConfigId>>,
 }
 
 impl ContainerSpec {

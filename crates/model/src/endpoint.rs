@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,9 +52,9 @@ pub struct EndpointRecord {
 pub struct OwnerTable {
     /// Grows with every change that the owner makes, also over restarts (it starts from the clock, in milliseconds).
     pub version: u64,
-    /// The endpoints. As a list on the wire, because keys of JSON objects are texts.
+    /// The endpoints, shared with whoever looks at them. As a list on the wire, because keys of JSON objects are texts.
     #[serde(with = "as_list")]
-    pub records: BTreeMap<EndpointKey, EndpointRecord>,
+    pub records: BTreeMap<EndpointKey, Arc<EndpointRecord>>,
     /// The node's addresses outside of the mesh, by which it is asked too.
     #[serde(default)]
     pub addresses: BTreeSet<IpAddr>,
@@ -61,13 +62,14 @@ pub struct OwnerTable {
 
 mod as_list {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::{EndpointKey, EndpointRecord};
 
     pub(super) fn serialize<S: Serializer>(
-        map: &BTreeMap<EndpointKey, EndpointRecord>,
+        map: &BTreeMap<EndpointKey, Arc<EndpointRecord>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         map.iter().collect::<Vec<_>>().serialize(serializer)
@@ -75,8 +77,8 @@ mod as_list {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<EndpointKey, EndpointRecord>, D::Error> {
-        Ok(Vec::<(EndpointKey, EndpointRecord)>::deserialize(deserializer)?.into_iter().collect())
+    ) -> Result<BTreeMap<EndpointKey, Arc<EndpointRecord>>, D::Error> {
+        Ok(Vec::<(EndpointKey, Arc<EndpointRecord>)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

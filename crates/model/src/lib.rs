@@ -13,8 +13,10 @@
 mod cluster;
 mod constraint;
 mod container;
+mod data;
 mod endpoint;
 mod gossip;
+mod health;
 mod id;
 mod image;
 mod labels;
@@ -37,9 +39,11 @@ pub use constraint::{BadConstraint, Constraint, Operator};
 pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
 };
+pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret};
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
 pub use gossip::{GossipKey, GossipKeys};
-pub use id::{BadId, ClusterId, NetworkId, NodeId, ServiceId, TaskId};
+pub use health::{Health, HealthCheck, HealthConfig, HealthResult, HealthState, HealthTest};
+pub use id::{BadId, ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
 pub use image::{BadImageRef, ImageRef};
 pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};

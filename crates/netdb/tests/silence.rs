@@ -37,7 +37,7 @@ fn three(states: [EndpointState; 3]) -> (Tables, [NodeId; 3], [EndpointKey; 3]) 
         } else {
             tables.merge(
                 node.clone(),
-                OwnerTable { version: 1, records: [(key.clone(), record)].into(), ..OwnerTable::default() },
+                OwnerTable { version: 1, records: [(key.clone(), record.into())].into(), ..OwnerTable::default() },
             );
         }
     }

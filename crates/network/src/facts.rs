@@ -54,6 +54,19 @@ pub struct Facts {
     pub addresses: Vec<Address>,
     /// Destinations of the main table's routes without link-local and multicast ones; default routes are `0.0.0.0/0` and `::/0`.
     pub routes: Vec<IpNet>,
+    /// Those of them that lead somewhere, the best for each destination.
+    pub ways: Vec<Way>,
+}
+
+/// Where the best route to a destination leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The destination.
+    pub to: IpNet,
+    /// Index of the link; of several the first.
+    pub link: u32,
+    /// The node's address that the route says to use, if it says so.
+    pub source: Option<IpAddr>,
 }
 
 /// The most routes that a node tells managers of: a full table of the Internet's would be a burden to all of them.
@@ -82,6 +95,16 @@ impl Facts {
     #[must_use]
     pub fn link_by_index(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|l| l.index == index)
+    }
+
+    /// By which of the node's addresses something goes that goes a way: as the route says, or the first of the link of that family.
+    #[must_use]
+    pub fn source_of(&self, way: &Way) -> Option<IpAddr> {
+        let of_link = |lasting: bool| {
+            let fits = move |a: &&Address| a.link == way.link && a.global && a.lasting == lasting;
+            self.addresses.iter().filter(fits).map(|a| a.ip).find(|ip| ip.is_ipv4() == way.to.addr().is_ipv4())
+        };
+        way.source.or_else(|| of_link(true)).or_else(|| of_link(false))
     }
 
     /// Whether the address is one of the node's.
@@ -190,7 +213,7 @@ mod tests {
 
     fn facts(addresses: Vec<Address>) -> Facts {
         let links = vec![link(1, "lo"), link(2, "eth0"), link(3, "d1"), link(4, "sktabc")];
-        Facts { links, addresses, routes: Vec::new() }
+        Facts { links, addresses, ..Facts::default() }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-pub(crate) use process::args;
+pub(crate) use process::{args, override_env};
+pub(crate) use users::resolve as user;
 
 use crate::container::Container;
 use crate::error::RuntimeError;
@@ -18,6 +19,9 @@ use crate::images::ImageConfig;
 
 /// The annotation of a bundle whose first process is to be a small reaper, with the program as its child.
 pub(crate) const REAPER: &str = "skep.reaper";
+
+/// The annotation of a bundle whose `HOME` is where its user lives: its value. There is none when image or service have said it.
+pub(crate) const HOME: &str = "skep.home";
 
 /// The files that a container sees at `/etc/<name>`, below its directory.
 const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
@@ -80,12 +84,16 @@ pub(crate) fn write(places: &Places<'_>, container: &Container, image: &ImageCon
     if container.spec.init == Some(true) {
         annotations.insert(REAPER.to_owned(), "true".into());
     }
+    let (process, home) = process::process(places.rootfs, container, image)?;
+    if let Some(home) = home {
+        annotations.insert(HOME.to_owned(), home.into());
+    }
     let spec = json!({
         "ociVersion": "1.0.2",
         "annotations": annotations,
         "hostname": container.hostname,
         "root": { "path": places.rootfs, "readonly": container.spec.read_only },
-        "process": process::process(places.rootfs, container, image)?,
+        "process": process,
         "mounts": mounts::mounts(places, container, image)?,
         "linux": linux(places, container)?,
     });

@@ -41,6 +41,19 @@ fn dirs(path: &str) -> Vec<PathBuf> {
     below.filter(|dir| dir.join("cgroup.procs").exists()).collect()
 }
 
+/// Moves the calling process into the cgroup at `path`, on every hierarchy.
+///
+/// # Errors
+/// When there is none, or the kernel refuses.
+pub(crate) fn join(path: &str) -> std::io::Result<()> {
+    let dirs = dirs(path);
+    if dirs.is_empty() {
+        return Err(ErrorKind::NotFound.into());
+    }
+    // Zero is whoever writes it.
+    dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), "0"))
+}
+
 /// The directory of the cgroup at `path` on the v2 hierarchy, when that one controls devices: when no v1 hierarchy does.
 pub(crate) fn v2_devices(path: &str) -> Option<PathBuf> {
     let roots = roots();

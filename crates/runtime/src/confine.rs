@@ -63,7 +63,7 @@ pub(crate) struct Program {
 }
 
 /// What is executed.
-struct Command {
+pub(crate) struct Command {
     path: CString,
     args: Vec<CString>,
     env: Vec<CString>,
@@ -72,15 +72,19 @@ struct Command {
 impl Command {
     fn of(spec: &Spec) -> Result<Self, String> {
         let process = spec.process().as_ref().ok_or("the bundle names no process")?;
-        let args = process.args().as_deref().filter(|a| !a.is_empty()).ok_or("the bundle names no program")?;
-        let env = process.env().as_deref().unwrap_or_default();
-        let path = lookup::find(&args[0], env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default())?;
+        Self::new(process.args().as_deref().unwrap_or_default(), process.env().as_deref().unwrap_or_default())
+    }
+
+    /// Looks the program up as whoever asks, who may not see what root sees.
+    pub(crate) fn new(args: &[String], env: &[String]) -> Result<Self, String> {
+        let name = args.first().ok_or("no program is named")?;
+        let path = lookup::find(name, env.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or_default())?;
         let texts = |list: &[String]| list.iter().map(|text| text_of(text)).collect::<Result<Vec<_>, _>>();
         Ok(Self { path: text_of(&path)?, args: texts(args)?, env: texts(env)? })
     }
 
     /// Returns only with the reason why it could not be executed.
-    fn execute(&self) -> String {
+    pub(crate) fn execute(&self) -> String {
         let Err(e) = execve(&self.path, &self.args, &self.env);
         let path = self.path.to_string_lossy();
         format!("exec {path}: {}", e.desc().to_lowercase())
@@ -94,33 +98,38 @@ fn text_of(text: &str) -> Result<CString, String> {
 impl Program {
     fn run(&self, spec: &Spec) -> Result<std::convert::Infallible, String> {
         default_signals();
-        self.own_outputs()?;
+        own_standard_files(&self.identity)?;
         self.filters.load().map_err(|e| format!("cannot load the system call filter: {e}"))?;
         self.identity.assume()?;
-        // Looked up as the user, who may not see what root sees.
         let command = Command::of(spec)?;
         match self.first {
             First::Program => Err(command.execute()),
             First::Reaper => reaper::run(&command, self.cause.as_fd()),
         }
     }
+}
 
-    fn own_outputs(&self) -> Result<(), String> {
-        let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-        for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
-            let kind = nix::sys::stat::fstat(fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode));
-            // Devices belong to everybody.
-            if kind.is_ok_and(|kind| kind & SFlag::S_IFMT == SFlag::S_IFIFO) {
-                let (uid, gid) = (Uid::from_raw(self.identity.uid), Gid::from_raw(self.identity.gid));
-                fchown(fd, Some(uid), Some(gid)).map_err(|e| format!("cannot give the pipes to the user: {e}"))?;
-            }
-        }
-        Ok(())
+/// Makes pipes and terminals the user's, so that it may open `/dev/stdout`.
+pub(crate) fn own_standard_files(identity: &Identity) -> Result<(), String> {
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    for fd in [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()] {
+        let kind = nix::sys::stat::fstat(fd).map(|stat| SFlag::from_bits_truncate(stat.st_mode));
+        let group = match kind.map(|kind| kind & SFlag::S_IFMT) {
+            Ok(SFlag::S_IFIFO) => Some(Gid::from_raw(identity.gid)),
+            // The group of terminals is one of its own.
+            Ok(SFlag::S_IFCHR) if rustix::termios::isatty(fd) => None,
+            // Other devices belong to everybody.
+            _ => continue,
+        };
+        fchown(fd, Some(Uid::from_raw(identity.uid)), group)
+            .map_err(|e| format!("cannot give its standard files to the user: {e}"))?;
     }
+    Ok(())
 }
 
 impl Identity {
-    fn assume(&self) -> Result<(), String> {
+    /// Becomes it. Needs `CAP_SETPCAP`, `CAP_SETGID` and `CAP_SETUID`.
+    pub(crate) fn assume(&self) -> Result<(), String> {
         let failed = |what: &'static str| move |e: caps::errors::CapsError| format!("cannot {what}: {e}");
         let bounding = caps::read(None, CapSet::Bounding).map_err(failed("read the bounding set"))?;
         for capability in bounding.difference(&self.capabilities) {
@@ -145,7 +154,7 @@ impl Identity {
 
 /// Every signal does what it does by default, and none is blocked. Rust's start of a program ignores SIGPIPE, and whoever
 /// started the daemon may have ignored others, also those two that the C library keeps for itself and would not touch.
-fn default_signals() {
+pub(crate) fn default_signals() {
     // `struct sigaction` as the kernel has it: handler (SIG_DFL is zero), flags, restorer, mask.
     let action = [0u64; 4];
     for number in 1..=crate::signal::MAX {
@@ -157,7 +166,7 @@ fn default_signals() {
 }
 
 /// Writes a reason for the shim, who reads it instead of the end of the file. When the shim is gone nobody is interested.
-fn tell(cause: BorrowedFd<'_>, reason: &str) {
+pub(crate) fn tell(cause: BorrowedFd<'_>, reason: &str) {
     if let Ok(fd) = cause.try_clone_to_owned() {
         let _ = File::from(fd).write_all(reason.as_bytes());
     }

@@ -1,5 +1,6 @@
 //! The runtime of real containers.
 
+mod exec;
 mod files_of;
 mod program;
 
@@ -15,6 +16,7 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use crate::Runtime;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions};
 use crate::error::RuntimeError;
+use crate::exec::{Exec, ExecCommand};
 use crate::files::{self, Process};
 use crate::images::Images;
 use crate::logs;
@@ -209,6 +211,14 @@ impl Runtime for Embedded {
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         self.alone(id, Containers::remove).await
+    }
+
+    async fn exec(&self, id: &ContainerId, command: ExecCommand) -> Result<Exec, RuntimeError> {
+        // Noticed here when its shim has died.
+        self.find(id).await?;
+        let (containers, owned) = (self.containers.clone(), id.clone());
+        let begun = blocking(move || exec::begin(&containers, &owned, command)).await?;
+        begun.follow().map_err(|e| RuntimeError::Shim { id: id.clone(), reason: e.to_string() })
     }
 
     async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError> {

@@ -15,6 +15,17 @@ pub enum RuntimeError {
     /// It ran already: containers run once.
     #[error("container {0} has run already; prepare a new one")]
     Ended(ContainerId),
+    /// It does not run.
+    #[error("container {0} is not running")]
+    NotRunning(ContainerId),
+    /// A further program could not be started in it.
+    #[error("exec failed: unable to start container process: {reason}")]
+    Exec {
+        /// The container.
+        id: ContainerId,
+        /// Why, in the kernel's or the container's own words.
+        reason: String,
+    },
     /// Its program could not be started.
     #[error("{reason}")]
     Start {

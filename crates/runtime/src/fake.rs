@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Runtime;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions, LogStream};
 use crate::error::RuntimeError;
+use crate::exec::{Exec, ExecCommand};
 
 #[derive(Debug, Clone)]
 struct Entry {
@@ -25,6 +26,25 @@ struct Inner {
     refused: Option<String>,
     stubborn: bool,
     next_pid: i32,
+    execs: Vec<(ContainerId, ExecCommand)>,
+    exec: FakeExec,
+}
+
+/// How further programs in containers go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FakeExec {
+    /// They write this, and end with this code.
+    End(i32, String),
+    /// They run until they are dropped.
+    Hang,
+    /// They cannot be started, for this reason.
+    Refuse(String),
+}
+
+impl Default for FakeExec {
+    fn default() -> Self {
+        Self::End(0, String::new())
+    }
 }
 
 /// A runtime whose containers are entries in a map: they run until [`FakeRuntime::exit`] or a signal ends them.
@@ -73,6 +93,17 @@ impl FakeRuntime {
     /// Whether containers ignore every signal except `SIGKILL`.
     pub fn ignore_signals(&self, stubborn: bool) {
         self.inner.send_modify(|inner| inner.stubborn = stubborn);
+    }
+
+    /// How every following further program goes.
+    pub fn exec_goes(&self, exec: FakeExec) {
+        self.inner.send_modify(|inner| inner.exec = exec);
+    }
+
+    /// Every further program that was asked for, oldest first.
+    #[must_use]
+    pub fn execs(&self) -> Vec<(ContainerId, ExecCommand)> {
+        self.inner.borrow().execs.clone()
     }
 
     /// Every signal that was sent, oldest first.
@@ -159,6 +190,36 @@ impl Runtime for FakeRuntime {
             }
             Ok(())
         })
+    }
+
+    async fn exec(&self, id: &ContainerId, command: ExecCommand) -> Result<Exec, RuntimeError> {
+        let goes = self.change(|inner| {
+            let entry = inner.containers.get(id).ok_or_else(|| RuntimeError::NotFound(id.clone()))?;
+            if !matches!(entry.state, ContainerState::Running { .. }) {
+                return Err(RuntimeError::NotRunning(id.clone()));
+            }
+            inner.execs.push((id.clone(), command));
+            inner.next_pid += 1;
+            Ok((inner.exec.clone(), inner.next_pid))
+        });
+        let (goes, pid) = goes?;
+        let (sender, output) = mpsc::channel(1);
+        let (ends, ended) = oneshot::channel();
+        let (alive, gone) = oneshot::channel::<()>();
+        match goes {
+            FakeExec::Refuse(reason) => return Err(RuntimeError::Exec { id: id.clone(), reason }),
+            FakeExec::End(code, text) => {
+                // Nobody has gone yet, and there is room for one piece.
+                let _ = sender.try_send((LogStream::Stdout, text.into_bytes()));
+                let _ = ends.send(Some(code));
+            }
+            FakeExec::Hang => drop(tokio::spawn(async move {
+                let _ = gone.await;
+                drop(sender);
+                let _ = ends.send(Some(137));
+            })),
+        }
+        Ok(Exec { pid, input: None, output, terminal: None, ended, _alive: alive })
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {

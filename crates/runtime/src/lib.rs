@@ -19,6 +19,8 @@
 //! containers by reading the directories and watching the shims' pids. A shim runs from a sealed copy of the program in
 //! memory, so that nothing in a container can reach the program on disk through `/proc/<pid>/exe`.
 //!
+//! A further program in a running container has a shim of its own for as long as it runs, and is confined as the first one is.
+//!
 //! libcontainer is named here and nowhere else, and only called in shims. What it sets up and what is done by hand in the
 //! container's first process right before its program (seccomp, user, capabilities) is told in the `confine` module.
 //!
@@ -33,12 +35,15 @@ mod container;
 mod devices;
 mod embedded;
 mod error;
+mod exec;
 mod fake;
 mod files;
 mod logs;
+mod message;
 mod seccomp;
 mod shim;
 mod signal;
+mod terminal;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -48,7 +53,8 @@ pub use container::{
 };
 pub use embedded::{Embedded, EmbeddedConfig, Shim};
 pub use error::RuntimeError;
-pub use fake::FakeRuntime;
+pub use exec::{Exec, ExecCommand, ExecFiles, Stdin, Terminal, TerminalSize};
+pub use fake::{FakeExec, FakeRuntime};
 pub use shim::shim_main;
 pub use signal::stop_signal;
 
@@ -96,6 +102,12 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// [`RuntimeError::NotFound`]; [`RuntimeError::BadSignal`] for a number that is none.
     async fn signal(&self, id: &ContainerId, signal: i32) -> Result<(), RuntimeError>;
+
+    /// Runs a further program in it, confined as the first one is. Returns once the program has been executed.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`], and [`RuntimeError::Exec`] with the cause.
+    async fn exec(&self, id: &ContainerId, command: ExecCommand) -> Result<Exec, RuntimeError>;
 
     /// Kills it when it runs, unmounts and deletes everything of it except named volumes.
     ///

@@ -4,6 +4,7 @@
 //! [`Report`]; the pipe is closed then, and daemon and shim have nothing in common any more but the container's directory.
 
 mod causes;
+mod exec;
 mod output;
 mod start;
 
@@ -22,6 +23,7 @@ use skep_model::Timestamp;
 use crate::cgroup;
 use crate::container::Exit;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM, Shim};
+pub(crate) use exec::{ExecReport, Order};
 use start::Started;
 
 /// libcontainer's own directory, below the container's.
@@ -36,14 +38,18 @@ pub(crate) enum Report {
     Failed(String),
 }
 
-/// Runs one container from its start to its end; `args` are those after `shim`.
+/// Runs one container, or with `exec` a further program in one, from its start to its end; `args` are those after `shim`.
 ///
 /// For the very beginning of `main`, before there is a second thread: it forks, and calls what must not be called with threads.
 pub fn shim_main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
-    let [dir] = args.as_slice() else {
-        eprintln!("usage: shim <directory of a container>; started by the daemon, of no use to people");
-        return ExitCode::FAILURE;
+    let dir = match args.as_slice() {
+        [dir] => dir,
+        [exec, dir] if exec == "exec" => return exec::run(Path::new(dir)),
+        _ => {
+            eprintln!("usage: shim [exec] <directory of a container>; started by the daemon, of no use to people");
+            return ExitCode::FAILURE;
+        }
     };
     // SAFETY: this process has one thread, so the child may do anything.
     match unsafe { fork() } {

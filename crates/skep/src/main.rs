@@ -65,5 +65,8 @@ fn main() -> ExitCode {
 
 fn client(host: Option<String>, command: skep_cli::Command) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(skep_cli::run(host, command))
+    let outcome = runtime.block_on(skep_cli::run(host, command));
+    // Something may still wait for standard input, which nobody wants any more.
+    runtime.shutdown_background();
+    outcome
 }

@@ -48,10 +48,12 @@ fn desired(ports: &[u16], with: Vec<PortOptions>) -> Desired {
             underlay: None,
             uplinks: BTreeSet::new(),
             tunnels: BTreeSet::new(),
+            ways: BTreeMap::new(),
         },
         members: Vec::new(),
         member_addresses: BTreeSet::new(),
         services: vec![entry],
+        networks: Vec::new(),
         endpoints: Vec::new(),
         local_tasks: Vec::new(),
     }
@@ -81,6 +83,7 @@ fn ports_are_wanted_where_the_node_answers_on_them() {
     with_task.local_tasks.push(LocalTask {
         task: TaskId::random(),
         addr: "10.0.0.3".parse().unwrap(),
+        networks: Vec::new(),
         host_ifindex: 3,
         mac: [0; 6],
         ipv6: true,

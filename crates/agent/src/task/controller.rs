@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{ContainerStatus, EndpointState, Task, TaskState, TaskStatus, Timestamp};
+use skep_model::{ContainerStatus, EndpointState, Health, HealthState, Task, TaskState, TaskStatus, Timestamp};
 use skep_runtime::{ContainerId, ContainerState, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
 use super::endpoint::{Step, close, open};
+use super::health::{self, Checks};
 use super::machine::{Action, Container, Ending, next};
 use super::readiness;
 use crate::context::{Context, StepError};
@@ -42,7 +43,7 @@ impl Wanted {
 enum Readiness {
     /// It does.
     Ready,
-    /// Its container has ended, or something else is wanted.
+    /// Its container has ended or is given up, or something else is wanted.
     Interrupted,
 }
 
@@ -57,6 +58,10 @@ pub(crate) struct Controller {
     container: ContainerId,
     status: TaskStatus,
     file: PathBuf,
+    /// Its health checks, while its container runs and should.
+    checks: Option<Checks>,
+    /// Its health checks have said that it does not do its work, and that stays so.
+    given_up: bool,
 }
 
 impl Controller {
@@ -67,7 +72,9 @@ impl Controller {
         let status = disk::read_json(&file)?.unwrap_or_else(|| task.status.clone());
         let container = containers::container_id(&task.id);
         context.reporter.update(&task.id, status.clone());
-        Ok(Self { context, wanted, task, container, status, file })
+        let health = health::known(&context.tasks_dir, &task.id);
+        let given_up = health.is_some_and(|health| health.state == HealthState::Unhealthy);
+        Ok(Self { context, wanted, task, container, status, file, checks: None, given_up })
     }
 
     /// Runs until managers have forgotten the task and nothing of it is left.
@@ -106,11 +113,14 @@ impl Controller {
         self.status.state.is_terminal() && self.wanted.borrow().removed
     }
 
-    async fn container_state(&self) -> Result<Container, RuntimeError> {
+    async fn container_state(&mut self) -> Result<Container, RuntimeError> {
+        self.given_up |= self.checks.as_ref().is_some_and(Checks::is_given_up);
         Ok(match self.context.runtime.state(&self.container).await? {
             None => Container::Absent,
             Some(ContainerState::Created) => Container::Created,
+            Some(ContainerState::Running { .. }) if self.given_up => Container::Unhealthy,
             Some(ContainerState::Running { .. }) => Container::Running,
+            Some(ContainerState::Exited(exit)) if self.given_up => Container::GivenUp(exit.code),
             Some(ContainerState::Exited(exit)) => Container::Exited(exit.code),
         })
     }
@@ -220,14 +230,37 @@ impl Controller {
             };
             tokio::select! {
                 _ = ended => {}
+                () = health::given_up(self.health()) => {}
                 _ = self.wanted.changed() => {}
             }
         }
     }
 
-    /// Waits until the task listens, and gives it connections from then on.
+    fn health(&self) -> Option<watch::Receiver<Health>> {
+        self.checks.as_ref().map(Checks::health)
+    }
+
+    /// Has its health checked from now on, where service or image say how.
+    async fn check_health(&mut self) {
+        if self.checks.is_some() {
+            return;
+        }
+        let Some(check) = self.context.health_check(&self.task).await else { return };
+        let (runtime, container) = (self.context.runtime.clone(), self.container.clone());
+        match Checks::go_on(runtime, container, check, (&self.context.tasks_dir, &self.task.id)) {
+            Ok(checks) => {
+                self.context.show_health(&self.task.id, checks.health());
+                self.checks = Some(checks);
+            }
+            // Without them it could never count as healthy.
+            Err(e) => warn!(task = %self.task.display_name(), "its health is not checked yet: {e}"),
+        }
+    }
+
+    /// Waits until the task is healthy, where that is checked, and listens; gives it connections from then on.
     async fn become_ready(&mut self) -> Readiness {
-        let (context, task) = (self.context.clone(), self.task.clone());
+        self.check_health().await;
+        let (context, task, health) = (self.context.clone(), self.task.clone(), self.health());
         loop {
             let waited = match open(context.endpoint(&task)) {
                 Step::Enter(state) => match self.enter(state).await {
@@ -235,7 +268,11 @@ impl Controller {
                     Err(Unreachable) => self.unless_interrupted(sleep(RETRY)).await,
                 },
                 Step::AwaitListening => {
-                    let listening = self.unless_interrupted(readiness::until_ready(&context, &task)).await;
+                    let able = async {
+                        health::decided(health.clone()).await;
+                        readiness::until_ready(&context, &task).await;
+                    };
+                    let listening = self.unless_interrupted(able).await;
                     if let Readiness::Ready = listening {
                         context.announce(&task, EndpointState::Ready);
                     }
@@ -249,10 +286,12 @@ impl Controller {
         }
     }
 
-    /// Waits for something, unless the container ends or something else is wanted before.
+    /// Waits for something, unless the container ends or is given up, or something else is wanted before.
     async fn unless_interrupted(&mut self, waiting: impl Future<Output = ()>) -> Readiness {
-        let runtime = self.context.runtime.clone();
+        let (runtime, health) = (self.context.runtime.clone(), self.health());
         tokio::select! {
+            biased;
+            () = health::given_up(health) => Readiness::Interrupted,
             _ = runtime.wait(&self.container) => Readiness::Interrupted,
             _ = self.wanted.changed() => Readiness::Interrupted,
             () = waiting => Readiness::Ready,
@@ -269,6 +308,7 @@ impl Controller {
     }
 
     async fn stop(&mut self) {
+        self.checks = None;
         let runtime = self.context.runtime.clone();
         if let Step::Enter(state) = close(self.context.endpoint(&self.task)) {
             // It is told to stop even when its flows cannot be cared for.
@@ -297,21 +337,23 @@ impl Controller {
     }
 
     async fn settle(&mut self, ending: Ending) {
+        self.checks = None;
         self.release().await;
         self.status.container = Some(self.container_status(0, ending.exit_code()));
         let message = match ending {
             Ending::Shutdown(_) => "shutdown",
             Ending::Complete => "finished",
-            Ending::Failed(_) => "started",
+            Ending::Failed(_) | Ending::Unhealthy(_) => "started",
         };
         self.say(ending.state(), message);
-        if let Ending::Failed(code) = ending {
-            self.status.err = Some(match code {
-                Some(code) => format!("task: non-zero exit ({code})"),
-                None => "task: its container is gone, and nobody saw how it ended".to_owned(),
-            });
-            self.publish_status();
-        }
+        let reason = match ending {
+            Ending::Shutdown(_) | Ending::Complete => return,
+            Ending::Failed(Some(code)) => format!("task: non-zero exit ({code})"),
+            Ending::Failed(None) => "task: its container is gone, and nobody saw how it ended".to_owned(),
+            Ending::Unhealthy(_) => health::verdict(&self.context.tasks_dir, &self.task.id),
+        };
+        self.status.err = Some(reason);
+        self.publish_status();
     }
 
     /// Out of the mesh, off the network. The container's logs stay until managers forget the task.
@@ -325,9 +367,12 @@ impl Controller {
         if let Err(e) = self.context.runtime.remove(&self.container).await {
             warn!(task = %self.task.display_name(), "{e}");
         }
-        if let Err(e) = disk::remove(&self.file) {
-            warn!("{e}");
+        for file in [&self.file, &health::file(&self.context.tasks_dir, &self.task.id)] {
+            if let Err(e) = disk::remove(file) {
+                warn!("{e}");
+            }
         }
+        self.context.forget_health(&self.task.id);
         self.context.reporter.forget(&self.task.id);
     }
 }

@@ -11,8 +11,12 @@ pub enum Container {
     Created,
     /// Its first process runs.
     Running,
+    /// Its first process runs, and its health checks say that it does not do its work.
+    Unhealthy,
     /// Its first process has ended. `None`: nobody saw with which code.
     Exited(Option<i32>),
+    /// Its first process has ended, after its health checks had given it up.
+    GivenUp(Option<i32>),
 }
 
 /// The one thing to do next.
@@ -47,6 +51,8 @@ pub enum Ending {
     Complete,
     /// It ended by itself and not well, or nobody knows.
     Failed(Option<i32>),
+    /// It was ended because its health checks said that it does not do its work.
+    Unhealthy(Option<i32>),
 }
 
 impl Ending {
@@ -56,7 +62,7 @@ impl Ending {
         match self {
             Self::Shutdown(_) => TaskState::Shutdown,
             Self::Complete => TaskState::Complete,
-            Self::Failed(_) => TaskState::Failed,
+            Self::Failed(_) | Self::Unhealthy(_) => TaskState::Failed,
         }
     }
 
@@ -64,7 +70,7 @@ impl Ending {
     #[must_use]
     pub fn exit_code(self) -> Option<i32> {
         match self {
-            Self::Shutdown(code) | Self::Failed(code) => code,
+            Self::Shutdown(code) | Self::Failed(code) | Self::Unhealthy(code) => code,
             Self::Complete => Some(0),
         }
     }
@@ -81,6 +87,9 @@ pub fn next(reported: TaskState, desired: TaskState, container: Container) -> Ac
     let wanted = desired <= S::Running;
     match (container, reported) {
         (Container::Exited(code), _) => Action::Settle(ending(code, wanted)),
+        (Container::GivenUp(code), _) if wanted => Action::Settle(Ending::Unhealthy(code)),
+        (Container::GivenUp(code), _) => Action::Settle(Ending::Shutdown(code)),
+        (Container::Unhealthy, _) => Action::Stop,
         (Container::Running, S::Running) if wanted => Action::Watch,
         (Container::Running, _) if !wanted => Action::Stop,
         (Container::Running, _) => Action::MarkRunning,
@@ -135,6 +144,7 @@ mod tests {
             Action::MarkReady => (TaskState::Ready, container),
             Action::Start => (TaskState::Starting, Container::Running),
             Action::MarkRunning => (TaskState::Running, container),
+            Action::Stop if container == Container::Unhealthy => (reported, Container::GivenUp(Some(0))),
             Action::Stop => (reported, Container::Exited(Some(0))),
             Action::Settle(ending) => (ending.state(), container),
             Action::Watch | Action::Wait => (reported, container),
@@ -174,11 +184,24 @@ mod tests {
         assert_eq!(over(TaskState::Shutdown, Some(3)), Action::Settle(Ending::Shutdown(Some(3))));
     }
 
+    #[test]
+    fn one_that_is_given_up_is_stopped_and_has_failed_however_it_ends() {
+        for reported in [TaskState::Starting, TaskState::Running] {
+            assert_eq!(next(reported, TaskState::Running, Container::Unhealthy), Action::Stop);
+        }
+        let over = |desired| next(TaskState::Running, desired, Container::GivenUp(Some(0)));
+        assert_eq!(over(TaskState::Running), Action::Settle(Ending::Unhealthy(Some(0))));
+        assert_eq!(Ending::Unhealthy(Some(0)).state(), TaskState::Failed);
+        assert_eq!(over(TaskState::Shutdown), Action::Settle(Ending::Shutdown(Some(0))));
+    }
+
     proptest! {
         /// From anywhere, whatever is wanted: the reported state never goes back, and after few steps nothing is left to do.
         #[test]
-        fn it_always_comes_to_rest(r in 0..STATES.len(), d in 0..STATES.len(), c in 0..4usize, code in 0..2i32) {
-            let mut container = [Container::Absent, Container::Created, Container::Running, Container::Exited(Some(code))][c];
+        fn it_always_comes_to_rest(r in 0..STATES.len(), d in 0..STATES.len(), c in 0..6usize, code in 0..2i32) {
+            let exits = [Container::Exited(Some(code)), Container::GivenUp(Some(code))];
+            let lives = [Container::Absent, Container::Created, Container::Running, Container::Unhealthy];
+            let mut container = if c < 4 { lives[c] } else { exits[c - 4] };
             let (mut reported, desired) = (STATES[r], STATES[d]);
             for _ in 0..8 {
                 let action = next(reported, desired, container);

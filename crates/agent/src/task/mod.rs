@@ -2,6 +2,7 @@
 
 mod controller;
 mod endpoint;
+pub(crate) mod health;
 mod machine;
 mod ports;
 mod readiness;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::upgrade::Upgraded;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -94,6 +95,19 @@ impl Client {
             return Ok(Value::Null);
         }
         Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// `POST` of a JSON value, after which the connection belongs to the caller.
+    pub(crate) async fn upgrade(&self, path: &str, body: &Value) -> anyhow::Result<Upgraded> {
+        let version = self.version.get_or_try_init(|| self.negotiate()).await?;
+        let target = format!("/v{version}{path}");
+        let request = request(Method::POST, &target).header("connection", "Upgrade").header("upgrade", "tcp");
+        let answer = self.dispatch(request.body(full(serde_json::to_vec(body)?.into()))?).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return hyper::upgrade::on(answer).await.context("the daemon closed the connection");
+        }
+        let status = answer.status();
+        Err(Refused { status, message: message_of(status, &collect(answer).await?) }.into())
     }
 
     /// `POST` of a body of any length; the answer is left to the caller.
@@ -182,23 +196,29 @@ impl Client {
         target: &str,
         body: RequestBody,
     ) -> anyhow::Result<Response<Incoming>> {
-        let stream = self.address.connect().await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // The connection lives as long as its answer is being read, and ends with it.
-        tokio::spawn(connection);
-        let mut request = Request::builder();
+        let mut request = request(method, target);
         if let Some(auth) = auth {
             request = request.header("x-registry-auth", auth);
         }
-        let request = request
-            .method(method)
-            .uri(target)
-            .header("host", "skep")
-            .header("user-agent", concat!("skep/", env!("CARGO_PKG_VERSION")))
-            .header("content-type", "application/json")
-            .body(body)?;
+        self.dispatch(request.body(body)?).await
+    }
+
+    async fn dispatch(&self, request: Request<RequestBody>) -> anyhow::Result<Response<Incoming>> {
+        let stream = self.address.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // The connection lives as long as its answer is being read, and ends with it.
+        tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.context("the daemon closed the connection before it answered")
     }
+}
+
+fn request(method: Method, target: &str) -> hyper::http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", "skep")
+        .header("user-agent", concat!("skep/", env!("CARGO_PKG_VERSION")))
+        .header("content-type", "application/json")
 }
 
 fn empty() -> RequestBody {

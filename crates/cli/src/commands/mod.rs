@@ -1,6 +1,8 @@
 //! The tree of subcommands: one file per noun.
 
+mod attach;
 mod container;
+mod exec;
 mod image;
 mod mesh;
 mod network;
@@ -68,6 +70,8 @@ pub enum Command {
     Ps(container::PsFlags),
     /// Remove containers of this node: the swarm replaces their tasks
     Rm(container::RmFlags),
+    /// Run a further program in a container of this node
+    Exec(exec::ExecFlags),
     /// Show what a container wrote
     Logs(container::LogsFlags),
     /// Show an object of any kind as JSON
@@ -96,6 +100,7 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Tag { source, target } => image::tag(session, &source, &target).await,
         Command::Ps(flags) => container::list(session, flags).await,
         Command::Rm(flags) => container::remove(session, flags).await,
+        Command::Exec(flags) => exec::run(session, flags).await,
         Command::Logs(flags) => container::logs(session, flags).await,
         Command::Inspect(flags) => container::inspect(session, flags).await,
         Command::Events(flags) => system::events(session, flags).await,

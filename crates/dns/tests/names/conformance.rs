@@ -1,5 +1,7 @@
 //! What each question is answered with: the table of `docs/dns.md`.
 
+use std::sync::Arc;
+
 use crate::world::{World, ask, id, query, text, told, with_room};
 use hickory_proto::op::{MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
@@ -174,7 +176,7 @@ fn a_task_on_a_node_that_is_not_heard_of_is_named_when_there_is_no_other() {
     let mut world = World::new();
     let weigh = |world: &mut World, task: char, weight| {
         let key = skep_model::EndpointKey { network: id('n'), task: id(task) };
-        world.endpoints.get_mut(&key).unwrap().record.weight = weight;
+        Arc::make_mut(&mut world.endpoints.get_mut(&key).unwrap().record).weight = weight;
     };
     weigh(&mut world, 'b', 0);
     assert_eq!(told(&ask(&world.scope(&['n'], None), "tasks.web", A).unwrap()), ["A 10.1.0.12"]);

@@ -116,7 +116,7 @@ async fn what_becomes_ready_is_in_the_next_answer_and_a_new_daemon_answers_too()
     let mut world = World::new();
     let mut task = Task::new(&world);
     assert_eq!(task.lines("dig +short api").await, ["10.1.0.21"]);
-    world.endpoints.values_mut().for_each(|located| located.record.state = EndpointState::Ready);
+    world.endpoints.values_mut().for_each(|located| Arc::make_mut(&mut located.record).state = EndpointState::Ready);
     task.scope.send_replace(world.scope(&['n'], None));
     assert_eq!(task.lines("dig +short api").await, ["10.1.0.21", "10.1.0.22"]);
 

@@ -26,7 +26,7 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
     let mut site = crate::world::service('i', "site", &[]);
     site.ports = vec![port(80, 8080, PublishMode::Ingress)];
     services.push(site);
-    let mut view = View::default();
+    let (mut members, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
     for (digit, hostname, underlay) in
         [('1', "Node-1", "192.0.2.1"), ('2', "node-2", "2001:db8::2"), ('3', "node-3", "192.0.2.3")]
     {
@@ -37,14 +37,15 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
             overlay: [10, 0, 0, 9].into(),
             alive: digit != '3',
         };
-        view.members.insert(id(digit), member);
+        members.insert(id(digit), member);
     }
     let mut endpoint = |task, service, node, state, host: Option<u16>| {
         // As every task is on the network of the mesh.
         let (key, mut located) = crate::world::endpoint('9', (task, service, &[]), [10, 0, 0, 1], state);
         located.owner = id(node);
-        located.record.host_ports = host.into_iter().map(|published| port(80, published, PublishMode::Host)).collect();
-        view.endpoints.insert(key, located);
+        Arc::make_mut(&mut located.record).host_ports =
+            host.into_iter().map(|published| port(80, published, PublishMode::Host)).collect();
+        endpoints.insert(key, located);
     };
     endpoint('p', 'l', '1', Ready, Some(32768));
     endpoint('q', 'l', '1', Ready, Some(32769));
@@ -56,8 +57,9 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
         let (key, mut located) = crate::world::endpoint('n', (task, 'l', &[name]), [10, 1, 0, 9], Ready);
         located.owner = id('1');
         assert!(port > 0 && located.record.host_ports.is_empty());
-        view.endpoints.insert(key, located);
+        endpoints.insert(key, located);
     }
+    let view = View { members: members.into(), endpoints: endpoints.into_iter().collect(), ..View::default() };
     let networks: BTreeMap<_, _> = base.networks.into_iter().map(|network| (network.id.clone(), network)).collect();
     let services: BTreeMap<_, _> = services.into_iter().map(|service| (service.id.clone(), service)).collect();
     let only: Vec<_> = only.iter().map(|name| (*name).to_owned()).collect();

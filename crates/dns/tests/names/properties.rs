@@ -1,5 +1,7 @@
 //! What holds for every question.
 
+use std::sync::Arc;
+
 use crate::world::{World, query, with_room};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;
@@ -71,7 +73,7 @@ proptest! {
     fn any_question(name in names(), kind in kinds(), room in 0u16..5000, seed in any::<u64>(), ready in any::<[bool; 7]>()) {
         let mut world = World::new();
         for (located, ready) in world.endpoints.values_mut().zip(ready) {
-            located.record.state = if ready { EndpointState::Ready } else { EndpointState::Draining };
+            Arc::make_mut(&mut located.record).state = if ready { EndpointState::Ready } else { EndpointState::Draining };
         }
         let scope = world.scope(&['n'], None);
         let ask = |name: &str| {

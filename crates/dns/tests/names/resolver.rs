@@ -123,7 +123,7 @@ async fn names_are_answered_by_udp_and_tcp_and_follow_the_scope_at_once() {
     assert_eq!((told(&replies[0]), told(&replies[1])), (vec!["A 10.1.0.2".into()], vec!["A 10.1.0.21".into()]));
     assert_eq!(replies[2].response_code, ResponseCode::NXDomain);
     for located in world.endpoints.values_mut() {
-        located.record.state = EndpointState::Ready;
+        Arc::make_mut(&mut located.record).state = EndpointState::Ready;
     }
     rig.scope.send_replace(world.scope(&['n'], None));
     assert_eq!(told(&rig.by_udp(&query("tasks.api", A)).await), ["A 10.1.0.21", "A 10.1.0.22"]);

@@ -75,14 +75,14 @@ pub(crate) fn endpoint(
         aliases: names.iter().map(|name| (*name).to_owned()).collect(),
         host_ports: Vec::new(),
     };
-    (EndpointKey { network: id(network), task: id(task) }, Located { owner: id('1'), record })
+    (EndpointKey { network: id(network), task: id(task) }, Located { owner: id('1'), record: record.into() })
 }
 
 /// On `app` (n): web with an address of its own, api without, one that nobody serves at present; on `Back.End` (m): web again, db.
 pub(crate) struct World {
     pub(crate) networks: Vec<Network>,
     pub(crate) services: Vec<ServiceEntry>,
-    pub(crate) endpoints: inside::Endpoints,
+    pub(crate) endpoints: BTreeMap<EndpointKey, Located>,
 }
 
 impl World {
@@ -115,7 +115,11 @@ impl World {
         let zone = |digit: &char| {
             let wanted = id::<NetworkId>(*digit);
             let network = self.networks.iter().find(|network| network.id == wanted).unwrap();
-            Arc::new(inside::zone(network, self.services.iter(), &self.endpoints))
+            Arc::new(inside::zone(
+                network,
+                self.services.iter(),
+                self.endpoints.iter().filter(|(key, _)| key.network == wanted),
+            ))
         };
         Scope { zones: networks.iter().map(zone).collect(), own: own.map(id::<TaskId>) }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{ContainerSpec, NetworkAttachment, PublishedPort, ResourceLimits, Timestamp};
+use skep_model::{ContainerSpec, Health, HealthConfig, NetworkAttachment, PublishedPort, ResourceLimits, Timestamp};
 
 /// One container.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,10 @@ pub struct ContainerInfo {
     pub spec: ContainerSpec,
     /// What it may use.
     pub limits: ResourceLimits,
+    /// What its health checks come to; `None` when it has none.
+    pub health: Option<Health>,
+    /// How its health is checked, by its service and its image.
+    pub health_config: Option<HealthConfig>,
     /// Its host name.
     pub hostname: String,
     /// Its network namespace's path; empty when it has none.

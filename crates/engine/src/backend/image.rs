@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{ImageRef, RegistryAuth, Timestamp};
+use skep_model::{HealthConfig, ImageRef, RegistryAuth, Timestamp};
 
 /// One image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// How their health is checked.
+    pub health: Option<HealthConfig>,
 }
 
 /// What loading an archive reports.

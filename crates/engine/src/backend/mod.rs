@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod container;
+pub mod exec;
 pub mod image;
 pub mod leader;
 pub mod log;
@@ -23,6 +24,7 @@ use skep_model::{
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
+use exec::{ExecSession, ExecSpec};
 use image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
@@ -125,6 +127,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The swarm's networks as this node has been told of them, also on workers. None in no swarm.
     async fn known_networks(&self) -> Vec<Arc<Network>>;
+
+    /// Runs a further program in a container of this node, by the container's whole id. A program that cannot be executed is
+    /// [`ErrorKind::InvalidArgument`] with the reason.
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
+    async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error>;
 
     /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
     /// manager. Called once, by the server.

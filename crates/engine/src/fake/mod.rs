@@ -1,5 +1,6 @@
 //! A backend in memory, for tests of the API and of its clients: one node, whose tasks "run" as soon as they are asked for.
 
+mod exec;
 pub mod mesh;
 mod network;
 mod node;
@@ -24,6 +25,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::backend::Backend;
 use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
+use crate::backend::exec::{ExecSession, ExecSpec};
 use crate::backend::image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed};
 use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
@@ -267,6 +269,10 @@ impl Backend for FakeBackend {
         self.task_logs(LogSource::Task(task), options).await
     }
 
+    async fn exec(&self, _: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
+        exec::run(&spec)
+    }
+
     fn changes(&self) -> BoxStream<'static, SwarmChange> {
         BroadcastStream::new(self.changes.subscribe()).filter_map(async |change| change.ok()).boxed()
     }
@@ -288,7 +294,7 @@ impl Backend for FakeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        self.change(|state| state.update_cluster(version, spec, rotate))
+        self.change(|state| state.update_cluster(version, spec, &rotate))
     }
 
     async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error> {

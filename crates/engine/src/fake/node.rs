@@ -108,6 +108,8 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
             networks: task.attachments.iter().map(|a| (called(a), a.clone())).collect(),
             spec: task.spec.container.clone(),
             limits: task.spec.resources.limits,
+            health: None,
+            health_config: task.spec.container.health.clone(),
             hostname: status.id[..12].to_owned(),
             netns: String::new(),
             size: Some(13),

@@ -164,7 +164,7 @@ impl State {
         }
     }
 
-    pub(super) fn update_cluster(&mut self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
+    pub(super) fn update_cluster(&mut self, version: Version, spec: ClusterSpec, rotate: &Rotate) -> Result<(), Error> {
         let mut cluster = (*self.view()?.cluster).clone();
         in_sequence(cluster.meta.version, version)?;
         self.touch(&mut cluster.meta);

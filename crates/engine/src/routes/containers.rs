@@ -12,9 +12,10 @@ use super::services::params_of;
 use crate::backend::container::{ContainerInfo, ContainerState};
 use crate::error::{Error, ErrorKind};
 use crate::stream::logs;
-use crate::translate::running;
+use crate::translate::{health, running};
 
-const FILTERS: [&str; 8] = ["ancestor", "id", "is-task", "label", "name", "network", "status", "volume"];
+const FILTERS: [&str; 9] = ["ancestor", "health", "id", "is-task", "label", "name", "network", "status", "volume"];
+const HEALTH: [&str; 4] = ["healthy", "none", "starting", "unhealthy"];
 const STATES: [&str; 7] = ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
 
 fn state(info: &ContainerInfo) -> &'static str {
@@ -28,6 +29,7 @@ fn state(info: &ContainerInfo) -> &'static str {
 pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
     let filters = params.filters(&FILTERS)?;
     filters.words("status", &STATES)?;
+    filters.words("health", &HEALTH)?;
     let tasks = filters.flag("is-task")?;
     if filters.values("volume").next().is_some() {
         return Err(Error::unimplemented("containers cannot be filtered by volume yet").into());
@@ -42,6 +44,7 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
             && filters.begins("id", &c.id)
             && filters.any("name", |name| format!("/{}", c.name).contains(name.as_str()))
             && filters.is("status", state(c))
+            && filters.is("health", c.health.as_ref().map_or("none", |h| health::word(h.state)))
             && filters.labels("label", &c.labels)
             && filters.any("ancestor", |a| c.image == *a || c.image_id.starts_with(a.trim_start_matches("sha256:")))
             && filters.any("network", |n| c.networks.iter().any(|(name, a)| name == n || a.network.as_str() == n))
@@ -52,7 +55,7 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
 }
 
 /// A full id, a name with or without its slash, or the beginning of one id.
-fn find(containers: Vec<ContainerInfo>, name: &str) -> Result<ContainerInfo, Refusal> {
+pub(super) fn find(containers: Vec<ContainerInfo>, name: &str) -> Result<ContainerInfo, Refusal> {
     let called = name.strip_prefix('/').unwrap_or(name);
     let exact = |c: &ContainerInfo| c.id == name || c.name == called;
     let matching = match containers.iter().any(exact) {
@@ -71,7 +74,10 @@ fn find(containers: Vec<ContainerInfo>, name: &str) -> Result<ContainerInfo, Ref
 
 pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>) -> Answer {
     let container = find(app.backend.containers().await?, &id)?;
-    Ok(Json::ok(running::inspect(&container)).into_response())
+    let mut shown = running::inspect(&container);
+    let programs = app.execs.running(&container.id);
+    shown.exec_ids = (!programs.is_empty()).then_some(programs);
+    Ok(Json::ok(shown).into_response())
 }
 
 pub(super) async fn remove(State(app): Shared, Path(id): Path<String>, params: Params) -> Answer {

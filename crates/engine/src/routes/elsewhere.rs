@@ -37,7 +37,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/containers/prune", post(async || not_yet("containers go with their tasks; there is nothing to prune")))
         .route("/containers/{id}/{verb}", any(async || not_yet("looking inside a container comes later")))
         .route("/containers/{id}/attach/ws", get(async || not_yet("looking inside a container comes later")))
-        .route("/exec/{*rest}", any(async || not_yet("exec comes later")))
         .route("/networks/{id}/{verb}", post(async || not_yet("tasks are attached to networks by their services")))
         .route("/build", post(async || not_yet("skep builds no images: build elsewhere, push to a registry and pull")))
         .route("/build/{*rest}", any(async || not_yet("skep builds no images: build elsewhere and use docker load")))

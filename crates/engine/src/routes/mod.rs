@@ -6,6 +6,7 @@
 pub(crate) mod answer;
 mod containers;
 mod elsewhere;
+mod exec;
 pub(crate) mod filters;
 pub(crate) mod forward;
 mod images;
@@ -35,6 +36,7 @@ use tower::ServiceExt;
 
 use crate::backend::Backend;
 use crate::events::EventLog;
+use crate::execs::Execs;
 use answer::Refusal;
 pub use version::{NEWEST, OLDEST};
 
@@ -42,12 +44,13 @@ pub use version::{NEWEST, OLDEST};
 pub(crate) struct App {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) events: EventLog,
+    pub(crate) execs: Execs,
     closing: watch::Receiver<bool>,
 }
 
 impl App {
     pub(crate) fn new(backend: Arc<dyn Backend>, events: EventLog, closing: watch::Receiver<bool>) -> Arc<Self> {
-        Arc::new(Self { backend, events, closing })
+        Arc::new(Self { backend, events, execs: Execs::default(), closing })
     }
 
     /// Completes when the server stops: endless streams end then.
@@ -187,6 +190,10 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(containers::logs))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/exec/{id}/json", get(exec::inspect))
 }
 
 /// What Docker does not have. The number is skep's own, whatever version of Docker's API is in front of it.

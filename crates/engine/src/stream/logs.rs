@@ -60,7 +60,7 @@ fn part(line: Result<LogLine, Error>, shape: Shape) -> Bytes {
     }
 }
 
-fn frame(number: u8, text: &[u8]) -> Bytes {
+pub(super) fn frame(number: u8, text: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(8 + text.len());
     frame.put_slice(&[number, 0, 0, 0]);
     // A line is far shorter than 4 GiB.

@@ -1,6 +1,8 @@
-//! Answers that go on: logs, events, progress.
+//! Answers that go on: logs, events, progress, programs' input and output.
 
 pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod logs;
 pub(crate) mod pull;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use skep_model::{ContainerSpec, Dns, ImageRef, Ulimit};
 
 use super::mount::{mount_to_wire, mounts_from_wire};
-use super::{duration, nanoseconds, optional, text, unsupported};
+use super::{duration, health, nanoseconds, optional, text, unsupported};
 use crate::error::Error;
 use crate::types::container_spec as wire;
 
@@ -44,6 +44,9 @@ pub fn from_wire(spec: &wire::ContainerSpec) -> Result<ContainerSpec, Error> {
         sysctls: spec.sysctls.clone(),
         ulimits: spec.ulimits.iter().map(ulimit).collect::<Result<_, _>>()?,
         oom_score_adj: oom_score(spec.oom_score_adj)?,
+        health: health::from_wire(spec.healthcheck.as_ref())?,
+        secrets: Vec::new(),
+        configs: Vec::new(),
     })
 }
 
@@ -57,9 +60,6 @@ fn refuse(spec: &wire::ContainerSpec) -> Result<(), Error> {
     }
     if !spec.configs.is_empty() {
         return not_yet("Configs", "configs");
-    }
-    if spec.healthcheck.as_ref().is_some_and(|h| *h != wire::HealthConfig::default()) {
-        return not_yet("Healthcheck", "health checks");
     }
     if !matches!(spec.isolation.as_str(), "" | "default") {
         return not_yet("Isolation", "isolation besides the default (it is for Windows)");
@@ -163,7 +163,7 @@ pub fn to_wire(spec: &ContainerSpec) -> wire::ContainerSpec {
         read_only: spec.read_only,
         mounts: spec.mounts.iter().map(mount_to_wire).collect(),
         stop_grace_period: spec.stop_grace_period.map(nanoseconds),
-        healthcheck: None,
+        healthcheck: spec.health.as_ref().map(health::to_wire),
         hosts: spec.hosts.clone(),
         dns_config: Some(wire::DnsConfig {
             nameservers: spec.dns.nameservers.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_model::ImageRef;
 
-use super::{signed, text};
+use super::{health, signed, text};
 use crate::backend::image::{ImageConfig, ImageInfo, Removed};
 use crate::types::image as wire;
 use crate::types::service::Empty;
@@ -79,6 +79,7 @@ fn config(config: &ImageConfig) -> wire::ImageConfig {
         entrypoint: some(&config.entrypoint),
         labels: (!config.labels.is_empty()).then(|| config.labels.clone()),
         stop_signal: text(config.stop_signal.as_ref()),
+        healthcheck: config.health.as_ref().map(health::to_wire),
         ..wire::ImageConfig::default()
     }
 }

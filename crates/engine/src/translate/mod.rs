@@ -12,6 +12,7 @@ mod bound;
 pub(crate) mod conflict;
 pub mod container;
 pub mod endpoint;
+pub mod health;
 pub mod image;
 pub mod info;
 pub mod mount;

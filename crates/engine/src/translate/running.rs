@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_model::{MountKind, NetworkAttachment, Timestamp};
 
-use super::{container, image, signed, text};
+use super::{container, health, image, signed, text};
 use crate::backend::container::{ContainerInfo, ContainerPort, ContainerState};
 use crate::types::container as wire;
 use crate::types::image::{GraphDriver, ImageConfig};
@@ -40,11 +40,13 @@ fn ago(seconds: i64) -> String {
     }
 }
 
-fn status(state: &ContainerState, now: Timestamp) -> String {
+fn status(info: &ContainerInfo, now: Timestamp) -> String {
     let since = |at: &Timestamp| ago(now.as_second() - at.as_second());
-    match state {
+    match &info.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running { since: start, .. } => format!("Up {}", since(start)),
+        ContainerState::Running { since: start, .. } => {
+            format!("Up {}{}", since(start), info.health.as_ref().map_or("", health::remark))
+        }
         ContainerState::Exited { code: Some(code), at, .. } => format!("Exited ({code}) {} ago", since(at)),
         ContainerState::Exited { code: None, at, .. } => format!("Exited (unknown) {} ago", since(at)),
     }
@@ -115,7 +117,7 @@ pub fn summary(info: &ContainerInfo, now: Timestamp) -> wire::ContainerSummary {
         size_root_fs: 0,
         labels: info.labels.clone(),
         state: state_word(&info.state).to_owned(),
-        status: status(&info.state, now),
+        status: status(info, now),
         host_config: wire::SummaryHostConfig { network_mode: "default".to_owned() },
         network_settings: wire::SummaryNetworks { networks: networks(info) },
         mounts: mounts(info),
@@ -185,6 +187,7 @@ fn config(info: &ContainerInfo) -> ImageConfig {
         entrypoint: some(&spec.command),
         labels: Some(info.labels.clone()),
         stop_signal: text(spec.stop_signal.as_ref()),
+        healthcheck: info.health_config.as_ref().map(health::to_wire),
         ..ImageConfig::default()
     }
 }
@@ -215,7 +218,7 @@ pub fn inspect(info: &ContainerInfo) -> wire::ContainerInspect {
         created: info.created.into(),
         path,
         args,
-        state: state(&info.state),
+        state: wire::State { health: info.health.as_ref().map(health::state), ..state(&info.state) },
         image: image::digest(&info.image_id),
         name: format!("/{}", info.name),
         driver: STORAGE_DRIVER.to_owned(),

@@ -155,6 +155,8 @@ pub struct State {
     pub error: String,
     pub started_at: Time,
     pub finished_at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 /// What containers of tasks have of it.
@@ -206,6 +208,23 @@ pub struct LogConfig {
 pub struct HostRestartPolicy {
     pub name: String,
     pub maximum_retry_count: i64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Health {
+    pub status: String,
+    pub failing_streak: u32,
+    pub log: Vec<HealthcheckResult>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct HealthcheckResult {
+    pub start: Time,
+    pub end: Time,
+    pub exit_code: i32,
+    pub output: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 pub mod container;
 pub mod container_spec;
 pub mod event;
+pub mod exec;
 pub mod go_json;
 pub mod image;
 pub mod info;

@@ -90,7 +90,7 @@ impl Rig {
         }
         for (task, service, node, addr) in &self.far_tasks {
             desired.endpoints.push(LocatedEndpoint {
-                key: EndpointKey { network: self.lab.network.clone(), task: task.clone() },
+                key: EndpointKey { network: self.lab.networks[0].id.clone(), task: task.clone() },
                 owner: self.far[*node].clone(),
                 record: EndpointRecord {
                     service: service.clone(),
@@ -236,7 +236,7 @@ impl Rig {
 
     /// The address of the task with this number.
     pub fn backend(&self, slot: u32) -> Ipv4Addr {
-        let backends: Array<MapData, [u8; 48]> = self.map("backends").try_into().unwrap();
+        let backends: Array<MapData, [u8; 56]> = self.map("backends").try_into().unwrap();
         let entry = backends.get(&slot, 0).unwrap();
         Ipv4Addr::new(entry[24], entry[25], entry[26], entry[27])
     }

@@ -31,7 +31,12 @@ const DEFAULT: [&str; 14] = [
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-pub(super) fn process(rootfs: &Path, container: &Container, image: &ImageConfig) -> Result<Value, RuntimeError> {
+/// The process of a bundle, and its `HOME` where neither image nor service say it.
+pub(super) fn process(
+    rootfs: &Path,
+    container: &Container,
+    image: &ImageConfig,
+) -> Result<(Value, Option<String>), RuntimeError> {
     let spec = &container.spec;
     let args = args(spec, image)?;
     let user = users::resolve(rootfs, spec.user.as_deref().unwrap_or(&image.user), &spec.groups)?;
@@ -41,17 +46,19 @@ pub(super) fn process(rootfs: &Path, container: &Container, image: &ImageConfig)
     if !cwd.starts_with('/') {
         return Err(RuntimeError::BadDir(cwd.to_owned()));
     }
+    let (env, home) = env(&[&image.env, &spec.env, &container.env], &container.hostname, &user.home)?;
     // Nothing is said of noNewPrivileges: only absent means that setuid programs work together with a system call filter.
-    Ok(json!({
+    let process = json!({
         "terminal": false,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": args,
-        "env": env(&[&image.env, &spec.env, &container.env], &container.hostname, &user.home)?,
+        "env": env,
         "cwd": cwd,
         "capabilities": { "bounding": caps, "effective": caps, "permitted": caps, "inheritable": [], "ambient": [] },
         "rlimits": rlimits(container)?,
         "oomScoreAdj": spec.oom_score_adj,
-    }))
+    });
+    Ok((process, home))
 }
 
 /// What is executed: the service's command replaces the image's entrypoint and with it the image's command; the service's
@@ -66,26 +73,35 @@ pub(crate) fn args(spec: &ContainerSpec, image: &ImageConfig) -> Result<Vec<Stri
     if all.first().is_none_or(String::is_empty) { Err(RuntimeError::NoCommand) } else { Ok(all) }
 }
 
-/// Later ones win; a name alone unsets. There is always a `PATH`, a `HOSTNAME` and a `HOME`.
-fn env(layers: &[&Vec<String>], hostname: &str, home: &str) -> Result<Vec<String>, RuntimeError> {
+/// Later ones win; a name alone unsets. There is always a `PATH`, a `HOSTNAME` and a `HOME`; the latter is given back when nobody says it.
+fn env(layers: &[&Vec<String>], hostname: &str, home: &str) -> Result<(Vec<String>, Option<String>), RuntimeError> {
     let mut merged = vec![PATH.to_owned(), format!("HOSTNAME={hostname}")];
-    for entry in layers.iter().flat_map(|l| l.iter()) {
+    for layer in layers {
+        override_env(&mut merged, layer)?;
+    }
+    if merged.iter().any(|e| e.starts_with("HOME=")) {
+        return Ok((merged, None));
+    }
+    merged.push(format!("HOME={home}"));
+    Ok((merged, Some(home.to_owned())))
+}
+
+/// Puts the variables of `layer` over those of `env`.
+pub(crate) fn override_env(env: &mut Vec<String>, layer: &[String]) -> Result<(), RuntimeError> {
+    for entry in layer {
         let (name, value) = entry.split_once('=').map_or((entry.as_str(), None), |(name, value)| (name, Some(value)));
         if name.is_empty() || entry.contains('\0') {
             return Err(RuntimeError::BadEnv(entry.clone()));
         }
-        let at = merged.iter().position(|e| e.split_once('=').is_some_and(|(n, _)| n == name));
+        let at = env.iter().position(|e| e.split_once('=').is_some_and(|(n, _)| n == name));
         match (value, at) {
-            (Some(_), Some(at)) => merged[at].clone_from(entry),
-            (Some(_), None) => merged.push(entry.clone()),
-            (None, Some(at)) if name != "PATH" => drop(merged.remove(at)),
+            (Some(_), Some(at)) => env[at].clone_from(entry),
+            (Some(_), None) => env.push(entry.clone()),
+            (None, Some(at)) if name != "PATH" => drop(env.remove(at)),
             (None, _) => {}
         }
     }
-    if !merged.iter().any(|e| e.starts_with("HOME=")) {
-        merged.push(format!("HOME={home}"));
-    }
-    Ok(merged)
+    Ok(())
 }
 
 fn capabilities(add: &[String], dropped: &[String]) -> Result<Vec<String>, RuntimeError> {
@@ -167,8 +183,10 @@ mod tests {
     #[test]
     fn the_last_of_a_variable_wins_and_a_bare_name_unsets() {
         let (image, spec) = (texts(&["A=1", "B=2"]), texts(&["A=3", "B", "PATH"]));
-        assert_eq!(env(&[&image, &spec], "h", "/root").unwrap(), [PATH, "HOSTNAME=h", "A=3", "HOME=/root"]);
-        assert_eq!(env(&[&texts(&["HOME=/x"])], "h", "/root").unwrap(), [PATH, "HOSTNAME=h", "HOME=/x"]);
+        let (all, home) = env(&[&image, &spec], "h", "/root").unwrap();
+        assert_eq!((all, home), (texts(&[PATH, "HOSTNAME=h", "A=3", "HOME=/root"]), Some("/root".to_owned())));
+        let (all, home) = env(&[&texts(&["HOME=/x"])], "h", "/root").unwrap();
+        assert_eq!((all, home), (texts(&[PATH, "HOSTNAME=h", "HOME=/x"]), None));
         assert!(matches!(env(&[&texts(&["=1"])], "h", "/"), Err(RuntimeError::BadEnv(entry)) if entry == "=1"));
     }
 

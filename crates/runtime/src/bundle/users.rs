@@ -8,16 +8,16 @@ use crate::error::RuntimeError;
 
 /// Who a container's program runs as.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) groups: Vec<u32>,
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) groups: Vec<u32>,
     /// Where its files are, `/` when the image does not know it.
-    pub(super) home: String,
+    pub(crate) home: String,
 }
 
 /// `user`, `uid`, `user:group` or `uid:gid`, with supplementary groups, as the files of `rootfs` say.
-pub(super) fn resolve(rootfs: &Path, text: &str, extra: &[String]) -> Result<User, RuntimeError> {
+pub(crate) fn resolve(rootfs: &Path, text: &str, extra: &[String]) -> Result<User, RuntimeError> {
     let passwd = table(rootfs, "/etc/passwd")?;
     let group = table(rootfs, "/etc/group")?;
     let (who, primary) = text.split_once(':').map_or((text, None), |(u, g)| (u, Some(g)));

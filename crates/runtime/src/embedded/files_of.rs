@@ -144,6 +144,7 @@ impl Containers {
             netns: container.netns.clone(),
             cgroup,
             open_stdin: container.spec.open_stdin,
+            groups: container.spec.groups.clone(),
         };
         files::write(dir, CONTAINER, &made)
     }

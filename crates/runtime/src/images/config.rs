@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use skep_model::{Protocol, Timestamp};
+use skep_model::{HealthConfig, HealthTest, Protocol, Timestamp};
 
 use super::digest::{DiffId, Digest, ImageId};
 use super::error::ImageError;
@@ -39,6 +40,8 @@ pub struct ImageConfig {
     pub volumes: BTreeSet<String>,
     /// Labels of the image.
     pub labels: BTreeMap<String, String>,
+    /// How the health of containers is checked (Docker's `HEALTHCHECK`, which is not in the specification).
+    pub health: Option<HealthConfig>,
     /// The processor that it is for, in Go's words: `amd64`, `arm64`.
     pub architecture: String,
     /// The operating system that it is for: `linux`.
@@ -80,6 +83,41 @@ struct RawConfig {
     exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
     volumes: Option<BTreeMap<String, serde_json::Value>>,
     labels: Option<BTreeMap<String, String>>,
+    healthcheck: Option<RawHealth>,
+}
+
+/// Lengths of time in nanoseconds; zero is what is left out.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawHealth {
+    test: Option<Vec<String>>,
+    interval: u64,
+    timeout: u64,
+    start_period: u64,
+    start_interval: u64,
+    retries: u32,
+}
+
+impl RawHealth {
+    /// A test of a kind that is not known is none: the image runs as well without it.
+    fn read(self) -> HealthConfig {
+        let length = |nanoseconds: u64| (nanoseconds > 0).then(|| Duration::from_nanos(nanoseconds));
+        let test = self.test.unwrap_or_default();
+        let test = match test.split_first().map(|(kind, rest)| (kind.as_str(), rest)) {
+            Some(("NONE", _)) => Some(HealthTest::Disabled),
+            Some(("CMD", rest)) if !rest.is_empty() => Some(HealthTest::Program(rest.to_vec())),
+            Some(("CMD-SHELL", rest)) if !rest.is_empty() => Some(HealthTest::Shell(rest.to_vec())),
+            _ => None,
+        };
+        HealthConfig {
+            test,
+            interval: length(self.interval),
+            timeout: length(self.timeout),
+            start_period: length(self.start_period),
+            start_interval: length(self.start_interval),
+            retries: (self.retries > 0).then_some(self.retries),
+        }
+    }
 }
 
 /// `80/tcp`, or `80` for tcp. Others are left out: an image runs as well without its documentation.
@@ -104,6 +142,7 @@ impl ConfigFile {
             exposed_ports: run.exposed_ports.unwrap_or_default().keys().filter_map(|p| exposed(p)).collect(),
             volumes: run.volumes.unwrap_or_default().into_keys().collect(),
             labels: run.labels.unwrap_or_default(),
+            health: run.healthcheck.map(RawHealth::read),
             architecture: raw.architecture.unwrap_or_default(),
             os: raw.os.unwrap_or_default(),
         };

@@ -178,7 +178,7 @@ impl Index {
         let Found { image, name } = self.find(text)?;
         let names = match name {
             Some(name) => vec![name],
-            None if image.refs.len() > 1 && removal == Removal::Careful => {
+            None if removal == Removal::Careful && !is_single(&image.refs) => {
                 return Err(ImageError::ManyReferences(image.id.short()));
             }
             None => image.refs.clone(),
@@ -197,6 +197,12 @@ impl Index {
         }
         Ok(removed)
     }
+}
+
+/// Whether an image has one name, besides what registries call it in the same repository.
+fn is_single(names: &[ImageRef]) -> bool {
+    let tags = names.iter().filter(|name| name.tag().is_some()).count();
+    tags <= 1 && names.windows(2).all(|pair| pair[0].same_repository(&pair[1]))
 }
 
 /// With a repository's last tag goes what the registry has called the image there.
@@ -299,6 +305,37 @@ mod tests {
         let digest = format!("web@{}", a.id).parse().unwrap();
         assert!(matches!(index.tag(&b.id, &digest), Err(ImageError::TagWithDigest(_))));
         assert!(matches!(index.tag(&ImageId(Digest::of(b"c")), &digest), Err(ImageError::TagWithDigest(_))));
+    }
+
+    #[test]
+    fn what_a_registry_calls_an_image_goes_with_its_last_tag_there() {
+        let mut a = image(b"a", &["reg.example/web:1"]);
+        let pinned: ImageRef = format!("reg.example/web@{}", Digest::of(b"m")).parse().unwrap();
+        let mut fresh = index(std::slice::from_ref(&a));
+        fresh.pin(&a.id, &pinned);
+        fresh.pin(&a.id, &pinned);
+        a = fresh.images[&a.id].clone();
+        assert_eq!(a.refs.len(), 2);
+        for text in [format!("reg.example/web:7@{}", Digest::of(b"m")), pinned.to_string()] {
+            assert_eq!(fresh.find(&text).unwrap().image.id, a.id, "{text}: a digest means one thing");
+        }
+        assert!(fresh.find(&format!("reg.example/other@{}", Digest::of(b"m"))).is_err());
+        let nobody = BTreeSet::new();
+        for text in ["reg.example/web:1".to_owned(), a.id.hex()] {
+            let removed = fresh.clone().remove(&text, Removal::Careful, &nobody).unwrap();
+            assert_eq!(removed.len(), 3, "the tag, the digest and the image: {removed:?}");
+        }
+        // By its digest it loses that alone; with another tag in the repository the digest stays.
+        let mut one = fresh.clone();
+        assert_eq!(
+            one.remove(&pinned.to_string(), Removal::Careful, &nobody).unwrap(),
+            [Removed::Untagged(pinned.clone())]
+        );
+        fresh.tag(&a.id, &"reg.example/web:2".parse().unwrap()).unwrap();
+        assert_eq!(fresh.remove("reg.example/web:1", Removal::Careful, &nobody).unwrap().len(), 1);
+        assert!(fresh.find(&pinned.to_string()).is_ok());
+        assert!(matches!(fresh.tag(&a.id, &"other:1".parse().unwrap()), Ok(None)));
+        assert!(matches!(fresh.remove(&a.id.hex(), Removal::Careful, &nobody), Err(ImageError::ManyReferences(_))));
     }
 
     #[test]

@@ -102,6 +102,14 @@ fn create(dir: &Path, made: &Made, cause: OwnedFd, files: Files) -> Result<Conta
 
 /// Takes the user and the capabilities out of what libcontainer gets to see, for [`Program`] to see to them.
 fn privileged(process: &mut OciProcess) -> Result<Identity, String> {
+    let identity = identity(process)?;
+    process.set_user(UserBuilder::default().uid(0u32).gid(0u32).build().map_err(|e| e.to_string())?);
+    process.set_capabilities(None);
+    Ok(identity)
+}
+
+/// Who a bundle's program runs as.
+pub(super) fn identity(process: &OciProcess) -> Result<Identity, String> {
     let user = process.user();
     let named = process.capabilities().as_ref().and_then(|c| c.bounding().clone()).unwrap_or_default();
     let mut capabilities = CapsHashSet::new();
@@ -111,8 +119,5 @@ fn privileged(process: &mut OciProcess) -> Result<Identity, String> {
         capabilities.insert(full.parse::<Capability>().map_err(|e| e.to_string())?);
     }
     let groups = user.additional_gids().clone().unwrap_or_default();
-    let identity = Identity { uid: user.uid(), gid: user.gid(), groups, capabilities };
-    process.set_user(UserBuilder::default().uid(0u32).gid(0u32).build().map_err(|e| e.to_string())?);
-    process.set_capabilities(None);
-    Ok(identity)
+    Ok(Identity { uid: user.uid(), gid: user.gid(), groups, capabilities })
 }

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use skep_mesh::{Applied, BackendState, Counters, Datapath, DatapathError, Fake, FlowTable};
 use skep_model::{
-    ContainerSpec, Member, Meta, NetworkAttachment, NetworkId, NodeId, PortOptions, Protocol, PublishMode,
-    PublishOptions, PublishedPort, ServiceEntry, ServiceId, TaskId, TaskSpec, Version,
+    ContainerSpec, HealthConfig, HealthTest, IpamConfig, Member, Meta, Network, NetworkAttachment, NetworkId,
+    NetworkSpec, NodeId, PortOptions, Protocol, PublishMode, PublishOptions, PublishedPort, ServiceEntry, ServiceId,
+    TaskId, TaskSpec, Version,
 };
 use skep_netdb::NetDb;
 use skep_network::{Facts, FakeNetwork, FakePorts, NodeNetwork};
 use skep_registry::{FakeSource, ImageSource};
 use skep_runtime::images::Images;
-use skep_runtime::{FakeRuntime, Runtime};
+use skep_runtime::{FakeExec, FakeRuntime, Runtime};
 
 use super::*;
 use crate::Assignments;
@@ -67,6 +68,30 @@ pub(crate) fn task(desired: TaskState) -> Task {
     }
 }
 
+/// The task on the network of the routing mesh.
+fn endpoint() -> skep_model::EndpointKey {
+    skep_model::EndpointKey { network: id('n'), task: id('t') }
+}
+
+fn ingress() -> Network {
+    Network {
+        id: id('n'),
+        meta: Meta::new(Timestamp::now()),
+        spec: NetworkSpec {
+            name: "ingress".to_owned(),
+            labels: BTreeMap::new(),
+            ipam: IpamConfig { subnet: "10.0.1.0/24".parse().unwrap(), gateway: [10, 0, 1, 254].into(), range: None },
+            ingress: true,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            options: BTreeMap::new(),
+        },
+        vni: 4096,
+        last: None,
+    }
+}
+
 fn assignments(desired: TaskState) -> Assignments {
     let port = 8080.try_into().unwrap();
     let service = ServiceEntry {
@@ -98,6 +123,7 @@ fn assignments(desired: TaskState) -> Assignments {
     Assignments {
         tasks: BTreeMap::from([(id::<TaskId>('t'), task(desired))]),
         services: BTreeMap::from([(id::<ServiceId>('s'), service)]),
+        networks: BTreeMap::from([(id::<NetworkId>('n'), ingress())]),
         members: BTreeMap::from([(id::<NodeId>('a'), member)]),
         ..Assignments::default()
     }
@@ -144,20 +170,49 @@ struct Node {
 impl Node {
     /// The one before it had told everybody `told` of the task, whose container runs and has a flow.
     async fn restarted(told: EndpointState, desired: TaskState) -> Self {
+        let spec = ContainerSpec { image: "web".to_owned(), ..ContainerSpec::default() };
+        Self::restarted_with(told, desired, spec, |_| {}).await
+    }
+
+    /// The one before it had just started the container.
+    async fn starting(spec: ContainerSpec) -> Self {
+        let starting = TaskStatus { state: TaskState::Starting, ..task(TaskState::Running).status };
+        let file = format!("{}.json", id::<TaskId>('t'));
+        Self::restarted_with(EndpointState::Starting, TaskState::Running, spec, |dir| {
+            disk::write_json(&dir.join(file), &starting).unwrap();
+        })
+        .await
+    }
+
+    async fn restarted_with(
+        told: EndpointState,
+        desired: TaskState,
+        spec: ContainerSpec,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let runtime = Arc::new(FakeRuntime::new());
         run_container(&runtime).await;
-        Self::begun(runtime, Arc::new(FakeSource::slow()), told, task(desired)).await
+        let mut task = task(desired);
+        task.spec.container = spec;
+        Self::begun(runtime, Arc::new(FakeSource::slow()), told, task, prepare).await
     }
 
     /// The task has just been given to it.
     async fn new(source: Arc<FakeSource>) -> Self {
         let mut task = task(TaskState::Running);
         task.status.state = TaskState::Assigned;
-        Self::begun(Arc::new(FakeRuntime::new()), source, EndpointState::Draining, task).await
+        Self::begun(Arc::new(FakeRuntime::new()), source, EndpointState::Draining, task, |_| {}).await
     }
 
-    async fn begun(runtime: Arc<FakeRuntime>, source: Arc<dyn ImageSource>, told: EndpointState, task: Task) -> Self {
+    async fn begun(
+        runtime: Arc<FakeRuntime>,
+        source: Arc<dyn ImageSource>,
+        told: EndpointState,
+        task: Task,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let (dir, desired) = (tempfile::tempdir().unwrap(), task.desired);
+        prepare(dir.path());
         let (datapath, refuses) = (Fake::new(), Arc::new(AtomicBool::new(false)));
         datapath.set_open_flows(1);
         let network = Arc::new(FakeNetwork::new(Facts::default()));
@@ -185,6 +240,7 @@ impl Node {
             tasks_dir: dir.path().to_owned(),
             netns_dir: dir.path().to_owned(),
             host_ports: std::sync::Mutex::default(),
+            health: std::sync::Mutex::default(),
         });
         let file = EndpointsFile::new(dir.path());
         file.store(&before(told)).unwrap();
@@ -208,7 +264,7 @@ impl Node {
 
     /// What the data plane does with the task.
     fn state(&self) -> Option<BackendState> {
-        Some(self.datapath.tables()?.backends.get(&id::<TaskId>('t'))?.state)
+        Some(self.datapath.tables()?.backends.get(&endpoint())?.state)
     }
 
     /// Waits until something is so, at most for a while.
@@ -330,4 +386,86 @@ async fn a_task_whose_image_nobody_has_says_why() {
     node.until(|node| node.status().state == TaskState::Rejected).await;
     let error = node.status().err.unwrap();
     assert!(error.starts_with("No such image: web: manifest for web:latest not found: manifest unknown"), "{error}");
+}
+
+/// The checks that [`Node::started`] has: every ten seconds, two failures in a row.
+const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+fn checked() -> ContainerSpec {
+    let health = HealthConfig {
+        test: Some(HealthTest::Program(vec!["/check".to_owned()])),
+        interval: Some(CHECK_EVERY),
+        timeout: Some(Duration::from_secs(2)),
+        retries: Some(2),
+        ..HealthConfig::default()
+    };
+    ContainerSpec { image: "web".to_owned(), health: Some(health), ..ContainerSpec::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_runs_and_takes_flows_once_it_is_healthy_and_is_replaced_when_it_is_not_any_more() {
+    let node = Node::starting(checked()).await;
+    node.make_namespace().await;
+    node.datapath.set_open_flows(0);
+    node.runtime.exec_goes(FakeExec::End(1, "not yet\n".to_owned()));
+    node.until(|node| node.runtime.execs().len() == 1).await;
+    sleep(CHECK_EVERY / 2).await;
+    assert_eq!(node.status().state, TaskState::Starting);
+    assert!(node.state().is_none_or(|state| state != BackendState::Ready), "it is listening, but not healthy");
+    node.runtime.exec_goes(FakeExec::End(0, String::new()));
+    node.until(|node| node.status().state == TaskState::Running && node.state() == Some(BackendState::Ready)).await;
+
+    // One failure is none; a check that hangs is one.
+    node.runtime.exec_goes(FakeExec::Hang);
+    let before = node.runtime.execs().len();
+    node.until(|node| node.runtime.execs().len() == before + 1).await;
+    node.runtime.exec_goes(FakeExec::End(3, "I am tired\nof it".to_owned()));
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((node.status().state, node.state()), (TaskState::Running, Some(BackendState::Ready)));
+    // It leaves the mesh before it is told to stop, and has failed although it ends well.
+    node.datapath.set_open_flows(1);
+    node.until(|node| node.state() == Some(BackendState::Draining)).await;
+    sleep(A_WHILE).await;
+    assert!(!node.is_signalled());
+    node.datapath.set_open_flows(0);
+    node.until(|node| node.status().state == TaskState::Failed).await;
+    assert_eq!(node.runtime.signals().iter().map(|(_, signal)| *signal).collect::<Vec<_>>(), [15]);
+    assert_eq!(
+        node.status().err.as_deref(),
+        Some("task: unhealthy container: 2 health checks in a row failed, the last with code 3: I am tired")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_never_becomes_healthy_fails_without_having_run() {
+    let node = Node::starting(checked()).await;
+    node.make_namespace().await;
+    node.runtime.exec_goes(FakeExec::Refuse("no /check in the image".to_owned()));
+    node.datapath.set_open_flows(0);
+    node.until(|node| node.status().state == TaskState::Failed).await;
+    assert_eq!(node.runtime.execs().len(), 2);
+    assert!(node.status().err.unwrap().contains("no /check in the image"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_task_stays_so_under_a_new_daemon_and_one_that_was_given_up_does_too() {
+    let file = |dir: &Path| health::file(dir, &id('t'));
+    let known = |state| Health { state, ..Health::new(Timestamp::now()) };
+    let node = Node::restarted_with(EndpointState::Ready, TaskState::Running, checked(), |dir| {
+        disk::write_json(&file(dir), &known(HealthState::Healthy)).unwrap();
+    })
+    .await;
+    node.make_namespace().await;
+    node.until(|node| node.state() == Some(BackendState::Ready)).await;
+    node.until(|node| node.runtime.execs().len() == 3).await;
+    assert_eq!(node.status().state, TaskState::Running);
+
+    let node = Node::restarted_with(EndpointState::Draining, TaskState::Running, checked(), |dir| {
+        disk::write_json(&file(dir), &known(HealthState::Unhealthy)).unwrap();
+    })
+    .await;
+    node.make_namespace().await;
+    node.datapath.set_open_flows(0);
+    node.until(|node| node.status().state == TaskState::Failed).await;
+    assert_eq!((node.runtime.execs().len(), node.is_signalled()), (0, true));
 }

@@ -5,7 +5,7 @@ use std::collections::hash_map::{Entry, HashMap};
 
 use serde_json::{Value, json};
 
-use super::flags::{CreateFlags, Ports, Rollout, Scalars, UpdateFlags};
+use super::flags::{CreateFlags, Health, Ports, Rollout, Scalars, UpdateFlags};
 use crate::values::{env_file, key_value};
 
 /// The spec of a new service.
@@ -45,6 +45,7 @@ pub(super) fn created(flags: &CreateFlags) -> anyhow::Result<Value> {
     list(&mut placement["Preferences"], &[], preferences(&flags.placement_pref)?, Value::to_string);
     list(&mut spec["EndpointSpec"]["Ports"], &[], ports(&flags.publish), Value::to_string);
     scalars(&mut spec, &flags.scalars)?;
+    health(&mut spec, &flags.health)?;
     rollout(&mut spec, &flags.rollout);
     prune(&mut spec);
     Ok(spec)
@@ -85,6 +86,7 @@ pub(super) fn update(spec: &mut Value, flags: &UpdateFlags) -> anyhow::Result<()
     list(&mut placement["Preferences"], &removed, preferences(&flags.placement_pref_add)?, Value::to_string);
     publish(&mut spec["EndpointSpec"]["Ports"], &flags.publish_add, &flags.publish_rm);
     scalars(spec, &flags.scalars)?;
+    health(spec, &flags.health)?;
     rollout(spec, &flags.rollout);
     prune(spec);
     Ok(())
@@ -167,6 +169,30 @@ fn scalars(spec: &mut Value, flags: &Scalars) -> anyhow::Result<()> {
     set(spec, &restart, "Delay", flags.restart_delay);
     set(spec, &restart, "MaxAttempts", flags.restart_max_attempts);
     set(spec, &restart, "Window", flags.restart_window);
+    Ok(())
+}
+
+fn health(spec: &mut Value, flags: &Health) -> anyhow::Result<()> {
+    let test = flags.health_cmd.as_ref().map(|line| json!(["CMD-SHELL", line]));
+    let fields = [
+        ("Test", test),
+        ("Interval", flags.health_interval.map(Value::from)),
+        ("Retries", flags.health_retries.map(Value::from)),
+        ("StartInterval", flags.health_start_interval.map(Value::from)),
+        ("StartPeriod", flags.health_start_period.map(Value::from)),
+        ("Timeout", flags.health_timeout.map(Value::from)),
+    ];
+    let container = &mut spec["TaskTemplate"]["ContainerSpec"];
+    if flags.no_healthcheck {
+        if fields.iter().any(|(_, value)| value.is_some()) {
+            anyhow::bail!("--no-healthcheck conflicts with --health-* options");
+        }
+        container["Healthcheck"] = json!({ "Test": ["NONE"] });
+        return Ok(());
+    }
+    for (name, value) in fields {
+        set(container, &["Healthcheck"], name, value);
+    }
     Ok(())
 }
 

@@ -111,6 +111,32 @@ pub(super) struct Scalars {
     pub(super) with_registry_auth: bool,
 }
 
+/// How the health of containers is checked.
+#[derive(Debug, Default, Args)]
+pub(super) struct Health {
+    /// A line of shell that says whether a container is healthy
+    #[arg(long)]
+    pub(super) health_cmd: Option<String>,
+    /// How long between two checks
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_interval: Option<i64>,
+    /// How many failures in a row make a container unhealthy
+    #[arg(long)]
+    pub(super) health_retries: Option<u32>,
+    /// How long between two checks in the start period
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_start_interval: Option<i64>,
+    /// How long after its start a container may fail
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_start_period: Option<i64>,
+    /// How long a check may take
+    #[arg(long, value_parser = parse_duration)]
+    pub(super) health_timeout: Option<i64>,
+    /// Check nothing, whatever the image says
+    #[arg(long)]
+    pub(super) no_healthcheck: bool,
+}
+
 /// How updates roll out and roll back.
 #[derive(Debug, Default, Args)]
 pub(super) struct Rollout {
@@ -157,6 +183,8 @@ pub(super) struct Rollout {
 pub struct CreateFlags {
     #[command(flatten)]
     pub(super) scalars: Scalars,
+    #[command(flatten)]
+    pub(super) health: Health,
     #[command(flatten)]
     pub(super) rollout: Rollout,
     #[command(flatten)]
@@ -230,6 +258,8 @@ pub struct CreateFlags {
 pub struct UpdateFlags {
     #[command(flatten)]
     pub(super) scalars: Scalars,
+    #[command(flatten)]
+    pub(super) health: Health,
     #[command(flatten)]
     pub(super) rollout: Rollout,
     #[command(flatten)]

@@ -184,8 +184,7 @@ async fn update(session: &mut Session, flags: &flags::UpdateFlags) -> anyhow::Re
         removed.push(network_id(session, name).await?);
     }
     edit::networks(&mut spec, added, &removed);
-    let image = |spec: &Value| spec.text("/TaskTemplate/ContainerSpec/Image").to_owned();
-    if image(&spec) != image(&current["Spec"]) && !flags.scalars.no_resolve_image {
+    if flags.image.is_some() && !flags.scalars.no_resolve_image {
         registry::pin(session, &mut spec).await?;
     }
     let auth = login(&flags.scalars, &spec)?;

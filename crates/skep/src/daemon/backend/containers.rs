@@ -10,7 +10,7 @@ use skep_agent::{Assignments, container_id};
 use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState};
 use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogStream};
 use skep_engine::{Error, ErrorKind};
-use skep_model::{ContainerSpec, NetworkAttachment, PublishedPort, ResourceLimits, Task};
+use skep_model::{ContainerSpec, Health, HealthConfig, NetworkAttachment, PublishedPort, ResourceLimits, Task, TaskId};
 use skep_runtime::images::ImageConfig;
 use skep_runtime::{self as runtime, ContainerId};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,7 +19,10 @@ use crate::daemon::node::LocalNode;
 
 /// All containers, running or not.
 pub(super) async fn list(node: &Arc<LocalNode>) -> Result<Vec<ContainerInfo>, Error> {
-    let known = assignments(node).await;
+    let (known, health) = match node.member().await.as_ref() {
+        Some(member) => (member.agent.assignments(), member.agent.health()),
+        None => Default::default(),
+    };
     let tasks: BTreeMap<ContainerId, &Task> = known.tasks.values().map(|t| (container_id(&t.id), t)).collect();
     let containers = node.runtime.list().await.map_err(|e| failed(&e))?;
     let images = super::images::blocking(&node.images, |images| Ok(images.list())).await?;
@@ -29,7 +32,7 @@ pub(super) async fn list(node: &Arc<LocalNode>) -> Result<Vec<ContainerInfo>, Er
         .map(|container| {
             let task = tasks.get(&container.id).copied();
             let config = configs.get(&container.image);
-            describe(container, task, config, &known)
+            describe(container, task, config, &known, &health)
         })
         .collect())
 }
@@ -47,6 +50,7 @@ fn describe(
     task: Option<&Task>,
     image: Option<&ImageConfig>,
     known: &Assignments,
+    health: &BTreeMap<TaskId, Health>,
 ) -> ContainerInfo {
     let started = task.map_or(container.created, |t| t.status.timestamp);
     let state = match container.state {
@@ -70,10 +74,27 @@ fn describe(
         networks: task.map(|t| networks(t, known)).unwrap_or_default(),
         spec: task.map_or_else(ContainerSpec::default, |t| t.spec.container.clone()),
         limits: task.map_or_else(ResourceLimits::default, |t| t.spec.resources.limits),
+        health: task.and_then(|t| health.get(&t.id).cloned()),
+        health_config: health_config(task, image),
         hostname: container.hostname,
         netns: container.netns.display().to_string(),
         size: None,
     }
+}
+
+/// The test of the service, or else of the image, with what either says about it.
+fn health_config(task: Option<&Task>, image: Option<&ImageConfig>) -> Option<HealthConfig> {
+    let of_task = task.and_then(|t| t.spec.container.health.clone());
+    let Some(of_image) = image.and_then(|i| i.health.clone()) else { return of_task };
+    let own = of_task.unwrap_or_default();
+    Some(HealthConfig {
+        test: own.test.or(of_image.test),
+        interval: own.interval.or(of_image.interval),
+        timeout: own.timeout.or(of_image.timeout),
+        start_period: own.start_period.or(of_image.start_period),
+        start_interval: own.start_interval.or(of_image.start_interval),
+        retries: own.retries.or(of_image.retries),
+    })
 }
 
 fn ports(task: Option<&Task>, image: Option<&ImageConfig>) -> Vec<ContainerPort> {

@@ -87,6 +87,7 @@ pub(crate) fn info(image: Image) -> ImageInfo {
             exposed_ports: config.exposed_ports.iter().map(|p| format!("{}/{}", p.port, p.protocol)).collect(),
             volumes: config.volumes.into_iter().collect(),
             labels: config.labels,
+            health: config.health,
         },
     }
 }

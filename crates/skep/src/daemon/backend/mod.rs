@@ -1,6 +1,7 @@
 //! The daemon as the Engine API asks it.
 
 mod containers;
+mod exec;
 mod images;
 mod mesh;
 mod registry;
@@ -16,6 +17,7 @@ use futures::stream::{self, BoxStream};
 use skep_engine::backend::Backend;
 use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use skep_engine::backend::container::ContainerInfo;
+use skep_engine::backend::exec::{ExecSession, ExecSpec};
 use skep_engine::backend::image::{
     Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
 };
@@ -198,6 +200,10 @@ impl Backend for NodeBackend {
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error> {
         containers::logs(&self.0, id, options).await
+    }
+
+    async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
+        exec::run(&self.0, container, spec).await
     }
 
     fn changes(&self) -> BoxStream<'static, SwarmChange> {

@@ -62,6 +62,7 @@ impl Side {
         LocalTask {
             task: self.task().clone(),
             addr: [10, 0, 1, self.digit()].into(),
+            networks: Vec::new(),
             host_ifindex: 9,
             mac: [2; 6],
             ipv6: true,
