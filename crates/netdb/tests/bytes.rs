@@ -73,7 +73,14 @@ struct Swarm {
 
 fn record(state: EndpointState, aliases: &[&str]) -> EndpointRecord {
     let aliases = aliases.iter().map(ToString::to_string).collect();
-    EndpointRecord { service: ServiceId::random(), addr: [10, 0, 0, 9].into(), state, weight: 1, aliases }
+    EndpointRecord {
+        service: ServiceId::random(),
+        addr: [10, 0, 0, 9].into(),
+        state,
+        weight: 1,
+        aliases,
+        host_ports: Vec::new(),
+    }
 }
 
 impl Swarm {
