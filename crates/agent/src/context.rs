@@ -1,7 +1,7 @@
 //! What every controller works with, and the steps that it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -108,7 +108,10 @@ impl Context {
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
         self.attach(task, addr).await?;
-        self.names.open(task, &self.netns(&task.id))?;
+        let serves = self.serves_names(task);
+        if !serves {
+            self.names.open(task, &self.netns(&task.id))?;
+        }
         let spec = task.spec.container.clone();
         self.runtime
             .prepare(Container {
@@ -212,7 +215,9 @@ impl Context {
     ) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
         // A task of the daemon before this one runs on without names rather than not at all.
-        if let Err(e) = self.names.open(task, &self.netns(&task.id)) {
+        if !self.serves_names(task)
+            && let Err(e) = self.names.open(task, &self.netns(&task.id))
+        {
             warn!(task = %task.display_name(), "its questions for names are not answered: {e}");
         }
         let host_options = self.host_options(task, ports);
@@ -309,6 +314,12 @@ impl Context {
         let ingress = assignments.services.get(&task.service).into_iter().flat_map(|s| &s.ports);
         let ingress = ingress.map(|p| (p.protocol, p.target.get()));
         ingress.chain(task.host_ports.iter().map(|p| (p.protocol, p.target.get()))).collect()
+    }
+
+    /// Whether the port of a resolver is the task's own: it answers questions for names itself, and could not listen on all its addresses otherwise.
+    fn serves_names(&self, task: &Task) -> bool {
+        let wanted = self.target_ports(task);
+        [Protocol::Udp, Protocol::Tcp].iter().any(|protocol| wanted.contains(&(*protocol, 53)))
     }
 
     /// What the task listens on.

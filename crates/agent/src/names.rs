@@ -204,7 +204,8 @@ impl Known {
         for (task, asking) in tasks {
             let named = asking.networks.iter().filter_map(|id| {
                 let network = assignments.networks.get(id)?;
-                let make = || Arc::new(inside::zone(network, assignments.services.values(), &view.endpoints));
+                let make =
+                    || Arc::new(inside::zone(network, assignments.services.values(), view.endpoints.of_network(id)));
                 Some(zones.entry(id.clone()).or_insert_with(make).clone())
             });
             let scope = Scope { zones: named.collect(), own: Some(task.clone()) };

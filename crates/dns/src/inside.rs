@@ -1,6 +1,6 @@
 //! What a task may ask for: names on a network that it is on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -16,7 +16,11 @@ pub(crate) const TASK_TTL: u32 = 1;
 
 /// What is named on `network`. Names of services come first: no task can take one by its host name.
 #[must_use]
-pub fn zone<'a>(network: &Network, services: impl Iterator<Item = &'a ServiceEntry>, endpoints: &Endpoints) -> Zone {
+pub fn zone<'a>(
+    network: &Network,
+    services: impl Iterator<Item = &'a ServiceEntry>,
+    endpoints: impl Iterator<Item = (&'a EndpointKey, &'a Located)>,
+) -> Zone {
     let mut naming = Naming {
         families: Families::of(network),
         tasks: HashMap::new(),

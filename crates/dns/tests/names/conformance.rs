@@ -1,5 +1,7 @@
 //! What each question is answered with: the table of `docs/dns.md`.
 
+use std::sync::Arc;
+
 use crate::world::{World, ask, id, query, text, told, with_room};
 use hickory_proto::op::{MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};

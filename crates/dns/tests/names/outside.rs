@@ -26,7 +26,7 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
     let mut site = crate::world::service('i', "site", &[]);
     site.ports = vec![port(80, 8080, PublishMode::Ingress)];
     services.push(site);
-    let mut view = View::default();
+    let (mut members, mut endpoints) = (BTreeMap::new(), BTreeMap::new());
     for (digit, hostname, underlay) in
         [('1', "Node-1", "192.0.2.1"), ('2', "node-2", "2001:db8::2"), ('3', "node-3", "192.0.2.3")]
     {
@@ -57,8 +57,9 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
         let (key, mut located) = crate::world::endpoint('n', (task, 'l', &[name]), [10, 1, 0, 9], Ready);
         located.owner = id('1');
         assert!(port > 0 && located.record.host_ports.is_empty());
-        view.endpoints.insert(key, located);
+        endpoints.insert(key, located);
     }
+    let view = View { members: members.into(), endpoints: endpoints.into_iter().collect(), ..View::default() };
     let networks: BTreeMap<_, _> = base.networks.into_iter().map(|network| (network.id.clone(), network)).collect();
     let services: BTreeMap<_, _> = services.into_iter().map(|service| (service.id.clone(), service)).collect();
     let only: Vec<_> = only.iter().map(|name| (*name).to_owned()).collect();

@@ -1,5 +1,7 @@
 //! What holds for every question.
 
+use std::sync::Arc;
+
 use crate::world::{World, query, with_room};
 use hickory_proto::op::Message;
 use hickory_proto::rr::RecordType;

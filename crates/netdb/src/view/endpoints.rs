@@ -47,6 +47,14 @@ impl Endpoints {
         self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(key, located)| (key, located))
     }
 
+    /// Those on one network, in the order of their tasks.
+    pub fn of_network<'a>(&'a self, network: &'a NetworkId) -> impl Iterator<Item = (&'a EndpointKey, &'a Located)> {
+        let first = self.chunks.partition_point(|chunk| chunk[0].0.network < *network).saturating_sub(1);
+        let from = self.chunks[first.min(self.chunks.len())..].iter().flat_map(|chunk| chunk.iter());
+        let theirs = from.skip_while(|(key, _)| key.network < *network).take_while(|(key, _)| key.network == *network);
+        theirs.map(|(key, located)| (key, located))
+    }
+
     /// Their keys, in order.
     pub fn keys(&self) -> impl Iterator<Item = &EndpointKey> {
         self.iter().map(|(key, _)| key)
