@@ -190,7 +190,9 @@ impl Known {
             let told =
                 |assignments: &Assignments| assignments.networks.get(network).map(|network| network.spec.clone());
             let (before, now) = (&self.view.endpoints, &view.endpoints);
-            services && told(&assignments) == told(&self.assignments) && before.on(network).eq(now.on(network))
+            services
+                && told(&assignments) == told(&self.assignments)
+                && before.of_network(network).eq(now.of_network(network))
         };
         let changed: Vec<_> = self.zones.keys().filter(|network| !same(network)).cloned().collect();
         changed.iter().for_each(|network| drop(self.zones.remove(network)));

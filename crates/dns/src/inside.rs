@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use skep_model::{EndpointKey, EndpointRecord, EndpointState, Network, NetworkId, ServiceEntry, ServiceId, mesh_ipv6};
-use skep_netdb::Endpoints;
+use skep_netdb::Located;
 
 use crate::zone::{Ports, Target, Zone};
 
@@ -14,7 +14,7 @@ const SERVICE_TTL: u32 = 5;
 /// And one with a task's address, in seconds.
 pub(crate) const TASK_TTL: u32 = 1;
 
-/// What is named on `network`. Names of services come first: no task can take one by its host name.
+/// What is named on `network`, whose endpoints are `endpoints`. Names of services come first: no task can take one by its host name.
 #[must_use]
 pub fn zone<'a>(
     network: &Network,
@@ -30,7 +30,7 @@ pub fn zone<'a>(
             ..Zone::default()
         },
     };
-    for (key, located) in endpoints.on(&network.id) {
+    for (key, located) in endpoints {
         naming.tasks.entry(located.record.service.clone()).or_default().push((key, &located.record));
     }
     for service in services {

@@ -72,7 +72,7 @@ impl<'a> Naming<'a> {
     fn new(world: World<'a>) -> Self {
         let mut tasks: HashMap<_, BTreeMap<&TaskId, Place<'_>>> = HashMap::new();
         for (key, located) in world.view.endpoints.iter() {
-            let record = &located.record;
+            let record = located.record.as_ref();
             // A task has an endpoint on each of its networks; one of them tells of its ports.
             let place = tasks.entry(&record.service).or_default().entry(&key.task).or_insert(Place {
                 node: &located.owner,

@@ -7,7 +7,6 @@ use hickory_proto::op::{MessageType, OpCode, ResponseCode};
 use hickory_proto::rr::{DNSClass, RecordType};
 use skep_dns::{Question, Received};
 use skep_model::EndpointState;
-use std::sync::Arc;
 
 use RecordType::{A, AAAA, ANY, HTTPS, MX, PTR, SRV, TXT};
 

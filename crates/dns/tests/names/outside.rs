@@ -37,7 +37,7 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
             overlay: [10, 0, 0, 9].into(),
             alive: digit != '3',
         };
-        Arc::make_mut(&mut view.members).insert(id(digit), member);
+        members.insert(id(digit), member);
     }
     let mut endpoint = |task, service, node, state, host: Option<u16>| {
         // As every task is on the network of the mesh.
@@ -45,7 +45,7 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
         located.owner = id(node);
         Arc::make_mut(&mut located.record).host_ports =
             host.into_iter().map(|published| port(80, published, PublishMode::Host)).collect();
-        view.endpoints.insert(key, located);
+        endpoints.insert(key, located);
     };
     endpoint('p', 'l', '1', Ready, Some(32768));
     endpoint('q', 'l', '1', Ready, Some(32769));

@@ -10,7 +10,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use skep_dns::{Answer, Question, Received, answer};
 use skep_model::EndpointState;
-use std::sync::Arc;
 
 /// Labels that are nearly names of the small swarm.
 fn names() -> impl Strategy<Value = String> {

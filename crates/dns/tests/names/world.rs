@@ -115,7 +115,11 @@ impl World {
         let zone = |digit: &char| {
             let wanted = id::<NetworkId>(*digit);
             let network = self.networks.iter().find(|network| network.id == wanted).unwrap();
-            Arc::new(inside::zone(network, self.services.iter(), &self.endpoints.clone().into_iter().collect()))
+            Arc::new(inside::zone(
+                network,
+                self.services.iter(),
+                self.endpoints.iter().filter(|(key, _)| key.network == wanted),
+            ))
         };
         Scope { zones: networks.iter().map(zone).collect(), own: own.map(id::<TaskId>) }
     }

@@ -60,18 +60,8 @@ impl Endpoints {
         self.iter().map(|(key, _)| key)
     }
 
-    /// Those on one network, in the order of their keys.
-    pub fn on<'a>(&'a self, network: &NetworkId) -> impl Iterator<Item = (&'a EndpointKey, &'a Located)> + use<'a> {
-        let network = network.clone();
-        let before = |chunk: &Arc<Chunk>| chunk.last().is_some_and(|(key, _)| key.network < network);
-        let from = self.chunks.partition_point(before);
-        let all = self.chunks[from..].iter().flat_map(|chunk| chunk.iter()).map(|(key, located)| (key, located));
-        let first = network.clone();
-        all.skip_while(move |(key, _)| key.network < first).take_while(move |(key, _)| key.network == network)
-    }
-
-    /// Adds one, or replaces it. Whether it was not there, or another.
-    pub fn insert(&mut self, key: EndpointKey, located: Located) -> bool {
+    /// Whether it was not there, or another.
+    pub(super) fn insert(&mut self, key: EndpointKey, located: Located) -> bool {
         if self.get(&key) == Some(&located) {
             return false;
         }
