@@ -16,28 +16,14 @@ pub(crate) struct TaskImages {
 }
 
 /// An image that a container is about to be made of. It stays until the value is dropped.
-pub(crate) enum ReadyImage {
-    /// It was here.
-    Here(Held),
-    /// It has come from its registry.
-    Pulled(Arc<Held>),
-}
-
-impl ReadyImage {
-    pub(crate) fn image(&self) -> &Image {
-        match self {
-            Self::Here(held) => held,
-            Self::Pulled(held) => held,
-        }
-    }
-}
+pub(crate) type ReadyImage = Arc<Held>;
 
 /// What this node has for a task.
 pub(crate) enum Local {
     /// What the task wants.
     Image(ReadyImage),
     /// Perhaps something older: the tag came from a registry, and may mean something else there by now.
-    Perhaps(Held),
+    Perhaps(ReadyImage),
     /// Nothing.
     Nothing(ImageError),
 }
@@ -53,8 +39,8 @@ impl TaskImages {
         };
         match found {
             Err(error) => Local::Nothing(error),
-            Ok(held) if may_have_changed(&task.spec.container.image, &held) => Local::Perhaps(held),
-            Ok(held) => Local::Image(ReadyImage::Here(held)),
+            Ok(held) if may_have_changed(&task.spec.container.image, &held) => Local::Perhaps(Arc::new(held)),
+            Ok(held) => Local::Image(Arc::new(held)),
         }
     }
 
@@ -67,13 +53,13 @@ impl TaskImages {
         };
         let name = &task.spec.container.image;
         let Ok(reference) = name.parse::<ImageRef>() else {
-            return here.map(ReadyImage::Here).map_err(StepError::Image);
+            return here.map_err(StepError::Image);
         };
         match (self.source.fetch(&reference, task.spec.registry_auth.as_ref()).await, here) {
-            (Ok(held), _) => Ok(ReadyImage::Pulled(held)),
+            (Ok(held), _) => Ok(held),
             (Err(e), Ok(held)) => {
                 warn!(task = %task.display_name(), "the image of {name} that is here is used: {e}");
-                Ok(ReadyImage::Here(held))
+                Ok(held)
             }
             (Err(reason), Err(ImageError::NotFound(_))) => Err(StepError::NoImage { name: name.clone(), reason }),
             (Err(_), Err(error)) => Err(StepError::Image(error)),
@@ -83,8 +69,7 @@ impl TaskImages {
     /// The image that is here now.
     pub(crate) async fn find(&self, task: &Task) -> Option<Image> {
         match self.local(task).await {
-            Local::Image(image) => Some(image.image().clone()),
-            Local::Perhaps(held) => Some(Image::clone(&held)),
+            Local::Image(held) | Local::Perhaps(held) => Some(Image::clone(&held)),
             Local::Nothing(_) => None,
         }
     }

@@ -22,6 +22,9 @@ use crate::error::RegistryError;
 use crate::tls::{self, Authorities};
 use crate::url::{Scheme, Url};
 
+/// How long an insecure registry may take to answer a greeting by TLS; one that speaks plain HTTP may wait for more of it.
+const GREETING: Duration = Duration::from_secs(3);
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
@@ -73,7 +76,7 @@ impl Http {
         let (strict, plain) = (at(Scheme::Https)?, at(Scheme::Http)?);
         let found = timeout(self.patience.connect, look_up(&self.insecure, &strict)).await;
         let found = found.map_err(|_| unreachable(&strict, "its name is not found in time"))??;
-        if !found.insecure || self.open(&strict).await.is_ok() {
+        if !found.insecure || matches!(timeout(GREETING, self.open(&strict)).await, Ok(Ok(_))) {
             return Ok(strict);
         }
         // Whatever went wrong with TLS: the other way has the last word. It may be down just now, so nothing is remembered.

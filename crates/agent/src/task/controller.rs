@@ -152,7 +152,7 @@ impl Controller {
             Some(Err(e)) => return self.reject(&e.to_string()).await,
             None => return,
         };
-        match self.context.prepare(&self.task, &self.container, image.image()).await {
+        match self.context.prepare(&self.task, &self.container, &image).await {
             Ok(host_ports) => {
                 self.status.host_ports = host_ports;
                 self.status.container = Some(self.container_status(0, None));

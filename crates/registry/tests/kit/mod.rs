@@ -252,10 +252,16 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: &Mutex<St
     let _ = stream.shutdown().await;
 }
 
+/// How a greeting by TLS begins.
+const TLS: u8 = 0x16;
+
 async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> Option<Seen> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         bytes.push(stream.read_u8().await.ok()?);
+        if bytes == [TLS] {
+            return None;
+        }
     }
     let text = String::from_utf8(bytes).ok()?;
     let mut lines = text.lines();

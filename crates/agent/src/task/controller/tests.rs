@@ -281,8 +281,7 @@ impl Node {
     fn status(&self) -> TaskStatus {
         let reports = self.context.reporter.watch();
         let reports = reports.borrow();
-        let last = reports.since(0).last().expect("something was reported").1.clone();
-        last
+        reports.since(0).last().expect("something was reported").1.clone()
     }
 
     fn is_signalled(&self) -> bool {
