@@ -31,7 +31,7 @@ pub(crate) fn open() -> Result<(OwnedFd, OwnedFd), String> {
     let other = rustix::fs::open(PTMX, flags, Mode::empty()).map_err(failed)?;
     let (file, system) = (rustix::fs::fstat(&other).map_err(failed)?, rustix::fs::fstatfs(&other).map_err(failed)?);
     let kind = FileType::from_raw_mode(file.st_mode);
-    if i64::from(system.f_type) != DEVPTS || kind != FileType::CharacterDevice {
+    if system.f_type != DEVPTS || kind != FileType::CharacterDevice {
         return Err(format!("cannot open a terminal in the container: {PTMX} is none"));
     }
     rustix::pty::unlockpt(&other).map_err(failed)?;

@@ -61,8 +61,8 @@ fn is_internal(task: &Task, all: &Networks) -> bool {
 }
 
 fn has_ndots(options: &[String]) -> bool {
-    let dots = options.iter().filter_map(|option| option.strip_prefix("ndots:")?.parse::<u32>().ok());
-    dots.last().is_some_and(|dots| dots > 0)
+    let mut dots = options.iter().filter_map(|option| option.strip_prefix("ndots:")?.parse::<u32>().ok());
+    dots.next_back().is_some_and(|dots| dots > 0)
 }
 
 #[cfg(test)]

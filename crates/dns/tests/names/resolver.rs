@@ -194,15 +194,15 @@ async fn nobody_to_ask_is_a_failure_at_once() {
     assert!(began.elapsed() < Duration::from_secs(1));
 }
 
-fn only_a_part(asked: Message) -> Vec<Message> {
-    let mut part = reply(&asked, 3);
+fn only_a_part(asked: &Message) -> Vec<Message> {
+    let mut part = reply(asked, 3);
     part.metadata.truncation = true;
     vec![part]
 }
 
 #[tokio::test]
 async fn what_has_no_room_in_a_datagram_is_asked_by_tcp() {
-    let others = upstream(only_a_part, |asked| reply(&asked, 600)).await;
+    let others = upstream(|asked| only_a_part(&asked), |asked| reply(&asked, 600)).await;
     let rig = rig(&World::new(), forward(&[others]));
     assert_eq!(rig.by_tcp(&[query("example.org", A)]).await[0].answers.len(), 600);
     let small = rig.by_udp(&query("example.org", A)).await;

@@ -165,7 +165,9 @@ impl World {
             Event::Round(some) => {
                 for (at, node) in self.order.clone().iter().enumerate() {
                     if some & (1 << at) != 0 && self.is_up(node) {
-                        [Event::Hear(0), Event::Act(0), Event::Report(0)].map(|step| self.speaks(node, step));
+                        [Event::Hear(0), Event::Act(0), Event::Report(0)]
+                            .into_iter()
+                            .for_each(|step| self.speaks(node, step));
                     }
                 }
                 self.look();
