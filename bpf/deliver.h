@@ -115,6 +115,8 @@ static __always_inline int to_client(struct __sk_buff *skb, const struct flow *f
 		return to_node(skb, &flow->node, VNI_REPLY, &parcel);
 	case OUT_TUNNEL:
 		return to_node(skb, &flow->node, VNI_REPLY, &parcel);
+	case OUT_MEMBER:
+		return to_node(skb, &flow->node, VNI_DIRECT, &parcel);
 	case OUT_TASK:
 		task = local_task(daddr->w[3], &slot);
 		return task ? to_task(skb, task) : drop(DROP_UNKNOWN_TASK);

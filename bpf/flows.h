@@ -48,7 +48,7 @@ static __always_inline bool put_flow(const struct flow_key *key, const struct fl
 /* How a packet came here, and what is known about it from that. */
 struct visit {
 	union {
-		struct addr origin;	/* of FORWARD and REPLY: the node that sent it */
+		struct addr origin;	/* of FORWARD, REPLY and DIRECT: the node that sent it. Of TASK: this node, to the task */
 		struct {
 			__u32 ifindex;
 			__u32 out;
@@ -97,7 +97,7 @@ static __always_inline void way_back(struct __sk_buff *skb, const struct visit *
 		flow->out = own && skb->ifindex == own->loopback ? OUT_LOOPBACK : OUT_UPLINK;
 		break;
 	default:
-		flow->out = OUT_TUNNEL;
+		flow->out = visit->path == PATH_DIRECT ? OUT_MEMBER : OUT_TUNNEL;
 		flow->node = visit->origin;
 	}
 }
@@ -219,7 +219,7 @@ static __always_inline void note_end(struct __sk_buff *skb, const struct packet 
 	} else if (packet->signals & TCP_FIN) {
 		if (!from_task) {
 			flow->fin = sequence_end(skb, packet);
-			flow->flags |= FLOW_CLIENT_FIN;
+			flow->flags |= flow->flags & FLOW_TASK_FIN ? FLOW_CLIENT_FIN : FLOW_CLIENT_FIN | FLOW_TASK_LAST;
 		} else {
 			flow->flags |= FLOW_TASK_FIN;
 		}

@@ -65,13 +65,21 @@ static __always_inline void try_again(struct visit *visit, const struct flow *fl
 	visit->silent = backend ? backend->peer : 0;
 }
 
+/* Lowers the size of a connection's segments to what fits into packets of `mtu` bytes. */
+static __always_inline void clamp_to(struct __sk_buff *skb, const struct packet *packet, __u32 mtu)
+{
+	__u32 headers = packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
+
+	if (packet->key.proto == PROTO_TCP && packet->fragment != FRAGMENT_LATER)
+		clamp_segments(skb, packet->l4, mtu - headers - sizeof(struct tcphdr));
+}
+
 static __always_inline void clamp(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct node *own = own_node();
-	__u32 headers = packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr);
 
-	if (own && packet->key.proto == PROTO_TCP && packet->fragment != FRAGMENT_LATER)
-		clamp_segments(skb, packet->l4, own->mtu - headers - sizeof(struct tcphdr));
+	if (own)
+		clamp_to(skb, packet, own->mtu);
 }
 
 /*

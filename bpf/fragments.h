@@ -144,6 +144,9 @@ __verified_once int parse_whole(struct __sk_buff *skb, struct packet *packet, __
 	if (!packet)
 		return PARSED_BAD;
 	parsed = parse(skb, packet, sizeof(struct ethhdr));
+	/* What is sent between addresses needs no ports. */
+	if (path == PATH_DIRECT)
+		return parsed;
 	if (unlikely(parsed == PARSED_FRAGMENT) && recall_fragment(packet, path))
 		return PARSED;
 	if (unlikely(packet->fragment == FRAGMENT_FIRST) && parsed == PARSED)

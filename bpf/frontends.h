@@ -76,6 +76,30 @@ static __always_inline struct frontend *frontend_of(__u8 proto, __be16 port)
 	return bpf_map_lookup_elem(&frontends, &key);
 }
 
+/* The service that has the address for its own, or nothing. */
+static __always_inline struct frontend *vip_of(const struct addr *addr, __u8 version)
+{
+	__be32 key = addr->w[3];
+
+	return is_mesh_addr(addr, key, version) ? bpf_map_lookup_elem(&vips, &key) : NULL;
+}
+
+/* What is asked, of a packet that may have come from a task of this node or of another. */
+static __always_inline struct frontend *asked_frontend(const struct packet *packet, __u32 path)
+{
+	struct frontend *vip = path == PATH_CLIENT ? NULL : vip_of(&packet->key.daddr, packet->version);
+
+	return vip ? vip : frontend_of(packet->key.proto, packet->key.dport);
+}
+
+/* Whether an address is on one of the swarm's own networks. */
+static __always_inline bool is_on_overlay(const struct addr *addr)
+{
+	struct network_key key = { .bits = 32 + 128, .list = LIST_OVERLAYS, .addr = *addr };
+
+	return bpf_map_lookup_elem(&networks, &key) != NULL;
+}
+
 static __always_inline bool is_listed(__u32 list, const struct addr *addr)
 {
 	struct network_key key = { .bits = 32 + 128, .list = list, .addr = *addr };

@@ -50,25 +50,39 @@ static __always_inline bool quoted_v6(struct __sk_buff *skb, struct quoted *quot
 	return true;
 }
 
-/* Reads the embedded packet of an error. */
-__verified_once int read_error(struct __sk_buff *skb, const struct packet *packet, struct quoted *quoted)
+/* What an embedded packet has for ports: of an echo request its identifier, as in `egress.h`. */
+static __always_inline bool quoted_ports(struct __sk_buff *skb, __u8 version, struct quoted *quoted)
 {
-	struct icmphdr icmp;
+	__u8 proto = quoted->key.proto;
+	struct icmphdr echo;
 	struct ports ports;
-	__u8 proto;
 
-	if (!packet || !quoted || bpf_skb_load_bytes(skb, packet->l4, &icmp, sizeof(icmp)) || !is_error(icmp.type, packet->version))
-		return false;
-	quoted->at = packet->l4 + sizeof(icmp);
-	if (!(packet->version == 4 ? quoted_v4(skb, quoted) : quoted_v6(skb, quoted)))
-		return false;
-	proto = quoted->key.proto;
+	if (proto == (version == 4 ? PROTO_ICMP : PROTO_ICMPV6)) {
+		if (bpf_skb_load_bytes(skb, quoted->l4, &echo, sizeof(echo)) || echo.type != (version == 4 ? ICMP_ECHO : ICMPV6_ECHO))
+			return false;
+		quoted->key.sport = echo_id(&echo);
+		quoted->key.dport = 0;
+		return true;
+	}
 	if ((proto != PROTO_TCP && proto != PROTO_UDP && proto != PROTO_SCTP) ||
 	    bpf_skb_load_bytes(skb, quoted->l4, &ports, sizeof(ports)))
 		return false;
 	quoted->key.sport = ports.sport;
 	quoted->key.dport = ports.dport;
 	return true;
+}
+
+/* Reads the embedded packet of an error. */
+__verified_once int read_error(struct __sk_buff *skb, const struct packet *packet, struct quoted *quoted)
+{
+	struct icmphdr icmp;
+
+	if (!packet || !quoted || bpf_skb_load_bytes(skb, packet->l4, &icmp, sizeof(icmp)) || !is_error(icmp.type, packet->version))
+		return false;
+	quoted->at = packet->l4 + sizeof(icmp);
+	if (!(packet->version == 4 ? quoted_v4(skb, quoted) : quoted_v6(skb, quoted)))
+		return false;
+	return quoted_ports(skb, packet->version, quoted);
 }
 
 /* Makes up for what a change by `delta` of the error's payload does to its checksum. */
@@ -95,12 +109,29 @@ static __always_inline bool requote_network(struct __sk_buff *skb, const struct 
 	       bpf_skb_store_bytes(skb, at + __builtin_offsetof(struct iphdr, check), &check, sizeof(check), 0) == 0;
 }
 
+/* The identifier of the embedded echo request, and its checksum, which makes up for it: in IPv6 for the addresses too. */
+static __always_inline bool requote_echo(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted,
+					 const struct tuple *to, __s64 delta)
+{
+	struct icmphdr was, now;
+
+	if (bpf_skb_load_bytes(skb, quoted->l4, &was, sizeof(was)))
+		return false;
+	now = was;
+	set_echo_id(&now, to->sport);
+	now.check = patched(was.check, bpf_csum_diff(&was.rest, 4, &now.rest, 4, packet->version == 6 ? (__u32)delta : 0));
+	return bpf_skb_store_bytes(skb, quoted->l4, &now, sizeof(now), 0) == 0 &&
+	       patch_error(skb, packet, bpf_csum_diff(&was, sizeof(was), &now, sizeof(now), 0));
+}
+
 /* The ports of the embedded packet, and of UDP its checksum, which makes up for them and the addresses. */
 static __always_inline bool requote_transport(struct __sk_buff *skb, const struct packet *packet, const struct quoted *quoted,
 					      const struct tuple *to, __s64 delta)
 {
 	struct udphdr was, now;
 
+	if (quoted->key.proto == PROTO_ICMP || quoted->key.proto == PROTO_ICMPV6)
+		return requote_echo(skb, packet, quoted, to, delta);
 	if (quoted->key.proto != PROTO_UDP) {
 		/* Of these the checksum is further back than errors need to quote. */
 		struct ports before = { quoted->key.sport, quoted->key.dport }, after = { to->sport, to->dport };
@@ -189,7 +220,7 @@ __verified_once int error_into_tunnel(struct __sk_buff *skb, const struct packet
 	return to_node(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
 }
 
-/* Whether an error is about an answer of ours to a client of this node. */
+/* Whether an error is about an answer of ours to a client of this node, or about what a task has sent to the world outside. */
 __verified_once int is_about_answer(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct quoted quoted = {};
@@ -198,10 +229,13 @@ __verified_once int is_about_answer(struct __sk_buff *skb, const struct packet *
 	if (!packet || !read_error(skb, packet, &quoted))
 		return 0;
 	turned(&key, &quoted.key, KIND_ASKED);
+	if (bpf_map_lookup_elem(&flows, &key))
+		return 1;
+	key.kind = KIND_MASQUERADED;
 	return bpf_map_lookup_elem(&flows, &key) != NULL;
 }
 
-/* Errors on the client's side of a node that was asked. */
+/* Errors on the client's side of a node that was asked; and about what a task has sent to the world outside. */
 __verified_once int error_from_client(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct quoted quoted = {};
@@ -214,9 +248,20 @@ __verified_once int error_from_client(struct __sk_buff *skb, const struct packet
 		return VERDICT_NEXT;
 	turned(&key, &quoted.key, KIND_ASKED);
 	flow = bpf_map_lookup_elem(&flows, &key);
+	if (!flow) {
+		key.kind = KIND_MASQUERADED;
+		flow = bpf_map_lookup_elem(&flows, &key);
+	}
 	backend = flow ? backend_at(flow->slot) : NULL;
 	if (!flow || !backend || backend_state(backend, flow) == BACKEND_GONE)
 		return VERDICT_NEXT;
+	if (key.kind == KIND_MASQUERADED) {
+		key.daddr = key.saddr;
+		key.saddr = flow->far;
+		key.dport = key.sport;
+		key.sport = flow->port;
+		return error_into_task(skb, packet, &quoted, &key);
+	}
 	if (!is_zero(&backend->node))
 		return error_into_tunnel(skb, packet, &quoted, flow);
 	key.daddr = key.saddr;

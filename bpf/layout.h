@@ -7,13 +7,13 @@
 
 #include "kernel.h"
 
-#define LAYOUT 2
+#define LAYOUT 3
 
 /* Slots of a Maglev table (crates/mesh/src/maglev.rs says why this many). */
 #define MAGLEV_SLOTS 2003
 
 /* Network identifiers on the wire: "sk" and a number. */
-enum { VNI_FORWARD = 0x736b01, VNI_REPLY = 0x736b02, VNI_SECOND = 0x736b03 };
+enum { VNI_FORWARD = 0x736b01, VNI_REPLY = 0x736b02, VNI_SECOND = 0x736b03, VNI_DIRECT = 0x736b04 };
 
 /* An address of either family; those of IPv4 are mapped (RFC 4291, 2.5.5.2). */
 struct addr {
@@ -72,19 +72,24 @@ enum {
 /* Flows are forgotten at once: each packet is a flow of its own. */
 #define IDLE_AT_ONCE 0xffff
 
-/* A published port. */
+/* Of services' own addresses: nobody counts by port there. */
+#define NO_PORT 0xffff
+
+/* A published port, or a service's own address with all of its ports. */
 struct frontend {
 	__u32 table;		/* in `tables` */
 	__u32 number;		/* in `port_counters` */
 	__u32 sources;		/* list in `networks` that clients must be in; 0 for any */
 	__u32 listen;		/* list in `networks` that the asked address must be in; 0 for any */
-	__be16 target;		/* port of the tasks */
+	__u32 network;		/* of a service's own address: the network that clients must be on */
+	__be16 target;		/* port of the tasks; 0 for the asked one */
 	__u16 flags;
 	__u16 idle;		/* seconds; 0 for the default, or IDLE_AT_ONCE */
 	__u16 pad;
 };
 
-/* A list of networks, as a longest-prefix trie of all lists. */
+/* A list of networks, as a longest-prefix trie of all lists. The values of one list say more than that they are there. */
+#define LIST_OVERLAYS 0 /* the swarm's own networks: nothing for them may leave by an uplink */
 struct network_key {
 	__u32 bits;		/* of what follows: 32 and the network's own */
 	__u32 list;
@@ -98,21 +103,39 @@ struct table {
 	__u16 slots[MAGLEV_SLOTS + 1];
 };
 
-enum { BACKEND_NO_IPV6 = 1 /* its kernel has none */ };
+enum {
+	BACKEND_NO_IPV6 = 1,	/* its kernel has none */
+	BACKEND_EGRESS = 2,	/* it may talk to the world outside */
+};
 
 enum { BACKEND_GONE = 0, BACKEND_READY = 1, BACKEND_DRAINING = 2, BACKEND_STARTING = 3 };
 
-/* A task, here or elsewhere. */
+/* A task on one of its networks, here or elsewhere. */
 struct backend {
 	__u64 task;		/* hash of the task's id: the daemon knows its entries again by it */
 	struct addr node;	/* underlay address of its node, zero when it is here */
-	__be32 addr;		/* in the mesh */
+	__be32 addr;		/* on that network */
 	__u32 ifindex;		/* host's side of its veth pair when it is here */
 	__u32 generation;	/* grows with every new owner of the entry: flows of the old one are known by it */
 	__u32 peer;		/* its node in `peers` */
+	__u32 network;		/* its number; 0 for the mesh's own, on which tasks do not talk to each other */
+	__u32 pad;
 	__u8 state;
 	__u8 mac[6];
 	__u8 flags;
+};
+
+/* A route of the node: the daemon tells them, since the kernel's own answer is for programs of another licence. */
+struct way_key {
+	__u32 bits;
+	struct addr addr;
+};
+
+/* Where it leads, by which address, and how big packets may be. */
+struct way {
+	struct addr source;
+	__u32 ifindex;
+	__u32 mtu;
 };
 
 /* What packets say about another node. Times are in ticks of 2^20 ns. */
@@ -136,6 +159,7 @@ enum {
 	PATH_FORWARD = 2,	/* from another node to a task */
 	PATH_REPLY = 3,		/* from another node to a client */
 	PATH_BACK = 4,		/* from another node to a task of the node that was asked */
+	PATH_DIRECT = 5,	/* from a task of another node to one of this */
 };
 
 /* What a flow entry stands for. */
@@ -146,7 +170,15 @@ enum {
 	KIND_SERVED = 1,
 	/* A flow of a client on the loopback device to a task elsewhere, by the answers as they come back. */
 	KIND_LOOPED = 2,
+	/* What a task has with the world outside, by the task's packets. */
+	KIND_EGRESS = 3,
+	/* The same by the answers, as they come to the node. */
+	KIND_MASQUERADED = 4,
 };
+
+/* Ports that tasks go out by: above those that Linux gives to sockets by default. */
+#define EGRESS_FIRST 61000
+#define EGRESS_PORTS (65536 - EGRESS_FIRST)
 
 struct flow_key {
 	struct addr saddr;
@@ -165,6 +197,7 @@ enum {
 	OUT_TASK = 2,		/* the client is a task of this node */
 	OUT_TUNNEL = 3,		/* by the node `node`, which sent the packet here */
 	OUT_DIRECT = 4,		/* by the device `ifindex`, although `node` sent the packet here */
+	OUT_MEMBER = 5,		/* by the node `node`, whose task sent the packet */
 };
 
 enum {
@@ -174,18 +207,20 @@ enum {
 	FLOW_CLOSED = 0x10,	/* both FINs were acknowledged */
 	FLOW_RESET = 0x20,
 	FLOW_CHANGED = 0x40,	/* the task sees another address than the client's own */
+	FLOW_TASK_LAST = 0x80,	/* the client's FIN came first */
 };
 
 /* About a flow. Times are in ticks of 2^20 ns. */
 struct flow {
-	struct addr far;	/* SERVED, LOOPED: the address that the client asked */
+	struct addr far;	/* SERVED, LOOPED: the address that the client asked. EGRESS: that it goes out by. MASQUERADED: the task's */
 	struct addr node;	/* the node that sent it here; of a flow that came otherwise, the client's own address if CHANGED */
 	__be16 far_port;	/* SERVED: the published port. ASKED: the task's */
-	__be16 port;		/* SERVED, LOOPED: the client's own port. ASKED: its port towards the task */
-	__u32 ifindex;
+	/* SERVED, LOOPED: the client's own port. ASKED: its port towards the task. EGRESS: that it goes out by. MASQUERADED: the task's */
+	__be16 port;
+	__u32 ifindex;		/* EGRESS, MASQUERADED: 0 when the node itself is asked */
 	__u32 slot;		/* backend entry, */
 	__u32 generation;	/* and whose */
-	__u16 frontend;		/* its number */
+	__u16 frontend;		/* its number. EGRESS: how big packets may be */
 	__u16 idle;		/* as the frontend's */
 	__u32 seen;
 	__u32 fin __attribute__((aligned(8)));	/* the client's next sequence number, after its FIN; with what follows, one word */
@@ -253,6 +288,9 @@ enum {
 	DROP_FRAGMENT,
 	DROP_REWRITE,
 	DROP_NO_IPV6,
+	DROP_OTHER_NETWORK,
+	DROP_NO_WAY_OUT,
+	DROP_NO_ROUTE,
 	DROP_REASONS = 16,
 };
 
@@ -264,5 +302,7 @@ enum {
 	EVENT_TIME_WAIT_ENDED,
 	EVENT_TOO_BIG,
 	EVENT_SUSPECTED,
+	EVENT_WENT_OUT,
+	EVENT_HOPS_EXCEEDED,
 	EVENTS = 16,
 };

@@ -32,7 +32,7 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } addresses SEC(".maps");
 
-/* Lists of networks. Asked for new flows of ports that have such lists. */
+/* Lists of networks. Asked for new flows of ports that have such lists, and for new ones of tasks. */
 struct {
 	__uint(type, MAP_TYPE_LPM_TRIE);
 	__uint(max_entries, 65536);
@@ -52,6 +52,26 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } frontends SEC(".maps");
 
+/* Services' own addresses, each with all of its ports. Asked for new flows of tasks only. */
+struct {
+	__uint(type, MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, MAP_NO_PREALLOC);
+	__type(key, __be32);
+	__type(value, struct frontend);
+	__uint(pinning, PIN_BY_NAME);
+} vips SEC(".maps");
+
+/* The node's routes. Asked for new flows of tasks to the world outside, and about others once a second. */
+struct {
+	__uint(type, MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 16384);
+	__uint(map_flags, MAP_NO_PREALLOC);
+	__type(key, struct way_key);
+	__type(value, struct way);
+	__uint(pinning, PIN_BY_NAME);
+} ways SEC(".maps");
+
 /* Who serves them: one for all ports of a service. An update puts a new entry in the place of the old one, in one step. */
 struct {
 	__uint(type, MAP_TYPE_HASH);
@@ -62,7 +82,7 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } tables SEC(".maps");
 
-/* Tasks by number. */
+/* Tasks on their networks, by number. */
 struct {
 	__uint(type, MAP_TYPE_ARRAY);
 	__uint(max_entries, 65535);
@@ -89,7 +109,7 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } peers SEC(".maps");
 
-/* Tasks by address, and the ports that those of this node serve. Asked for new flows only. */
+/* Tasks by address, and the ports that those of this node serve. Asked for new flows, and for what tasks send to each other. */
 struct {
 	__uint(type, MAP_TYPE_HASH);
 	__uint(max_entries, 131072);

@@ -108,14 +108,16 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	struct frontend *frontend;
 	struct flow flow = {};
 	struct flow_key key;
+	__be16 target;
 	bool paired;
 	int use;
 
 	if (!packet || !visit || !backend || !own || backend->state == BACKEND_GONE)
 		return VERDICT_DROP;
-	frontend = frontend_of(packet->key.proto, packet->key.dport);
+	frontend = asked_frontend(packet, visit->path);
 	if (!frontend)
 		return VERDICT_DROP;
+	target = frontend->target ? frontend->target : packet->key.dport;
 	if (unlikely(is_deaf(backend, packet)))
 		return DECIDED_REFUSE + DROP_NO_IPV6;
 	start(skb, visit, backend, slot, &flow);
@@ -125,7 +127,7 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	key.dport = packet->key.sport;
 	use = TUPLE_FREE;
 	if (is_zero(&backend->node)) {
-		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, backend->addr, frontend->target,
+		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, backend->addr, target,
 			     packet->version);
 		as_served(packet, visit, &key, &flow);
 		paired = true;
@@ -139,7 +141,7 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 		use = claim(&key, &flow);
 	if (use == TUPLE_BUSY)
 		return VERDICT_DROP;
-	as_asked(packet, visit, frontend->target, key.dport, &flow);
+	as_asked(packet, visit, target, key.dport, &flow);
 	count_flow(slot, is_tunneled(&flow), flow.frontend);
 	key = packet->key;
 	if (!set_flow(&key, &flow))
@@ -163,7 +165,7 @@ static __always_inline bool answers(const struct frontend *frontend, const struc
  * Whether a socket of the node itself is meant: a connection that a process made from this port before it was published, or an answer to
  * one that it makes now.
  */
-__verified_once int is_for_socket(struct __sk_buff *skb, const struct packet *packet)
+__verified_once int is_for_socket(struct __sk_buff *skb, const struct flow_key *key)
 {
 	struct {
 		__u32 addrs[8];
@@ -175,18 +177,18 @@ __verified_once int is_for_socket(struct __sk_buff *skb, const struct packet *pa
 	} v4;
 	void *found;
 
-	if (!packet)
+	if (!key)
 		return 0;
-	if (packet->version == 4) {
-		v4.addrs[0] = packet->key.saddr.w[3];
-		v4.addrs[1] = packet->key.daddr.w[3];
-		v4.ports.sport = packet->key.sport;
-		v4.ports.dport = packet->key.dport;
+	if (is_v4(&key->saddr)) {
+		v4.addrs[0] = key->saddr.w[3];
+		v4.addrs[1] = key->daddr.w[3];
+		v4.ports.sport = key->sport;
+		v4.ports.dport = key->dport;
 		found = bpf_skc_lookup_tcp(skb, &v4, sizeof(v4), -1, 0);
 	} else {
-		__builtin_memcpy(v6.addrs, &packet->key.saddr, sizeof(v6.addrs));
-		v6.ports.sport = packet->key.sport;
-		v6.ports.dport = packet->key.dport;
+		__builtin_memcpy(v6.addrs, &key->saddr, sizeof(v6.addrs));
+		v6.ports.sport = key->sport;
+		v6.ports.dport = key->dport;
 		found = bpf_skc_lookup_tcp(skb, &v6, sizeof(v6), -1, 0);
 	}
 	if (!found)
@@ -203,10 +205,10 @@ __verified_once int ask(struct __sk_buff *skb, const struct packet *packet, cons
 
 	if (!packet || !visit)
 		return VERDICT_NEXT;
-	frontend = frontend_of(packet->key.proto, packet->key.dport);
+	frontend = asked_frontend(packet, visit->path);
 	if (!frontend || !answers(frontend, packet, visit))
 		return VERDICT_NEXT;
-	if (packet->key.proto == PROTO_TCP && visit->path == PATH_CLIENT && !opens(packet) && is_for_socket(skb, packet))
+	if (packet->key.proto == PROTO_TCP && visit->path == PATH_CLIENT && !opens(packet) && is_for_socket(skb, &packet->key))
 		return VERDICT_NEXT;
 	/* A reset of something unknown needs neither a flow nor an answer. */
 	if (packet->signals & TCP_RST)
@@ -228,7 +230,7 @@ __verified_once int pass_on(const struct packet *packet, const struct visit *vis
 
 	if (!packet || !visit)
 		return VERDICT_DROP;
-	frontend = frontend_of(packet->key.proto, packet->key.dport);
+	frontend = asked_frontend(packet, visit->path);
 	if (!frontend)
 		return VERDICT_NEXT;
 	for (int i = 0; i < 3; i++) {
@@ -334,4 +336,32 @@ __verified_once int accept(struct __sk_buff *skb, const struct packet *packet, c
 	if (unlikely(is_deaf(backend, packet)))
 		return DECIDED_REFUSE + DROP_NO_IPV6;
 	return open_here(skb, packet, visit, slot, key);
+}
+
+/* Carries out what was decided. `flow` may be NULL for one that has just been opened; `served` is its key on the task's node. */
+static __always_inline int finish(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit,
+				  const struct flow_key *served, struct flow *flow, int decided)
+{
+	bool ends;
+
+	if (unlikely(decided >= DECIDED_OPEN))
+		decided = open_asked(skb, packet, visit, decided - DECIDED_OPEN);
+	ends = decided & DECIDED_ENDS;
+	if (unlikely(decided >= DECIDED_REFUSE))
+		return refuse(skb, packet, visit, decided - DECIDED_REFUSE);
+	if (unlikely(decided < DECIDED_ASKED))
+		return decided;
+	if (decided & DECIDED_ASKED) {
+		if (unlikely(!flow))
+			flow = flow_of(&packet->key);
+		if (!flow)
+			return VERDICT_DROP;
+		decided = follow_asked(skb, packet, flow, ends);
+		return unlikely(decided == FOLLOWED_TOO_BIG) ? refuse_size(skb, packet, visit, 0) : decided;
+	}
+	if (!served)
+		return VERDICT_DROP;
+	if (unlikely(!flow))
+		flow = flow_of(served);
+	return flow ? follow_served(skb, packet, served, flow, ends) : VERDICT_DROP;
 }

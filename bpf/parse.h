@@ -80,7 +80,7 @@ static __always_inline bool is_mesh_addr(const struct addr *addr, __be32 of, __u
 
 static __always_inline bool has_handshake(__u8 proto)
 {
-	return proto != PROTO_UDP;
+	return proto == PROTO_TCP || proto == PROTO_SCTP;
 }
 
 /* Whether the packet may be the first of a flow. */
@@ -252,4 +252,16 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p
 	if (packet->fragment == FRAGMENT_LATER)
 		return PARSED_FRAGMENT;
 	return parse_transport(skb, packet);
+}
+
+/* Gives a packet of a device without frames the header of one: all that follows works on frames. */
+__verified_once int frame_packet(struct __sk_buff *skb, struct packet *packet)
+{
+	__be16 proto;
+
+	if (!packet || bpf_skb_change_head(skb, sizeof(struct ethhdr), 0))
+		return false;
+	packet->l4 += sizeof(struct ethhdr);
+	proto = skb->protocol;
+	return bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, proto), &proto, sizeof(proto), 0) == 0;
 }

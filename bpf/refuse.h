@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR MIT */
 /*
- * Answers to packets that nobody will take: a reset for TCP (RFC 9293, 3.10.7.1), unreachable for the others (RFC 792, RFC 4443), and
- * too-big for those that do not fit into the overlay (RFC 1191, RFC 8201). The packet is turned into its own answer and goes back
- * the way it came.
+ * Answers to packets that nobody will take: a reset for TCP (RFC 9293, 3.10.7.1), unreachable for the others (RFC 792, RFC 4443),
+ * too-big for those that do not fit into the overlay (RFC 1191, RFC 8201), time-exceeded for those that have come too far. The packet is
+ * turned into its own answer and goes back the way it came.
  */
 #pragma once
 
@@ -115,7 +115,7 @@ __verified_once int quoted_sum(struct __sk_buff *skb, const struct packet *packe
 {
 	__u32 l4[QUOTED_TCP / 4] = {};
 	__u16 *field;
-	bool tcp;
+	bool tcp, left;
 
 	if (!packet)
 		return 0;
@@ -123,7 +123,8 @@ __verified_once int quoted_sum(struct __sk_buff *skb, const struct packet *packe
 	if (bpf_skb_load_bytes(skb, packet->l4, l4, tcp ? QUOTED_TCP : QUOTED_OTHER))
 		return 0;
 	field = tcp ? (__u16 *)&l4[4] : (__u16 *)&l4[1] + 1;
-	if (packet->key.proto != PROTO_SCTP && *field && *field == pseudo(packet, packet->key.proto, packet->length))
+	left = tcp || packet->key.proto == PROTO_UDP;
+	if (left && *field && *field == pseudo(packet, packet->key.proto, packet->length))
 		*field = ~fold(bpf_csum_diff(NULL, 0, l4, sizeof(l4), 0));
 	return fold(bpf_csum_diff(NULL, 0, l4, sizeof(l4), 0));
 }
@@ -202,30 +203,89 @@ static __always_inline int answer(struct __sk_buff *skb, const struct packet *pa
 	return to_client(skb, &back, &packet->key.saddr, 0);
 }
 
-/* Packets with IP options or extension headers get no answer, nor do fragments. */
-static __always_inline bool is_answerable(const struct packet *packet)
+static __always_inline bool is_icmp(const struct packet *packet)
 {
-	return packet->l4 == plain_l4(packet) && !packet->fragment;
+	return packet->key.proto == (packet->version == 4 ? PROTO_ICMP : PROTO_ICMPV6);
 }
 
-/* Answers a client's packet with a refusal, and counts why. */
+/* What stands for a port: the first half of the second word. */
+static __always_inline __be16 echo_id(const struct icmphdr *icmp)
+{
+	return (__u16)icmp->rest;
+}
+
+static __always_inline void set_echo_id(struct icmphdr *icmp, __be16 id)
+{
+	icmp->rest = (icmp->rest & 0xffff0000) | id;
+}
+
+/* The header of an echo request or of what answers it. */
+static __always_inline bool read_echo(struct __sk_buff *skb, const struct packet *packet, bool request, struct icmphdr *icmp)
+{
+	__u8 wanted;
+
+	if (packet->version == 4)
+		wanted = request ? ICMP_ECHO : ICMP_ECHO_REPLY;
+	else
+		wanted = request ? ICMPV6_ECHO : ICMPV6_ECHO_REPLY;
+	return bpf_skb_load_bytes(skb, packet->l4, icmp, sizeof(*icmp)) == 0 && icmp->type == wanted && icmp->code == 0;
+}
+
+/* Packets with IP options or extension headers get no answer, nor do fragments, nor errors (RFC 1122, 3.2.2). */
+static __always_inline bool is_answerable(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct icmphdr icmp;
+
+	if (packet->l4 != plain_l4(packet) || packet->fragment || packet->length < quoted_bytes(packet))
+		return false;
+	return !is_icmp(packet) || read_echo(skb, packet, true, &icmp);
+}
+
+/* How a packet that is no TCP is refused for a reason. */
+static __always_inline void refusal_v4(struct complaint *complaint, const struct packet *packet, __u32 reason)
+{
+	complaint->type = ICMP_UNREACHABLE;
+	/* Of UDP only an unreachable port is heard by whoever sent it. */
+	if (reason == DROP_OTHER_NETWORK && packet->key.proto != PROTO_UDP)
+		complaint->code = ICMP_HOST_UNREACHABLE;
+	else if (reason == DROP_NO_WAY_OUT)
+		complaint->code = ICMP_PROHIBITED;
+	else if (reason == DROP_NO_ROUTE)
+		complaint->code = ICMP_NET_UNREACHABLE;
+	else
+		complaint->code = packet->key.proto == PROTO_SCTP ? ICMP_PROTOCOL_UNREACHABLE : ICMP_PORT_UNREACHABLE;
+}
+
+static __always_inline void refusal_v6(struct complaint *complaint, const struct packet *packet, __u32 reason)
+{
+	complaint->type = ICMPV6_UNREACHABLE;
+	if (reason == DROP_OTHER_NETWORK && packet->key.proto != PROTO_UDP)
+		complaint->code = ICMPV6_ADDRESS_UNREACHABLE;
+	else if (reason == DROP_NO_WAY_OUT)
+		complaint->code = ICMPV6_PROHIBITED;
+	else if (reason == DROP_NO_ROUTE)
+		complaint->code = ICMPV6_NO_ROUTE;
+	else
+		complaint->code = ICMPV6_PORT_UNREACHABLE;
+}
+
+/* Answers a client's packet with a refusal, and counts why. Who may not go where it wants is told so, whatever it wants there. */
 __verified_once int refuse(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 reason)
 {
-	struct complaint complaint = { .type = ICMP_UNREACHABLE, .code = ICMP_PORT_UNREACHABLE };
-	bool turned;
+	struct complaint complaint = {};
+	bool resets, turned;
 
 	if (!packet || !visit)
 		return VERDICT_DROP;
 	count_drop(reason);
-	if (!is_answerable(packet))
+	if (!is_answerable(skb, packet))
 		return VERDICT_DROP;
-	if (packet->version == 6) {
-		complaint.type = ICMPV6_UNREACHABLE;
-		complaint.code = ICMPV6_PORT_UNREACHABLE;
-	} else if (packet->key.proto == PROTO_SCTP) {
-		complaint.code = ICMP_PROTOCOL_UNREACHABLE;
-	}
-	turned = packet->key.proto == PROTO_TCP ? reset(skb, packet) : complain(skb, packet, &complaint);
+	if (packet->version == 4)
+		refusal_v4(&complaint, packet, reason);
+	else
+		refusal_v6(&complaint, packet, reason);
+	resets = packet->key.proto == PROTO_TCP && reason != DROP_NO_WAY_OUT && reason != DROP_NO_ROUTE;
+	turned = resets ? reset(skb, packet) : complain(skb, packet, &complaint);
 	return turned ? answer(skb, packet, visit) : VERDICT_DROP;
 }
 
@@ -235,8 +295,8 @@ static __always_inline bool is_too_big(struct __sk_buff *skb, const struct packe
 	return packet->whole && !skb->gso_size && skb->len > own->mtu + sizeof(struct ethhdr);
 }
 
-/* Tells a client how big its packets may be. */
-__verified_once int refuse_size(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit)
+/* Tells a client how big its packets may be: `mtu`, or as the overlay takes them when that is 0. */
+__verified_once int refuse_size(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, __u32 mtu)
 {
 	struct complaint complaint = { .type = ICMP_UNREACHABLE, .code = ICMP_FRAGMENTATION_NEEDED };
 	struct node *own = own_node();
@@ -244,12 +304,41 @@ __verified_once int refuse_size(struct __sk_buff *skb, const struct packet *pack
 	if (!packet || !visit || !own)
 		return VERDICT_DROP;
 	count_event(EVENT_TOO_BIG);
-	if (!is_answerable(packet))
+	if (!is_answerable(skb, packet))
 		return VERDICT_DROP;
-	complaint.rest = bpf_htonl(own->mtu);
+	complaint.rest = bpf_htonl(mtu ? mtu : own->mtu);
 	if (packet->version == 6) {
 		complaint.type = ICMPV6_TOO_BIG;
 		complaint.code = 0;
 	}
 	return complain(skb, packet, &complaint) ? answer(skb, packet, visit) : VERDICT_DROP;
+}
+
+/* Makes an error that speaks for the one that was asked the node's own, whose address is `by`. */
+static __always_inline bool own_up(struct __sk_buff *skb, const struct packet *packet, const struct addr *by)
+{
+	const __u32 check = sizeof(struct ethhdr) + sizeof(struct ipv6hdr) + __builtin_offsetof(struct icmphdr, check);
+	struct tuple to = { .saddr = *by, .daddr = packet->key.saddr };
+	__s64 delta = bpf_csum_diff(&packet->key.daddr, sizeof(struct addr), by, sizeof(struct addr), 0);
+
+	if (packet->version == 6 && !patch_pseudo(skb, packet, check, delta, 0))
+		return false;
+	return rewrite_network(skb, packet, &to, delta);
+}
+
+/* Tells a task that its packet has come too far; `by` is the node's address. */
+__verified_once int refuse_hops(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit, const struct addr *by)
+{
+	struct complaint complaint = { .type = ICMP_TIME_EXCEEDED };
+
+	if (!packet || !visit || !by)
+		return VERDICT_DROP;
+	count_event(EVENT_HOPS_EXCEEDED);
+	if (!is_answerable(skb, packet))
+		return VERDICT_DROP;
+	if (packet->version == 6)
+		complaint.type = ICMPV6_TIME_EXCEEDED;
+	if (!complain(skb, packet, &complaint) || !own_up(skb, packet, by))
+		return VERDICT_DROP;
+	return answer(skb, packet, visit);
 }

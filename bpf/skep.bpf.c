@@ -6,48 +6,8 @@
  * Packets that are not ours go on to whatever comes next, unchanged.
  */
 #include "fragments.h"
-#include "icmp.h"
 #include "probe.h"
-
-/* Carries out what was decided. `flow` may be NULL for one that has just been opened; `served` is its key on the task's node. */
-static __always_inline int finish(struct __sk_buff *skb, const struct packet *packet, const struct visit *visit,
-				  const struct flow_key *served, struct flow *flow, int decided)
-{
-	bool ends;
-
-	if (unlikely(decided >= DECIDED_OPEN))
-		decided = open_asked(skb, packet, visit, decided - DECIDED_OPEN);
-	ends = decided & DECIDED_ENDS;
-	if (unlikely(decided >= DECIDED_REFUSE))
-		return refuse(skb, packet, visit, decided - DECIDED_REFUSE);
-	if (unlikely(decided < DECIDED_ASKED))
-		return decided;
-	if (decided & DECIDED_ASKED) {
-		if (unlikely(!flow))
-			flow = flow_of(&packet->key);
-		if (!flow)
-			return VERDICT_DROP;
-		decided = follow_asked(skb, packet, flow, ends);
-		return unlikely(decided == FOLLOWED_TOO_BIG) ? refuse_size(skb, packet, visit) : decided;
-	}
-	if (!served)
-		return VERDICT_DROP;
-	if (unlikely(!flow))
-		flow = flow_of(served);
-	return flow ? follow_served(skb, packet, served, flow, ends) : VERDICT_DROP;
-}
-
-/* Gives a packet of a device without frames the header of one: all that follows works on frames. */
-__verified_once int frame_packet(struct __sk_buff *skb, struct packet *packet)
-{
-	__be16 proto;
-
-	if (!packet || bpf_skb_change_head(skb, sizeof(struct ethhdr), 0))
-		return false;
-	packet->l4 += sizeof(struct ethhdr);
-	proto = skb->protocol;
-	return bpf_skb_store_bytes(skb, __builtin_offsetof(struct ethhdr, proto), &proto, sizeof(proto), 0) == 0;
-}
+#include "tasks.h"
 
 /*
  * A client's fragment: with the ports of the first one, which it waits for if need be (but on devices without frames). Only those for this
@@ -82,17 +42,16 @@ static __always_inline int from_client(struct __sk_buff *skb, bool loopback, __u
 	int decided = DECIDED_ASKED;
 	enum parsed parsed = parse(skb, &packet, l2);
 
-	if (unlikely(parsed == PARSED_ICMP)) {
-		if (!l2 && !(is_about_answer(skb, &packet) && frame_packet(skb, &packet)))
-			return VERDICT_NEXT;
-		return error_from_client(skb, &packet);
-	}
+	if (unlikely(parsed == PARSED_ICMP))
+		return icmp_from_client(skb, &packet, l2);
 	if (unlikely(packet.fragment))
 		parsed = client_fragment(skb, &packet, parsed, l2);
 	if (unlikely(parsed == PARSED_HELD))
 		return VERDICT_DROP;
-	if (parsed != PARSED || !is_published(packet.key.proto, packet.key.dport))
+	if (parsed != PARSED)
 		return VERDICT_NEXT;
+	if (!is_published(packet.key.proto, packet.key.dport))
+		return unlikely(may_be_answer(packet.key.dport)) ? from_outside(skb, &packet, l2) : VERDICT_NEXT;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (likely(flow && !is_tunneled(flow)))
 		known = judge(&packet, flow, backend_at(flow->slot), true);
@@ -135,82 +94,6 @@ int from_loopback(struct __sk_buff *skb)
 	return from_client(skb, true, sizeof(struct ethhdr));
 }
 
-/* RFC 3927, RFC 4291: never leaves the cable. */
-static __always_inline bool is_link_local(const struct addr *addr)
-{
-	if (is_v4(addr))
-		return (addr->w[3] & bpf_htonl(0xffff0000)) == bpf_htonl(0xa9fe0000);
-	return (addr->w[0] & bpf_htonl(0xffc00000)) == bpf_htonl(0xfe800000) || (addr->w[0] & 0xff) == 0xff;
-}
-
-/* Whether this is a packet of the task behind the device, by its address. */
-static __always_inline bool is_own_packet(struct __sk_buff *skb, const struct packet *packet)
-{
-	struct backend *sender;
-	__u32 slot;
-
-	/* Neighbour discovery speaks link-locally, or from no address at all. */
-	if (packet->version == 6 && (is_link_local(&packet->key.saddr) || is_zero(&packet->key.saddr)))
-		return is_link_local(&packet->key.daddr);
-	sender = local_task(packet->key.saddr.w[3], &slot);
-	return sender && sender->ifindex == skb->ifindex && is_mesh_addr(&packet->key.saddr, sender->addr, packet->version);
-}
-
-/* What a task sends that belongs to no flow of ours; `ours` if it could. */
-__verified_once int from_task_unknown(struct __sk_buff *skb, const struct packet *packet, struct visit *visit, __u32 ours)
-{
-	int decided;
-
-	if (!packet || !visit)
-		return VERDICT_DROP;
-	if (!is_own_packet(skb, packet))
-		return drop(DROP_SPOOFED);
-	if (!ours)
-		return VERDICT_NEXT;
-	visit->asked = address_flags(&packet->key.daddr);
-	if (visit->asked & (ADDRESS_OWN | ADDRESS_MEMBER) && is_published(packet->key.proto, packet->key.dport)) {
-		decided = ask(skb, packet, visit);
-		if (decided != VERDICT_NEXT)
-			return decided;
-	}
-	/*
-	 * The node itself may talk to its tasks directly, also by the link-local address of its end of the cable; for anybody else an
-	 * answer with the task's own address is no answer.
-	 */
-	if (!(visit->asked & ADDRESS_OWN) && !is_link_local(&packet->key.daddr) &&
-	    !(has_handshake(packet->key.proto) && opens(packet)) &&
-	    is_served(packet->key.sport, packet->key.proto))
-		return drop(DROP_UNKNOWN_FLOW);
-	return VERDICT_NEXT;
-}
-
-/* A task as a client. */
-__verified_once int from_task_client(struct __sk_buff *skb, struct packet *packet, __u32 ours)
-{
-	struct visit visit = { .path = PATH_TASK };
-	enum known known = KNOWN_REOPEN;
-	int decided = DECIDED_ASKED;
-	struct flow *flow = NULL;
-
-	if (!packet)
-		return VERDICT_DROP;
-	packet->key.kind = KIND_ASKED;
-	if (ours && is_published(packet->key.proto, packet->key.dport))
-		flow = flow_of(&packet->key);
-	if (flow && (flow->out != OUT_TASK || flow->ifindex != skb->ifindex))
-		flow = NULL;
-	if (flow)
-		known = judge(packet, flow, backend_at(flow->slot), true);
-	if (known == KNOWN_GONE) {
-		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
-	} else if (known == KNOWN_REOPEN) {
-		try_again(&visit, flow);
-		decided = from_task_unknown(skb, packet, &visit, ours);
-		flow = NULL;
-	}
-	return finish(skb, packet, &visit, NULL, flow, decided);
-}
-
 SEC("classifier")
 int from_task(struct __sk_buff *skb)
 {
@@ -232,11 +115,11 @@ int from_task(struct __sk_buff *skb)
 			return decided;
 	}
 	if (unlikely(parsed != PARSED))
-		return from_task_client(skb, &packet, false);
+		return from_task_client(skb, &packet, parsed);
 	packet.key.kind = KIND_SERVED;
 	flow = bpf_map_lookup_elem(&flows, &packet.key);
 	if (unlikely(!flow))
-		return from_task_client(skb, &packet, true);
+		return from_task_client(skb, &packet, parsed);
 	backend = backend_at(flow->slot);
 	if (!backend || backend->ifindex != skb->ifindex)
 		return drop(DROP_SPOOFED);
@@ -377,11 +260,15 @@ int from_overlay(struct __sk_buff *skb)
 	vni = read_tunnel(skb, &visit.origin);
 	if (!vni || !read_parcel(skb, &visit.parcel))
 		return drop(DROP_MALFORMED);
-	if (vni < VNI_FORWARD || vni > VNI_SECOND)
+	if (vni < VNI_FORWARD || vni > VNI_DIRECT)
 		return VERDICT_DROP;
 	if (vni == VNI_REPLY)
 		visit.path = PATH_REPLY;
+	if (vni == VNI_DIRECT)
+		visit.path = PATH_DIRECT;
 	parsed = parse_whole(skb, &packet, visit.path);
+	if (vni == VNI_DIRECT)
+		return from_other_task(skb, &packet, &visit, parsed);
 	if (unlikely(parsed == PARSED_ICMP)) {
 		if (vni == VNI_REPLY)
 			return error_from_node(skb, &packet, &visit);

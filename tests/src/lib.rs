@@ -10,6 +10,7 @@
 mod checked;
 mod images;
 mod load;
+mod registry;
 pub mod wire;
 
 use std::io::Write as _;
@@ -24,6 +25,7 @@ use skep_lab::{Families, Lab, LabConfig, LabGuard};
 pub use checked::PORT;
 pub use images::{busybox, checker, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
+pub use registry::Registry;
 
 /// How long anything may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -129,6 +131,17 @@ impl Swarm {
         swarm
     }
 
+    /// A swarm of three nodes without images, whose daemons have these flags besides.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn empty(story: &str, daemon_flags: &[&str]) -> Self {
+        let swarm = Self::nodes_with(story, 3, Families::Both, daemon_flags);
+        swarm.form();
+        swarm
+    }
+
     /// Makes the nodes a swarm.
     ///
     /// # Panics
@@ -182,6 +195,8 @@ impl Swarm {
         // Nothing here takes a minute; what hangs must not hang the story.
         let mut command = Command::new("timeout");
         command.arg("60").arg(program).arg("-H").arg(socket).args(args);
+        // Logins of the story, and not those of whoever runs it.
+        command.env("DOCKER_CONFIG", self.lab.dir().join("docker"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = command.spawn().expect("the command line runs");
         if let Some(mut stdin) = running.stdin.take()

@@ -41,15 +41,6 @@ fn whole(swarm: &Swarm, node: u8, managers: usize) {
     });
 }
 
-/// Gives nodes another role. A node's object changes by itself when managers come and go, and who has read it before is told to read it again.
-fn assign(swarm: &Swarm, by: u8, args: &[&str]) {
-    swarm.until("the role to be given", || {
-        let said = swarm.docker(by, args);
-        assert!(said.ok || said.err.contains("update out of sequence"), "{args:?}: {}", said.err);
-        said.ok
-    });
-}
-
 fn load_nginx(swarm: &Swarm) {
     let image = skep_e2e::nginx().to_string_lossy().into_owned();
     (1..=swarm.lab.nodes()).for_each(|node| drop(swarm.must(node, &["load", "-i", &image])));
@@ -90,19 +81,19 @@ fn any_manager_takes_requests_while_managers_come_and_go() {
             }
             made
         });
-        assign(&swarm, 2, &["node", "promote", "node4"]);
+        swarm.must(2, &["node", "promote", "node4"]);
         whole(&swarm, 1, 4);
         swarm.must(4, &["service", "ls"]);
-        assign(&swarm, 4, &["node", "demote", "node2"]);
+        swarm.must(4, &["node", "demote", "node2"]);
         swarm.until("node2 to be a worker", || !swarm.docker(2, &["node", "ls"]).ok);
         // The one that leads goes too, and the others go on.
         assert_eq!(leader(&swarm, &[3]), 1);
-        assign(&swarm, 1, &["node", "demote", "node1"]);
+        swarm.must(1, &["node", "demote", "node1"]);
         swarm.until("node1 to be a worker", || !swarm.docker(1, &["node", "ls"]).ok);
         whole(&swarm, 4, 2);
-        assign(&swarm, 4, &["node", "promote", "node1", "node2"]);
+        swarm.must(4, &["node", "promote", "node1", "node2"]);
         whole(&swarm, 3, 4);
-        assign(&swarm, 2, &["node", "demote", "node4"]);
+        swarm.must(2, &["node", "demote", "node4"]);
         swarm.until("node4 to be a worker", || !swarm.docker(4, &["node", "ls"]).ok);
         stop.store(true, Ordering::Relaxed);
         creating.join().expect("nothing was refused")
@@ -118,13 +109,13 @@ fn any_manager_takes_requests_while_managers_come_and_go() {
     println!("{} services were created while six roles changed", created.len());
 
     swarm.refused(1, &["node", "rm", "--force", "node2"], "is a cluster manager");
-    assign(&swarm, 1, &["node", "demote", "node2"]);
+    swarm.must(1, &["node", "demote", "node2"]);
     swarm.must(1, &["node", "rm", "--force", "node2"]);
     assert!(!standing(&swarm, 3).iter().any(|line| line.starts_with("node2")));
     // A manager leaves: by the way it does not, but with force, and the others do without it.
     swarm.refused(3, &["swarm", "leave"], "participating as a manager");
     swarm.must(4, &["swarm", "leave"]);
-    assign(&swarm, 1, &["node", "promote", "node1"]);
+    swarm.must(1, &["node", "promote", "node1"]);
 }
 
 #[test]
@@ -220,7 +211,7 @@ fn one_that_is_left_goes_on_alone_and_the_others_come_back_as_workers() {
     swarm.until("all to be ready", || {
         swarm.must(3, &["node", "ls", "--format", "{{.Status}}"]).lines().all(|status| status == "Ready")
     });
-    assign(&swarm, 3, &["node", "promote", "node1", "node2"]);
+    swarm.must(3, &["node", "promote", "node1", "node2"]);
     whole(&swarm, 3, 3);
     assert_eq!(ids(&swarm, 1), ids(&swarm, 3));
     assert_eq!(ids(&swarm, 2), ids(&swarm, 3));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use skep_e2e::{End, Kept, Load, PORT, Report, Server, Swarm, Usage};
+use skep_e2e::{Attempt, End, Kept, Load, PORT, Report, Server, Swarm, Usage};
 
 /// How long the client watches before something happens.
 const CALM: Duration = Duration::from_millis(1500);
@@ -14,6 +14,8 @@ const CALM: Duration = Duration::from_millis(1500);
 const NOTICED: Duration = Duration::from_millis(50);
 /// After so long nobody waits for a node any more that is gone.
 const AVOIDED: Duration = Duration::from_secs(2);
+/// After so long others run in the place of a lost node's tasks that are to be restarted without delay.
+const REPLACED: Duration = Duration::from_secs(5);
 /// One SYN that is sent again (RFC 6298: after a second), and the handshake.
 const ONE_RETRY: Duration = Duration::from_millis(1300);
 /// What "at once" means for a connection that asks every 100 ms, on a machine with little time.
@@ -150,6 +152,59 @@ fn a_node_whose_processes_are_killed_is_avoided() {
     nothing_failed_from(&swarm, &report, event, dead + NOTICED - event);
     nobody_waited_from(&report, event);
     severed_within(&swarm, &report, &lost, event, AT_ONCE);
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Workers are cut off one after the other, `SKEP_LOSSES` times: how long new connections still meet the tasks that are gone, and how long it takes
+/// until others run.
+#[test]
+fn a_lost_worker_is_avoided_and_its_tasks_replaced_in_time() {
+    let swarm = Swarm::start_checked("losses");
+    swarm.serve_web(4, &["--restart-delay", "0s"], &["checker"]);
+    let tries: u16 = std::env::var("SKEP_LOSSES").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    let load = begin(&swarm, &[1]);
+    let mut losses = Vec::new();
+    for _ in 0..tries {
+        let (node, lost) = victim(&swarm);
+        let event = Instant::now();
+        swarm.lab.cut_link(node).expect("cut");
+        let elsewhere = |n: &u8| *n != node;
+        swarm.until("its tasks to run elsewhere", || {
+            let containers = (1..=3).filter(elsewhere).map(|n| swarm.containers(n).len()).sum::<usize>();
+            containers == 4 && swarm.running("web").len() == 4
+        });
+        losses.push((event, event.elapsed()));
+        swarm.lab.join_link(node).expect("joined");
+        swarm.until("the node to be back, without them", || {
+            let listed = swarm.must(1, &["node", "ls", "--format", "{{.Hostname}} {{.Status}}"]);
+            listed.contains(&format!("node{node} Ready")) && swarm.containers(node).is_disjoint(&lost)
+        });
+        thread::sleep(CALM);
+    }
+    let report = load.end();
+    let met = |event: Instant| {
+        let mut bad = report.failed(event).chain(report.slow(event)).map(|a| a.opened.duration_since(event));
+        bad.by_ref().filter(|after| *after < CALM * 4).max().unwrap_or_default()
+    };
+    let avoided: Vec<_> = losses.iter().map(|(event, _)| met(*event)).collect();
+    let replaced: Vec<_> = losses.iter().map(|(_, replaced)| *replaced).collect();
+    println!("lost {tries} times: avoided after {avoided:?}, replaced after {replaced:?}");
+    let worst = avoided.iter().max().copied().unwrap_or_default();
+    println!("medians {:?}, {:?}; worst {worst:?}", median(avoided.clone()), median(replaced.clone()));
+    // What was under way shares the fate of its task.
+    let under_way = |a: &&Attempt| losses.iter().any(|(event, _)| a.opened <= *event && *event <= a.opened + a.took);
+    let failed: Vec<_> = report.failed(report.began).filter(|a| !under_way(a)).collect();
+    assert!(failed.is_empty(), "{failed:#?}\n{}", swarm.words());
+    assert!(
+        worst <= Duration::from_secs(3) && median(avoided) <= Duration::from_secs(1),
+        "{worst:?}\n{}",
+        swarm.words()
+    );
+    assert!(replaced.iter().all(|after| *after <= REPLACED), "{replaced:?}\n{}", swarm.words());
 }
 
 /// A daemon gets no time at all for ten seconds, twice as long as a node may be silent: its tasks run and answer, and are not replaced.

@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["skep-rpc"],
     &["skep-raft"],
     &["skep-runtime", "skep-network", "skep-netdb"],
-    &["skep-mesh"],
+    &["skep-mesh", "skep-registry", "skep-dns"],
     &["skep-manager", "skep-agent"],
     &["skep-engine"],
     &["skep-cli", "skep-lab"],

@@ -9,22 +9,26 @@ use std::time::Duration;
 
 use skep_mesh::Datapath;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
-use skep_model::{Health, Node, NodeDescription, TaskId};
+use skep_model::{Health, Node, NodeDescription, TaskId, Trust};
 use skep_netdb::{Contacts, Driver as Gossip, DriverHandle as GossipHandle, GOSSIP_PORT, Listen, NetDb};
 use skep_network::{NodeNetwork, NodePorts};
+use skep_registry::ImageSource;
 use skep_rpc::{NodeIdentity, proto};
 use skep_runtime::Runtime;
 use skep_runtime::images::Images;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
+use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::assignments::{Assignments, AssignmentsFile};
 use crate::context::{Context, ListenersAt};
 use crate::direct::Prober;
 use crate::endpoints::EndpointsFile;
+use crate::images::TaskImages;
 use crate::logs::LogPusher;
 use crate::mesh::{Inputs, Mesh};
+use crate::names::{Names, Outside, SocketsAt, resolv_conf};
 use crate::report::Reporter;
 use crate::seen::Observer;
 use crate::session::Session;
@@ -34,6 +38,9 @@ use crate::{AgentError, containers};
 
 /// How long the word that a node leaves may take to reach a manager, and other nodes.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// After news of other nodes were stored the next are no sooner than this many times as long as that took.
+const REST: u32 = 10;
 
 /// Who the node is and where it keeps things.
 #[derive(Debug, Clone)]
@@ -52,6 +59,8 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// Pinned network namespaces, gone with a reboot.
     pub netns_dir: PathBuf,
+    /// Where programs outside of tasks may ask for names.
+    pub outside: Outside,
 }
 
 /// What the agent works with.
@@ -60,10 +69,14 @@ pub struct Parts {
     pub runtime: Arc<dyn Runtime>,
     /// Images of this node.
     pub images: Arc<Images>,
+    /// Where images come from that it lacks.
+    pub source: Arc<dyn ImageSource>,
     /// Devices of this node.
     pub network: Arc<dyn NodeNetwork>,
     /// Says what listens in a namespace.
     pub listeners: ListenersAt,
+    /// Makes the sockets of a task's resolver.
+    pub resolvers: SocketsAt,
     /// The mesh's data plane.
     pub datapath: Box<dyn Datapath>,
     /// Ports of this node.
@@ -89,6 +102,8 @@ pub struct Agent {
     connected: watch::Receiver<Result<(), String>>,
     /// The node as the managers have told it since the daemon started.
     told: watch::Receiver<Option<Node>>,
+    /// Certificates as the managers have told since the daemon started.
+    trusted: watch::Receiver<Option<Trust>>,
     /// Its part among the managers: number, and where its manager port answers.
     manages: watch::Sender<Option<(u64, SocketAddr)>>,
     leaving: watch::Sender<bool>,
@@ -122,13 +137,16 @@ impl Agent {
         let (assignments, assigned) = watch::channel(Arc::new(file.load()?));
         let (underlay, underlay_seen) = watch::channel(Underlay::default());
         let netdb = NetDb::new(config.identity.node().clone());
+        let sources = (assigned.clone(), netdb.view());
+        let names = Names::new(parts.resolvers, &resolv_conf(), config.outside.clone(), sources);
         let context = Arc::new(Context {
             runtime: parts.runtime,
-            images: parts.images,
+            images: TaskImages { store: parts.images, source: parts.source },
             network: parts.network,
             listeners: parts.listeners,
             netdb,
             mesh: Mesh::new(parts.datapath, parts.ports),
+            names,
             reporter: Reporter::default(),
             assignments: assigned.clone(),
             underlay: underlay_seen,
@@ -156,6 +174,7 @@ impl Agent {
         let (connected, connected_seen) = watch::channel(Err("starting".to_owned()));
         let (leaving, leaving_seen) = watch::channel(false);
         let (tell, told) = watch::channel(None);
+        let (trust, trusted) = watch::channel(None);
         let (manages, manages_seen) = watch::channel(None);
         let session = Session {
             identity: config.identity.clone(),
@@ -168,10 +187,12 @@ impl Agent {
             logs: LogPusher::new(context.runtime.clone()),
             connected,
             told: tell,
+            trust,
             manages: manages_seen,
         };
         let (gossip, contacts) = talk(&context);
         let mut others = follow_the_swarm(&config, &context, underlay);
+        others.push(tokio::spawn(context.names.clone().run()).abort_handle());
         others.push(tokio::spawn(tell_contacts(assigned.clone(), contacts)).abort_handle());
         others.push(tokio::spawn(keep(files, assigned.clone(), context.netdb.clone())).abort_handle());
         let tasks = tokio::spawn(Tasks::new(context.clone()).run(assigned.clone(), leaving_seen));
@@ -185,6 +206,7 @@ impl Agent {
             managers: managers_seen,
             connected: connected_seen,
             told,
+            trusted,
             manages,
             leaving,
             tasks,
@@ -216,6 +238,12 @@ impl Agent {
     #[must_use]
     pub fn told(&self) -> watch::Receiver<Option<Node>> {
         self.told.clone()
+    }
+
+    /// What managers say of certificates, from what they have told since the daemon started.
+    #[must_use]
+    pub fn trust(&self) -> watch::Receiver<Option<Trust>> {
+        self.trusted.clone()
     }
 
     /// Lets the managers know that this node is one of them, by that number and at that address; or that it is none any more.
@@ -405,7 +433,8 @@ async fn tell_contacts(mut assignments: watch::Receiver<Arc<Assignments>>, told:
     }
 }
 
-/// Keeps assignments, members and endpoints on disk and in discovery. Ends only by being dropped.
+/// Keeps assignments, members and endpoints on disk and in discovery. News of this node are stored at once; those of others, of which a large
+/// swarm has hundreds a second, wait for more. Ends only by being dropped.
 async fn keep(
     (assignments_file, endpoints_file): (AssignmentsFile, EndpointsFile),
     mut assignments: watch::Receiver<Arc<Assignments>>,
@@ -418,15 +447,24 @@ async fn keep(
         netdb.set_members(now.members.values().cloned().collect());
         own.borrow_and_update();
         view.borrow_and_update();
-        for kept in [assignments_file.store(&now), endpoints_file.store(&netdb)] {
-            if let Err(e) = kept {
+        let (began, files, tables) =
+            (Instant::now(), (assignments_file.clone(), endpoints_file.clone()), netdb.clone());
+        let store = move || [files.0.store(&now), files.1.store(&tables)];
+        match tokio::task::spawn_blocking(store).await {
+            Ok(kept) => kept.into_iter().filter_map(Result::err).for_each(|e| {
                 warn!("a restart of the daemon would not find the newest state: {e}");
-            }
+            }),
+            Err(e) => warn!("a restart of the daemon would not find the newest state: {e}"),
         }
+        let rested = Instant::now() + began.elapsed() * REST;
+        let others = async {
+            sleep_until(rested).await;
+            view.changed().await
+        };
         tokio::select! {
             Ok(()) = assignments.changed() => {}
             Ok(()) = own.changed() => {}
-            Ok(()) = view.changed() => {}
+            Ok(()) = others => {}
         }
     }
 }

@@ -71,7 +71,7 @@ impl Assignments {
     }
 }
 
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, AgentError> {
+pub(crate) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, AgentError> {
     skep_rpc::decode(bytes).map_err(|e| AgentError::Garbled(e.to_string()))
 }
 

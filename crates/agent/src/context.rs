@@ -1,29 +1,34 @@
 //! What every controller works with, and the steps that it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    Data, EndpointKey, EndpointRecord, EndpointState, FileReference, Health, HealthCheck, PortConflict, PortOptions,
+    Data, EndpointState, FileReference, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions,
     Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
-use skep_network::{Attachment, NetworkError, NodeNetwork};
-use skep_runtime::images::{ImageError, Images};
+use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
+use skep_registry::RegistryError;
+use skep_runtime::images::{Image, ImageError};
 use skep_runtime::{Container, ContainerFile, ContainerId, Runtime, RuntimeError};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
 
+use crate::images::TaskImages;
 use crate::mesh::Mesh;
+use crate::names::Names;
+use crate::records::{keys, records};
 use crate::report::Reporter;
 use crate::task::{Endpoint, Step, close};
 use crate::underlay::Underlay;
-use crate::{Assignments, task};
+use crate::{Assignments, containers, task};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -45,11 +50,12 @@ pub type ListenersAt = fn(&Path) -> Result<BTreeSet<(Protocol, u16)>, NetworkErr
 /// What every controller works with.
 pub(crate) struct Context {
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) images: Arc<Images>,
+    pub(crate) images: TaskImages,
     pub(crate) network: Arc<dyn NodeNetwork>,
     pub(crate) listeners: ListenersAt,
     pub(crate) netdb: NetDb,
     pub(crate) mesh: Mesh,
+    pub(crate) names: Names,
     pub(crate) reporter: Reporter,
     pub(crate) assignments: watch::Receiver<Arc<Assignments>>,
     pub(crate) underlay: watch::Receiver<Underlay>,
@@ -66,12 +72,14 @@ pub(crate) struct Context {
 /// Why a task could not be made ready or started. Shown as the task's error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StepError {
-    #[error("{0}; load it on this node with docker load (pulling is not there yet)")]
-    NoImage(ImageError),
+    #[error("No such image: {name}: {reason}")]
+    NoImage { name: String, reason: Arc<RegistryError> },
     #[error(transparent)]
     Image(ImageError),
     #[error(transparent)]
     Network(#[from] NetworkError),
+    #[error(transparent)]
+    Names(#[from] DnsError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("no address was given to the task; is the manager of the same version?")]
@@ -82,15 +90,6 @@ pub(crate) enum StepError {
     HostPortTaken(PortConflict),
     #[error("the node has no overlay device yet; see the daemon's log")]
     NoOverlay,
-}
-
-impl From<ImageError> for StepError {
-    fn from(error: ImageError) -> Self {
-        match error {
-            ImageError::NotFound(_) => Self::NoImage(error),
-            other => Self::Image(other),
-        }
-    }
 }
 
 impl Context {
@@ -110,27 +109,31 @@ impl Context {
         secrets.chain(configs).collect()
     }
 
-    /// Network, image and bundle. Returns the host-mode ports that the task gets.
+    /// Network and bundle. Returns the host-mode ports that the task gets.
     pub(crate) async fn prepare(
         &self,
         task: &Task,
         id: &ContainerId,
+        image: &Image,
         files: Vec<ContainerFile>,
     ) -> Result<Vec<PublishedPort>, StepError> {
         let addr = address(task)?;
-        let image = self.image(task).await?;
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
         self.attach(task, addr).await?;
+        let serves = self.serves_names(task);
+        if !serves {
+            self.names.open(task, &self.netns(&task.id))?;
+        }
         let spec = task.spec.container.clone();
         self.runtime
             .prepare(Container {
                 id: id.clone(),
                 image: image.id,
-                hostname: spec.hostname.clone().unwrap_or_else(|| id.to_string()[..12].to_owned()),
+                hostname: hostname(task),
                 netns: self.netns(&task.id),
-                // Not the IPv6 address too: a program that binds to what its own name resolves to would then miss IPv4 clients.
-                addresses: vec![addr.into()],
+                addresses: named(task),
+                resolver: Some(skep_dns::ADDRESS.into()),
                 labels: labels(task),
                 env: Vec::new(),
                 resources: task.spec.resources,
@@ -141,22 +144,17 @@ impl Context {
         Ok(host_ports)
     }
 
-    async fn image(&self, task: &Task) -> Result<skep_runtime::images::Image, ImageError> {
-        let (images, name) = (self.images.clone(), task.spec.container.image.clone());
-        match tokio::task::spawn_blocking(move || images.find(&name)).await {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
     async fn attach(&self, task: &Task, addr: Ipv4Addr) -> Result<LocalTask, StepError> {
         let mtu = u32::from(self.overlay_mtu().await?);
-        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), address: addr, mtu };
+        let on = |a: &NetworkAttachment| TaskAddress { ip: a.addr.addr(), subnet: a.addr.trunc() };
+        let addresses = task.attachments.iter().map(on).collect();
+        let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), addresses, mtu };
         let link = self.network.attach(&attachment).await?;
         Ok(LocalTask {
             task: task.id.clone(),
             addr,
+            networks: task.attachments.iter().skip(1).map(|a| (a.network.clone(), a.addr.addr())).collect(),
             host_ifindex: link.host_ifindex,
             mac: link.task_mac.0,
             ipv6: link.ipv6,
@@ -230,40 +228,55 @@ impl Context {
         state: EndpointState,
     ) -> Result<(), StepError> {
         let local = self.attach(task, address(task)?).await?;
+        // A task of the daemon before this one runs on without names rather than not at all.
+        if !self.serves_names(task)
+            && let Err(e) = self.names.open(task, &self.netns(&task.id))
+        {
+            warn!(task = %task.display_name(), "its questions for names are not answered: {e}");
+        }
         let host_options = self.host_options(task, ports);
         self.mesh.put(LocalTask { state, host_ports: ports.to_vec(), host_options, ..local });
-        self.publish(task, state);
+        self.publish(task, ports, state);
         Ok(())
     }
 
-    fn recorded(&self, task: &Task) -> Option<EndpointRecord> {
-        self.netdb.own().borrow().records.get(&key(task)?).cloned()
+    /// As everybody was told of the task on each of its networks; `None` where that is not the same, as when a daemon was stopped in between.
+    fn told(&self, task: &Task) -> Option<EndpointState> {
+        let own = self.netdb.own();
+        let own = own.borrow();
+        let mut states = keys(task).map(|key| own.records.get(&key).map(|record| record.state));
+        let first = states.next()??;
+        states.all(|state| state == Some(first)).then_some(first)
     }
 
     /// What is true of the task's endpoint.
     pub(crate) fn endpoint(&self, task: &Task) -> Endpoint {
         Endpoint {
             here: self.mesh.local(&task.id).map(|local| local.state),
-            told: self.recorded(task).map(|record| record.state),
+            told: self.told(task),
             settled: self.mesh.is_settled(&task.id),
-            published: !self.target_ports(task).is_empty(),
+            published: !self.target_ports(task).is_empty() || self.has_own_address(task),
         }
+    }
+
+    /// Whether other tasks may have flows to it by its service's own address.
+    fn has_own_address(&self, task: &Task) -> bool {
+        let assignments = self.assignments.borrow();
+        let on = |network: &NetworkId| task.attachments.iter().skip(1).any(|a| a.network == *network);
+        let service = assignments.services.get(&task.service);
+        service.is_some_and(|service| service.virtual_ips.iter().any(|vip| on(&vip.network)))
     }
 
     /// Says whether the task takes new flows: to this node's data plane first, then to everybody. Nothing happens for a task that is not in the
     /// mesh any more.
     pub(crate) fn announce(&self, task: &Task, state: EndpointState) {
         self.mesh.set_state(&task.id, state);
-        if let Some(key) = key(task) {
-            self.netdb.set_state(&key, state);
-        }
+        keys(task).for_each(|key| self.netdb.set_state(&key, state));
     }
 
-    fn publish(&self, task: &Task, state: EndpointState) {
-        if let (Some(key), Ok(addr)) = (key(task), address(task)) {
-            let record = EndpointRecord { service: task.service.clone(), addr, state, weight: 1, aliases: Vec::new() };
-            self.netdb.publish(key, record);
-        }
+    fn publish(&self, task: &Task, ports: &[PublishedPort], state: EndpointState) {
+        let hostname = hostname(task);
+        records(task, &hostname, ports, state).for_each(|(key, record)| self.netdb.publish(key, record));
     }
 
     /// Takes the task out of the mesh for new flows, and returns once it has none left or they have had their time. Returns at once for
@@ -317,6 +330,12 @@ impl Context {
         ingress.chain(task.host_ports.iter().map(|p| (p.protocol, p.target.get()))).collect()
     }
 
+    /// Whether the port of a resolver is the task's own: it answers questions for names itself, and could not listen on all its addresses otherwise.
+    fn serves_names(&self, task: &Task) -> bool {
+        let wanted = self.target_ports(task);
+        [Protocol::Udp, Protocol::Tcp].iter().any(|protocol| wanted.contains(&(*protocol, 53)))
+    }
+
     /// What the task listens on.
     pub(crate) async fn open_ports(&self, task: &Task) -> Result<BTreeSet<(Protocol, u16)>, NetworkError> {
         let (ask, netns) = (self.listeners, self.netns(&task.id));
@@ -328,7 +347,7 @@ impl Context {
 
     /// How the task's health is checked; `None` when it is not.
     pub(crate) async fn health_check(&self, task: &Task) -> Option<HealthCheck> {
-        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
         HealthCheck::of(task.spec.container.health.as_ref(), config.health.as_ref())
     }
 
@@ -342,19 +361,18 @@ impl Context {
 
     /// What asks the task's container to stop.
     pub(crate) async fn stop_signal(&self, task: &Task) -> i32 {
-        let config = self.image(task).await.map(|image| image.config).unwrap_or_default();
+        let config = self.images.find(task).await.map(|image| image.config).unwrap_or_default();
         skep_runtime::stop_signal(&task.spec.container, &config).unwrap_or(SIGTERM)
     }
 
     /// Out of the mesh and off the network. Goes on after errors and returns them all.
     pub(crate) async fn release(&self, task: &Task) -> Vec<NetworkError> {
-        if let Some(key) = key(task) {
-            self.netdb.withdraw(&key);
-        }
+        keys(task).for_each(|key| self.netdb.withdraw(&key));
         self.mesh.remove(&task.id);
         // What is sent into a device that is gone is lost without a word.
         let _ = timeout(SETTLE, self.mesh.settled(&task.id)).await;
         self.host_ports.lock().unwrap_or_else(PoisonError::into_inner).remove(&task.id);
+        self.names.close(&task.id).await;
         let detached = self.network.detach(&task.id).await;
         let removed = self.network.remove_namespace(&self.netns(&task.id)).await;
         [detached, removed].into_iter().filter_map(Result::err).collect()
@@ -373,9 +391,17 @@ fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
     task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
 }
 
-fn key(task: &Task) -> Option<EndpointKey> {
-    let network = task.attachments.first()?.network.clone();
-    Some(EndpointKey { network, task: task.id.clone() })
+/// What the task's own name stands for: first its addresses where other tasks can reach it, then that by which it serves published ports. Not the IPv6 addresses too: a program that binds to what its own name resolves to would then miss IPv4 clients.
+fn named(task: &Task) -> Vec<IpAddr> {
+    let own: Vec<_> = task.attachments.iter().map(|a| a.addr.addr().into()).collect();
+    let (ingress, others) = own.split_at(own.len().min(1));
+    others.iter().chain(ingress).copied().collect()
+}
+
+/// The task's host name: what its service says, or the first digits of the container's identifier.
+fn hostname(task: &Task) -> String {
+    let given = task.spec.container.hostname.clone();
+    given.unwrap_or_else(|| containers::container_id(&task.id).short().to_owned())
 }
 
 /// The service's container labels, and those by which people and tools tell which task a container is.
@@ -420,6 +446,7 @@ mod tests {
                 ports: ports.iter().map(|n| port(*n, PublishMode::Ingress)).collect(),
                 options: options.iter().map(|(n, seconds)| drain(*n, *seconds)).collect(),
                 virtual_ips: Vec::new(),
+                networks: Vec::new(),
             };
             let host: Vec<_> = host.iter().map(|n| port(*n, PublishMode::Host)).collect();
             longest_drain(&entry, &host).as_secs()

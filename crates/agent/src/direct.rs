@@ -98,7 +98,8 @@ mod tests {
         let all =
             [member("192.0.2.1", true), member("192.0.2.2", true), member("192.0.2.3", false), member("fd00::4", true)];
         let own = all[0].node.clone();
-        let view = View { members: all.map(|m| (m.node.clone(), m)).into(), ..View::default() };
+        let known = BTreeMap::from(all.map(|m| (m.node.clone(), m)));
+        let view = View { members: known.into(), ..View::default() };
         let want: IpAddr = "192.0.2.2".parse().unwrap();
         assert_eq!(members(&view, &own), (Some("192.0.2.1".parse().unwrap()), vec![want]));
     }

@@ -6,8 +6,11 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use skep_mesh::{Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, OwnNode, compile};
-use skep_model::{EndpointState, NodeId, PortConflict, Protocol, TaskId};
+use skep_mesh::{
+    Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode,
+    compile,
+};
+use skep_model::{EndpointRecord, EndpointState, NetworkSpec, NodeId, PortConflict, Protocol, TaskId};
 use skep_netdb::View;
 use skep_network::NodePorts;
 use tokio::sync::watch;
@@ -257,22 +260,37 @@ impl Inputs {
             overlay_mtu: underlay.overlay_mtu,
             uplinks: underlay.uplinks,
             tunnels: underlay.tunnels,
+            ways: underlay.ways,
         };
         let located = |(key, located): (&_, &skep_netdb::Located)| LocatedEndpoint {
             key: Clone::clone(key),
             owner: located.owner.clone(),
-            record: located.record.clone(),
+            record: EndpointRecord::clone(&located.record),
         };
         Some(Desired {
             node,
             devices,
             members: view.members.values().cloned().collect(),
-            member_addresses: view.addresses.clone(),
+            member_addresses: BTreeSet::clone(&view.addresses),
             services: assignments.services.values().cloned().collect(),
+            networks: networks(&assignments)?,
             endpoints: view.endpoints.iter().map(located).collect(),
             local_tasks: locals.values().map(|local| with_options(local, &assignments)).collect(),
         })
     }
+}
+
+/// The swarm's networks; nothing until managers have told which is the routing mesh's.
+fn networks(assignments: &Assignments) -> Option<Vec<Network>> {
+    let kind = |spec: &NetworkSpec| match spec {
+        spec if spec.ingress => NetworkKind::Ingress,
+        spec if spec.internal => NetworkKind::Internal,
+        _ => NetworkKind::Open,
+    };
+    let networks: Vec<_> = (assignments.networks.values())
+        .map(|n| Network { id: n.id.clone(), number: n.vni, subnet: n.spec.ipam.subnet.trunc(), kind: kind(&n.spec) })
+        .collect();
+    networks.iter().any(|network| network.kind == NetworkKind::Ingress).then_some(networks)
 }
 
 /// The task with the options of its host-mode ports as its service has them now. Those of a service that is gone stay as they were: what they keep out

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skep_model::{Node, NodeDescription, PortConflict};
+use skep_ca::NodeCredentials;
+use skep_model::{Node, NodeDescription, PortConflict, Trust};
 use skep_netdb::NetDb;
 use skep_rpc::proto::manager_message::Message as FromManager;
 use skep_rpc::proto::{self, AgentMessage, agent_message::Message as ToManager};
@@ -15,6 +16,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, info, warn};
 
+use crate::assignments::decode;
 use crate::logs::LogPusher;
 use crate::report::{Reporter, Reports};
 use crate::{AgentError, Assignments};
@@ -51,6 +53,8 @@ pub(crate) struct Session {
     pub(crate) connected: watch::Sender<Result<(), String>>,
     /// What the manager says of this node itself.
     pub(crate) told: watch::Sender<Option<Node>>,
+    /// What the manager says of certificates.
+    pub(crate) trust: watch::Sender<Option<Trust>>,
     /// This node's part among the managers: number, and where its manager port answers.
     pub(crate) manages: watch::Receiver<Option<(u64, SocketAddr)>>,
 }
@@ -110,6 +114,7 @@ impl Session {
             reports: self.reporter.watch(),
             port_conflicts: self.port_conflicts.clone(),
             manages: self.manages.clone(),
+            shown: self.identity.credentials(),
             seen: 0,
             heartbeat: ticks(Duration::from_secs(1)),
         };
@@ -120,6 +125,7 @@ impl Session {
         live.reports.mark_changed();
         live.port_conflicts.mark_changed();
         loop {
+            let shown = live.shown.clone();
             tokio::select! {
                 message = incoming.message() => {
                     let message = message.map_err(|status| RpcError::from_status(addr, &status))?;
@@ -133,6 +139,7 @@ impl Session {
                 }
                 Ok(()) = live.port_conflicts.changed() => live.send_port_conflicts().await?,
                 Ok(()) = live.manages.changed() => live.say_hello().await?,
+                _ = self.identity.changed_from(&shown) => live.say_hello().await?,
                 _ = live.heartbeat.tick() => live.send(ToManager::Heartbeat(proto::Heartbeat {})).await?,
             }
         }
@@ -153,6 +160,8 @@ struct Live<'a> {
     reports: watch::Receiver<Reports>,
     port_conflicts: watch::Receiver<Option<Vec<PortConflict>>>,
     manages: watch::Receiver<Option<(u64, SocketAddr)>>,
+    /// The certificate that the manager knows of.
+    shown: NodeCredentials,
     /// The number of the last change of a status that was sent.
     seen: u64,
     heartbeat: Interval,
@@ -164,11 +173,13 @@ impl Live<'_> {
         self.outbox.send(message).await.map_err(|_| AgentError::SessionEnded("the connection broke".to_owned()))
     }
 
-    /// Who this node is, and whether it is a manager.
+    /// Who this node is, what certificate it has, and whether it is a manager.
     async fn say_hello(&mut self) -> Result<(), AgentError> {
         let manages = *self.manages.borrow_and_update();
+        self.shown = self.session.identity.credentials();
+        let description = NodeDescription { tls: Some(self.shown.tls()), ..self.session.description.clone() };
         let hello = proto::Hello {
-            description: skep_rpc::encode(&self.session.description),
+            description: skep_rpc::encode(&description),
             addr: manages.map(|(_, addr)| addr.to_string()).unwrap_or_default(),
             raft_id: manages.map(|(raft_id, _)| raft_id).unwrap_or_default(),
         };
@@ -236,6 +247,9 @@ impl Live<'_> {
         next.apply(message)?;
         if !message.node.is_empty() {
             self.session.told.send_replace(next.node.clone());
+        }
+        if let Some(trust) = &message.trust {
+            self.session.trust.send_replace(Some(decode(&trust.trust)?));
         }
         self.session.assignments.send_if_modified(|known| {
             let changed = **known != next;

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+use skep_mesh::Way;
 use skep_model::NodeId;
 use skep_netdb::NetDb;
 use skep_network::{Changes, Facts, Link, NetworkError, NodeNetwork, Overlay};
@@ -31,6 +33,8 @@ pub(crate) struct Underlay {
     pub(crate) tunnels: BTreeSet<u32>,
     /// The device that has the address by which other nodes reach this one.
     pub(crate) device: Option<u32>,
+    /// The routes to the world outside.
+    pub(crate) ways: BTreeMap<IpNet, Way>,
     /// Index of `lo`.
     pub(crate) loopback: u32,
     /// Index of the overlay device; `None` until there is one.
@@ -134,11 +138,23 @@ fn describe(facts: &Facts) -> Underlay {
         addresses: foreign.map(|a| (a.ip, device(a.link))).collect(),
         uplinks: indexes(uplinks),
         tunnels: indexes(tunnels),
+        ways: ways(facts),
         loopback: facts.links.iter().find(|l| l.loopback).map_or(1, |l| l.index),
         device: None,
         overlay: None,
         overlay_mtu: 0,
     }
+}
+
+/// Routes through devices of others, by which the node has an address. What is for a task of its own does not go by them.
+fn ways(facts: &Facts) -> BTreeMap<IpNet, Way> {
+    let way = |way: &skep_network::Way| {
+        let link = facts.link_by_index(way.link).filter(|l| l.up && !l.loopback && !l.own)?;
+        let source = facts.source_of(way)?;
+        let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+        Some((way.to, Way { device: link.index, mtu, source }))
+    };
+    facts.ways.iter().filter_map(way).collect()
 }
 
 #[cfg(test)]
@@ -188,7 +204,19 @@ mod tests {
             address("2001:db8::1", 4),
             address("fd73:6b65:7000::a00:2", 11),
         ];
-        Facts { links, addresses, routes: Vec::new() }
+        let way = |to: &str, link, source: Option<&str>| skep_network::Way {
+            to: to.parse().unwrap(),
+            link,
+            source: source.map(|ip| ip.parse().unwrap()),
+        };
+        let ways = vec![
+            way("0.0.0.0/0", 4, None),
+            way("::/0", 4, None),
+            way("10.9.0.0/16", 6, Some("10.1.0.1")),
+            way("10.8.0.0/16", 6, None),
+            way("10.7.0.0/16", 11, Some("10.1.0.1")),
+        ];
+        Facts { links, addresses, ways, ..Facts::default() }
     }
 
     #[test]
@@ -202,6 +230,14 @@ mod tests {
         let addresses = describe(&facts()).addresses;
         let named: Vec<_> = addresses.iter().map(|(ip, device)| format!("{ip} {device}")).collect();
         assert_eq!(named, ["192.0.2.1 bond0", "2001:db8::1 bond0"]);
+    }
+
+    #[test]
+    fn tasks_go_out_by_routes_that_the_node_has_an_address_for() {
+        let ways = describe(&facts()).ways;
+        let shown: Vec<_> =
+            ways.iter().map(|(to, way)| format!("{to} {} {} {}", way.device, way.source, way.mtu)).collect();
+        assert_eq!(shown, ["0.0.0.0/0 4 192.0.2.1 1500", "10.9.0.0/16 6 10.1.0.1 1500", "::/0 4 2001:db8::1 1500"]);
     }
 
     #[test]

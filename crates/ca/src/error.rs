@@ -40,6 +40,14 @@ pub enum CaError {
     /// A signing request that cannot be granted.
     #[error("the certificate signing request cannot be granted: {0}")]
     Request(&'static str),
+    /// A root certificate that somebody brings, and that the swarm cannot issue its certificates under.
+    #[error("the root certificate cannot be used: {0}")]
+    Root(String),
+    /// A root certificate that members trust already.
+    #[error(
+        "the swarm trusts this root certificate already, because certificates under it may still be in use: give another one, or wait until the replacement that is under way has come to its end"
+    )]
+    RootInUse,
     /// The library could not sign.
     #[error("cannot issue the certificate: {0}")]
     Issue(String),
@@ -59,8 +67,8 @@ pub enum CaError {
     OtherCluster,
     /// None of the certificates that the other side shows is the root of the join token.
     #[error(
-        "it is not of the swarm that the join token is for (its root certificate has another digest): check the address, \
-         and copy the token anew with `docker swarm join-token worker`"
+        "it is not of the swarm that the join token is for, or the swarm's root certificate was replaced since (it has another digest): \
+         check the address, and copy the token anew with `docker swarm join-token worker`"
     )]
     OtherRoot,
 }

@@ -5,7 +5,7 @@
 //! key pair itself ([`NodeKeys`]), and the private half never leaves it: what it sends is a signing request, of which the root reads the
 //! public key and nothing else ([`SigningRequest`]). What a node then has is [`NodeCredentials`]: the key, the certificate and the
 //! [`Roots`] that it trusts; a set, so that a root can be replaced while the swarm runs. [`renew_at`] says when to ask for the
-//! next certificate.
+//! next certificate. [`RootCa::succeed`] is how the next root comes into the place of this one, and [`RootCa::given`] is one that somebody brings.
 //!
 //! A [`JoinToken`] is what people copy from one machine to another. It has two halves: the digest names the root certificate, so that a
 //! machine that knows nothing else recognizes the swarm that it was sent to before it says its secret; the secret is what the managers
@@ -21,6 +21,7 @@
 mod base36;
 mod credentials;
 mod error;
+mod given;
 mod identity;
 mod issue;
 mod keys;

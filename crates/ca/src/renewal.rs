@@ -2,20 +2,20 @@
 
 use skep_model::Timestamp;
 
-/// When to ask for the certificate that follows one with this validity: at some moment between 50 % and 80 % of its life. `seed` says which one;
+/// When to ask for the certificate that follows one that was issued then and is valid until then: at some moment between 50 % and 80 % of its life. `seed` says which one;
 /// with a random seed the nodes of a swarm that were made at the same time do not all come at the same time.
 ///
 /// Before 50 % it would be renewed more often than it helps; after 80 % a manager that is away for long could be missed (a fifth of
 /// 90 days is 18).
 #[must_use]
-pub fn renew_at(not_before: Timestamp, not_after: Timestamp, seed: u64) -> Timestamp {
-    let (begin, end) = (i128::from(not_before.as_second()), i128::from(not_after.as_second()));
+pub fn renew_at(issued: Timestamp, not_after: Timestamp, seed: u64) -> Timestamp {
+    let (begin, end) = (i128::from(issued.as_second()), i128::from(not_after.as_second()));
     let life = (end - begin).max(0);
     let early = life / 2;
     let spread = life * 3 / 10;
     let at = begin + early + spread * i128::from(seed) / i128::from(u64::MAX);
     // Between two times that are representable there are only others that are.
-    i64::try_from(at).ok().and_then(|at| Timestamp::from_second(at).ok()).unwrap_or(not_before)
+    i64::try_from(at).ok().and_then(|at| Timestamp::from_second(at).ok()).unwrap_or(issued)
 }
 
 #[cfg(test)]

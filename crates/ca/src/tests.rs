@@ -16,6 +16,8 @@ use crate::{
     Roots, SigningRequest, TokenVerifier, manager_name, new_secret,
 };
 
+mod succession;
+
 const DAY: i64 = 86_400;
 
 fn root() -> RootCa {

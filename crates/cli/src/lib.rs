@@ -11,12 +11,14 @@
 //! sends the rest back untouched, also fields that this program has never heard of.
 //!
 //! Exit codes: 0 when all was done, 1 when the daemon refused something or could not be reached (the sentence is on
-//! stderr), 2 for flags that make no sense (clap's); that of the program after `exec`. It never talks to a registry and never reads the daemon's files.
+//! stderr), 2 for flags that make no sense (clap's); that of the program after `exec`. It never talks to a registry itself and never reads the daemon's
+//! files.
 
 #![forbid(unsafe_code)]
 
 mod client;
 mod commands;
+mod credentials;
 mod output;
 mod progress;
 pub mod publish;

@@ -1,4 +1,4 @@
-//! What is shown while a service converges: polled, compared with what it should be, drawn when it changed.
+//! What is shown while a service converges, and how: polled, compared with what it should be, drawn when it changed.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ pub(crate) async fn follow(session: &mut Session, id: &str, quiet: bool) -> anyh
 async fn watch(session: &mut Session, id: &str, quiet: bool) -> anyhow::Result<()> {
     let path = format!("/services/{}", percent(id));
     let filter = json!({ "service": { id: true }, "_up-to-date": { "true": true } }).to_string();
-    let mut canvas = Canvas { quiet, ..Canvas::default() };
+    let mut canvas = Canvas::new(quiet);
     let mut since: Option<Instant> = None;
     let mut ticks = tokio::time::interval(POLL);
     loop {
@@ -147,15 +147,20 @@ fn task_line(number: usize, total: usize, task: Option<&Value>) -> String {
 
 /// What has been drawn.
 #[derive(Debug, Default)]
-struct Canvas {
+pub(crate) struct Canvas {
     quiet: bool,
     drawn: Vec<String>,
     verified: String,
 }
 
 impl Canvas {
+    /// An empty one; nothing is ever drawn on a quiet one.
+    pub(crate) fn new(quiet: bool) -> Self {
+        Self { quiet, ..Self::default() }
+    }
+
     /// Draws what changed: on a terminal over the old lines, elsewhere only the sum, with the tasks once.
-    fn draw(&mut self, session: &mut Session, lines: &[String]) -> anyhow::Result<()> {
+    pub(crate) fn draw(&mut self, session: &mut Session, lines: &[String]) -> anyhow::Result<()> {
         if self.quiet || self.drawn == lines {
             return Ok(());
         }

@@ -76,7 +76,7 @@ async fn run(words: &[&str], exchanges: &[(&str, u16, Value)]) -> Outcome {
     let mut session = Session::to_writer(client, Box::new(out.clone()));
     let line = Line::try_parse_from(std::iter::once(&"skep").chain(words)).unwrap();
     let result = match crate::commands::run(&mut session, line.command).await {
-        Ok(()) => session.finish(),
+        Ok(()) => session.finish().map(drop),
         Err(e) => Err(e),
     };
     server.abort();
@@ -206,4 +206,42 @@ fn every_command_of_the_tree_is_sound() {
     Line::command().debug_assert();
     let line = ["skep", "service", "create", "-H", "unix:///s", "--host", "db:10.0.0.9", "web:1"];
     assert_eq!(Line::try_parse_from(line).unwrap().host.as_deref(), Some("unix:///s"));
+}
+
+#[tokio::test]
+async fn a_services_image_is_pinned_to_what_its_tag_means_now() {
+    let digest = format!("sha256:{}", "d".repeat(64));
+    let found =
+        json!({ "Descriptor": { "digest": digest }, "Platforms": [{ "architecture": "arm64", "os": "linux" }] });
+    let exchanges = [
+        ("/distribution/reg.example%2Fweb%3Alatest/json", 200, found),
+        ("/services/create", 201, json!({ "ID": "s1" })),
+    ];
+    let words = ["service", "create", "-d", "--name", "w", "reg.example/web"];
+    let outcome = run(&words, &exchanges).await;
+    outcome.result.unwrap();
+    let template = &outcome.posted[0].1["TaskTemplate"];
+    assert_eq!(template["ContainerSpec"]["Image"], format!("reg.example/web:latest@{digest}"));
+    assert_eq!(template["Placement"]["Platforms"], json!([{ "Architecture": "arm64", "OS": "linux" }]));
+
+    // Where that is not wanted, or the registry does not say, the tag stays.
+    let words = ["service", "create", "-d", "--no-resolve-image", "--name", "w", "reg.example/web"];
+    let outcome = run(&words, &exchanges).await;
+    assert_eq!(outcome.posted[0].1["TaskTemplate"]["ContainerSpec"]["Image"], "reg.example/web");
+    let words = ["service", "create", "-d", "--name", "w", "reg.example/web"];
+    let outcome = run(&words, &exchanges[1..]).await;
+    outcome.result.unwrap();
+    assert_eq!(outcome.posted[0].1["TaskTemplate"]["ContainerSpec"]["Image"], "reg.example/web");
+}
+
+#[tokio::test]
+async fn a_pull_ends_with_the_name_or_with_what_went_wrong() {
+    let outcome = run(&["pull", "web"], &[("/images/create", 200, json!({ "status": "Digest: sha256:dd" }))]).await;
+    outcome.result.unwrap();
+    assert_eq!(outcome.stdout, "Using default tag: latest\nDigest: sha256:dd\nweb:latest\n");
+    assert_eq!(outcome.posted[0].0, "/images/create?fromImage=web&tag=latest");
+    let failed = json!({ "error": "manifest unknown", "errorDetail": { "message": "manifest unknown" } });
+    let outcome = run(&["pull", "-q", "web@sha256:00"], &[("/images/create", 200, failed)]).await;
+    assert_eq!(outcome.result.unwrap_err().to_string(), "manifest unknown");
+    assert_eq!(outcome.posted[0].0, "/images/create?fromImage=web&tag=sha256%3A00");
 }

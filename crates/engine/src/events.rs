@@ -76,6 +76,10 @@ fn describe(change: &SwarmChange) -> Option<Event> {
         }
         Changed::Network(pair) => {
             let network = pair.any()?;
+            // Networks are not changed: it has given somebody an address.
+            if pair.old.is_some() && pair.new.is_some() {
+                return None;
+            }
             let name = Attributes::from([("name".to_owned(), network.spec.name.clone())]);
             ("network", pair.action(), network.id.to_string(), name)
         }

@@ -134,7 +134,8 @@ async fn images_and_containers() {
     assert!(images.contains("nginx:1.27\n") && images.contains("web:1\n"), "{images}");
     node.ok(&["rmi", "web:1"]).await;
     assert_eq!(node.ok(&["image", "inspect", "--format", "{{.RepoTags}}", "nginx:1.27"]).await, "[nginx:1.27]\n");
-    assert!(node.fails(&["pull", "nginx"]).await.contains("docker load"));
+    assert!(node.ok(&["pull", "reg.example/web:2"]).await.contains("Downloaded newer image for reg.example/web:2"));
+    assert!(node.fails(&["pull", "missing"]).await.contains("manifest unknown"));
 
     node.ok(&["service", "create", "-d", "--name", "web", "nginx:1.27"]).await;
     let id = node.ok(&["ps", "-q"]).await;

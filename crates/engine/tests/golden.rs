@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use skep_engine::translate::service::{Defaults, spec_from_wire, spec_to_wire};
-use skep_engine::translate::{endpoint, node, swarm};
+use skep_engine::translate::{attached, endpoint, node, swarm};
 use skep_engine::types::{
     event, go_json, image, info, network, node as wire_node, service, swarm as wire_swarm, system, task,
 };
@@ -124,6 +124,9 @@ fn requests_that_change_nodes_are_understood() {
 fn stored(mut request: Value) -> Value {
     let template = &mut request["TaskTemplate"];
     template["Runtime"] = json!("container");
+    for network in template.get_mut("Networks").and_then(Value::as_array_mut).into_iter().flatten() {
+        network["Target"] = json!(id_of(network["Target"].as_str().unwrap()));
+    }
     template["ContainerSpec"]["Isolation"] = json!("default");
     // Always shown by skep, and by a real engine when they were sent, as every docker CLI does.
     for (field, empty) in [("Resources", json!({"Limits": {}, "Reservations": {}})), ("Placement", json!({}))] {
@@ -153,13 +156,10 @@ fn stored(mut request: Value) -> Value {
 fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
     let template = &request["TaskTemplate"];
     let lax = ["600-", "601-", "602-", "603-", "607-", "noname"];
-    let asked = |v: &Value| v.as_array().is_some_and(|a| !a.is_empty());
     let mounts = template["ContainerSpec"]["Mounts"].as_array();
     recorded.status >= 400
         || lax.iter().any(|name| recorded.from.contains(name))
         || mounts.is_some_and(|all| all.iter().any(|mount| !mount["VolumeOptions"].is_null()))
-        || asked(&template["Networks"])
-        || asked(&request["Networks"])
         || !template["LogDriver"].is_null()
         || request["Mode"].get("GlobalJob").is_some()
         || request["Mode"].get("ReplicatedJob").is_some()
@@ -172,7 +172,7 @@ fn what_is_asked_for_is_what_is_stored_or_refused() {
         let request: Value = serde_json::from_str(recorded.body.get()).unwrap();
         let result = go_json::from_slice::<service::ServiceSpec>(recorded.body.get().as_bytes())
             .map_err(|e| skep_engine::Error::invalid(e.to_string()))
-            .and_then(|wire| spec_from_wire(&wire));
+            .and_then(|wire| spec_from_wire(&wire, &networks_of(&request)));
         match result {
             Ok(spec) => {
                 let shown = serde_json::to_value(spec_to_wire(&spec, Defaults::Omit)).unwrap();
@@ -188,6 +188,40 @@ fn what_is_asked_for_is_what_is_stored_or_refused() {
         }
     }
     assert!(kept > 40 && refused > 15, "{kept} kept, {refused} refused");
+}
+
+/// The networks that a request names, with ids where it has names.
+fn networks_of(request: &Value) -> attached::Networks {
+    let targets =
+        request["TaskTemplate"]["Networks"].as_array().into_iter().flatten().filter_map(|n| n["Target"].as_str());
+    let one = |target: &str| {
+        let id: skep_model::NetworkId = id_of(target).parse().unwrap();
+        let spec = skep_model::NetworkSpec {
+            name: target.to_owned(),
+            labels: Default::default(),
+            ipam: skep_model::IpamConfig {
+                subnet: "10.9.0.0/24".parse().unwrap(),
+                gateway: "10.9.0.1".parse().unwrap(),
+                range: None,
+            },
+            ingress: false,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            options: Default::default(),
+        };
+        let meta = skep_model::Meta::new(skep_model::Timestamp::UNIX_EPOCH);
+        (id.clone(), std::sync::Arc::new(skep_model::Network { id, meta, spec, vni: 4097, last: None }))
+    };
+    targets.filter(|target| *target != "nope").map(one).collect()
+}
+
+fn id_of(target: &str) -> String {
+    if target.len() == 25 {
+        target.to_owned()
+    } else {
+        format!("{:0<25}", target.replace(|c: char| !c.is_ascii_alphanumeric(), "0"))
+    }
 }
 
 /// What a real engine writes out although a stack file leaves it to the default.
@@ -233,7 +267,8 @@ fn defaults_are_filled_in_as_a_real_engine_does() {
     let mut compared = 0;
     for recorded in recordings("services").iter().filter(|r| r.defaults) {
         let shown: service::Service = decode(recorded);
-        let Ok(spec) = spec_from_wire(&shown.spec) else { continue };
+        let networks = networks_of(&serde_json::to_value(&shown.spec).unwrap());
+        let Ok(spec) = spec_from_wire(&shown.spec, &networks) else { continue };
         let inserted = serde_json::to_value(spec_to_wire(&spec, Defaults::Insert)).unwrap();
         assert_eq!(inserted, serde_json::to_value(&shown.spec).unwrap(), "{}", recorded.from);
 
@@ -245,7 +280,7 @@ fn defaults_are_filled_in_as_a_real_engine_does() {
         if let Some(container) = &mut bare.task_template.container_spec {
             container.stop_grace_period = None;
         }
-        let filled = spec_to_wire(&spec_from_wire(&bare).unwrap(), Defaults::Insert);
+        let filled = spec_to_wire(&spec_from_wire(&bare, &networks).unwrap(), Defaults::Insert);
         let rolling = json!({"Parallelism":1,"FailureAction":"pause","Monitor":5_000_000_000_u64,"MaxFailureRatio":0,"Order":"stop-first"});
         assert_eq!(serde_json::to_value(&filled.update_config).unwrap(), rolling);
         assert_eq!(serde_json::to_value(&filled.rollback_config).unwrap(), rolling);

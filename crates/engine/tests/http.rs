@@ -326,6 +326,33 @@ async fn a_program_in_a_container_is_made_started_once_and_looked_at() {
 }
 
 #[tokio::test]
+async fn what_is_asked_of_certificates_is_kept_and_half_a_root_or_somebody_elses_is_refused() {
+    let node = Node::manager().await;
+    let swarm = node.get("/swarm").await.json();
+    let update = async |ca: Value, version: &Value| {
+        let mut spec = swarm["Spec"].clone();
+        spec["CAConfig"] = ca;
+        node.request("POST", &format!("/swarm/update?version={version}"), &spec.to_string()).await
+    };
+    let version = &swarm["Version"]["Index"];
+    for (ca, status, fragment) in [
+        (json!({ "ExternalCAs": [{ "URL": "https://ca" }], "SigningCACert": "x" }), 501, "ask no external CA"),
+        (json!({ "SigningCAKey": "x" }), 400, "the signing CA cert must also be provided"),
+        (json!({ "SigningCACert": "x" }), 400, "give --ca-key too"),
+        (json!({ "NodeCertExpiry": -1 }), 400, "CAConfig.NodeCertExpiry"),
+    ] {
+        let answer = update(ca, version).await;
+        assert_eq!((answer.status, answer.message().contains(fragment)), (status, true), "{}", answer.message());
+    }
+    let asked =
+        json!({ "NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 3, "SigningCACert": "c", "SigningCAKey": "k" });
+    assert_eq!(update(asked, version).await.status, 200);
+    let kept = node.get("/swarm").await.json()["Spec"]["CAConfig"].clone();
+    assert_eq!(kept, json!({ "NodeCertExpiry": 7_200_000_000_000_i64, "ForceRotate": 3 }), "no key is ever shown");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn containers_are_removed_and_running_ones_only_by_force() {
     let node = Node::manager().await;
     assert_eq!(node.request("POST", "/services/create", &web("web", 8080)).await.status, 201);
@@ -411,7 +438,94 @@ async fn images_are_loaded_and_a_corrupt_archive_is_not() {
     assert_eq!(image["RepoTags"], json!(["reg.example:5000/team/web:1"]));
     assert_eq!(node.get("/v1.41/images/json").await.json()[0]["VirtualSize"], json!(1_982_556));
     assert_eq!(node.get("/images/json").await.json()[0].get("VirtualSize"), None);
-    assert_eq!(node.request("POST", "/images/create?fromImage=nginx", "").await.status, 501);
+    node.stop().await;
+}
+
+/// `{"username":"ann","password":"secret"}`
+const ANN: &str = "eyJ1c2VybmFtZSI6ImFubiIsInBhc3N3b3JkIjoic2VjcmV0In0=";
+/// `{"username":"ann","password":"wrong"}`, without padding
+const WRONG: &str = "eyJ1c2VybmFtZSI6ImFubiIsInBhc3N3b3JkIjoid3JvbmcifQ";
+
+#[tokio::test]
+async fn images_are_pulled_and_pruned() {
+    let node = Node::start().await;
+    let pull = "/images/create?fromImage=reg.example%3A5000%2Fweb&tag=2";
+    let pulled = node.request_as(ANN, "POST", pull, "").await;
+    let text = String::from_utf8(pulled.body.clone()).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0], json!({ "status": "Pulling from web", "id": "2" }));
+    let last = json!({ "status": "Status: Downloaded newer image for reg.example:5000/web:2" });
+    assert_eq!((pulled.status, lines.last()), (200, Some(&last)));
+    assert_eq!(node.get("/images/reg.example:5000/web:2/json").await.status, 200);
+
+    // What goes wrong at once is a refusal, what goes wrong later the end of the stream.
+    assert_eq!(node.request("POST", "/images/create?fromImage=missing&tag=1", "").await.status, 404);
+    let wrong = node.request_as(WRONG, "POST", pull, "").await;
+    assert!(wrong.status == 200 && String::from_utf8_lossy(&wrong.body).contains("\"error\":\"unauthorized\""));
+    assert_eq!(node.request_as("?", "POST", pull, "").await.status, 400);
+    assert_eq!(node.request("POST", "/images/create?fromImage=UPPER", "").await.status, 400);
+    assert_eq!(node.request("POST", "/images/create?fromSrc=-", "").await.status, 501);
+    assert_eq!(node.request("POST", "/images/web/push", "").await.status, 501);
+
+    let pruned = node.request("POST", "/images/prune", "").await.json();
+    assert_eq!(pruned, json!({ "ImagesDeleted": null, "SpaceReclaimed": 0 }));
+    let all = node.request("POST", "/images/prune?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D", "").await.json();
+    assert!(all["SpaceReclaimed"].as_u64() > Some(0), "{all}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn logins_are_tried_and_tags_are_looked_up() {
+    let node = Node::start().await;
+    let login = |password: &str| {
+        json!({ "username": "ann", "password": password, "serveraddress": "https://index.docker.io/v1/" }).to_string()
+    };
+    let good = node.request("POST", "/auth", &login("secret")).await;
+    assert_eq!(good.json(), json!({ "IdentityToken": "", "Status": "Login Succeeded" }));
+    let wrong = node.request("POST", "/auth", &login("wrong")).await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.json()["message"].as_str().unwrap().contains("docker.io"));
+    assert_eq!(node.request("POST", "/auth", "{}").await.status, 400);
+
+    let found = node.request_as(ANN, "GET", "/distribution/reg.example:5000/web:2/json", "").await.json();
+    assert_eq!(found["Platforms"], json!([{ "architecture": "amd64", "os": "linux" }]));
+    assert_eq!(found["Descriptor"]["digest"], json!(format!("sha256:{}", "d".repeat(64))));
+    assert_eq!(node.get("/distribution/missing/json").await.status, 404);
+    assert_eq!(node.get("/distribution/UPPER/json").await.status, 400);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_services_login_is_kept_and_never_shown() {
+    let node = Node::manager().await;
+    let spec = web("web", 8080).replace("nginx", "reg.example:5000/web:2");
+    // Old clients leave it to the daemon to look up what a tag means.
+    let created = node.request_as(ANN, "POST", "/v1.29/services/create", &spec).await;
+    assert_eq!(created.status, 201, "{}", String::from_utf8_lossy(&created.body));
+    let service = node.get("/services/web").await;
+    assert!(!String::from_utf8_lossy(&service.body).to_lowercase().contains("auth"));
+    let service = service.json();
+    let template = &service["Spec"]["TaskTemplate"];
+    let image = template["ContainerSpec"]["Image"].as_str().unwrap();
+    assert!(image.starts_with("reg.example:5000/web:2@sha256:dddd"), "{image}");
+    assert_eq!(template["Placement"]["Platforms"], json!([{ "Architecture": "amd64", "OS": "linux" }]));
+    let auth = async || node.service("web").await.spec.task.registry_auth.clone();
+    let ann = auth().await;
+    assert!(ann.is_some());
+
+    let spec = service["Spec"].to_string();
+    let update = async |auth: &str, query: &str| {
+        let version = node.service("web").await.meta.version.0;
+        node.request_as(auth, "POST", &format!("/services/web/update?version={version}{query}"), &spec).await.status
+    };
+    assert_eq!(update("", "&registryAuthFrom=previous-spec").await, 400);
+    assert_eq!(update("", "&registryAuthFrom=elsewhere").await, 400);
+    assert_eq!(update("", "&registryAuthFrom=spec").await, 200);
+    assert_eq!(auth().await, ann, "it stays");
+    assert_eq!(update(WRONG, "").await, 200);
+    assert_ne!(auth().await, ann);
+    assert_eq!(update("", "&registryAuthFrom=previous-spec").await, 200);
+    assert_eq!(auth().await, ann);
     node.stop().await;
 }
 

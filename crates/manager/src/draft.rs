@@ -9,6 +9,8 @@ use rand::{Rng, SeedableRng};
 use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
 use skep_store::{Change, Key, Object, Tables};
 
+use crate::allocator::Pools;
+
 /// What planners read and write. Reads see what was written before; [`Draft::into_changes`] says what differs from the tables.
 ///
 /// Time and chance come in from outside, so that the same tables, time and seed give the same plan.
@@ -22,6 +24,7 @@ pub(crate) struct Draft<'a> {
     fresh: BTreeMap<ServiceId, Vec<TaskId>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
+    pools: Pools<'a>,
 }
 
 impl<'a> Draft<'a> {
@@ -34,6 +37,7 @@ impl<'a> Draft<'a> {
             fresh: BTreeMap::new(),
             services: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            pools: Pools::new(tables),
         }
     }
 
@@ -44,6 +48,11 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// The free addresses: what is taken is taken for the whole plan.
+    pub(crate) fn pools(&mut self) -> &mut Pools<'a> {
+        &mut self.pools
     }
 
     /// A number that depends on the seed alone.
@@ -146,7 +155,8 @@ impl<'a> Draft<'a> {
     pub(crate) fn into_changes(self) -> Vec<Change> {
         let nodes = self.nodes.into_values().map(|node| Change::Put(Object::Node(node)));
         let services = self.services.into_values().map(|service| Change::Put(Object::Service(service)));
-        let mut changes: Vec<_> = nodes.chain(services).collect();
+        let networks = self.pools.into_changed().map(Change::from);
+        let mut changes: Vec<_> = nodes.chain(services).chain(networks).collect();
         for (id, task) in self.tasks {
             let before = self.tables.get::<Task>(&id);
             match task {

@@ -2,7 +2,7 @@
 
 use ipnet::Ipv4Net;
 use skep_ca::CaError;
-use skep_model::{NodeId, ServiceId};
+use skep_model::{NetworkId, NodeId, ServiceId, TaskId};
 use skep_store::{ProposeError, UpdateError};
 
 use crate::allocator::{EndpointError, SubnetError};
@@ -72,6 +72,42 @@ pub enum ControlError {
         /// The file.
         path: String,
     },
+    /// There is a network of that name.
+    #[error("network with name {0} already exists")]
+    NetworkNameTaken(String),
+    /// There is one routing mesh, on one network.
+    #[error("ingress network ({0}) is already present")]
+    IngressPresent(NetworkId),
+    /// Every task and every node has its address there.
+    #[error(
+        "the ingress network cannot be removed in this version of skep, because every task and every node has an address on it: choose its addresses when the swarm is started, with --default-addr-pool"
+    )]
+    IngressRemoval,
+    /// Published ports are reached through it.
+    #[error("ingress network cannot be removed because service {0} depends on it")]
+    IngressInUse(ServiceId),
+    /// A service is on it. The beginning of the sentence is Docker's.
+    #[error(
+        "network {network} is in use by service {service} ({name}): remove the service, or take it off the network with docker service update --network-rm"
+    )]
+    NetworkInUse {
+        /// The network.
+        network: NetworkId,
+        /// The service.
+        service: ServiceId,
+        /// Its name.
+        name: String,
+    },
+    /// A task is on it whose service is not any more. The beginning of the sentence is Docker's.
+    #[error("network {network} is in use by task {task} ({name}): wait until the update of its service is through")]
+    NetworkInUseByTask {
+        /// The network.
+        network: NetworkId,
+        /// The task.
+        task: TaskId,
+        /// Its name.
+        name: String,
+    },
     /// A service keeps its name.
     #[error("renaming services is not supported")]
     Rename,
@@ -108,7 +144,7 @@ pub enum ControlError {
     Subnet(#[from] SubnetError),
     /// A joining node's routes lead elsewhere.
     #[error(
-        "the swarm's network {network} ({subnet}) collides with the route to {route} that this node has: start the swarm with another --default-addr-pool, or change the route"
+        "the swarm's network {network} ({subnet}) collides with the route to {route} that this node has: {way_out}, or change the route"
     )]
     RouteCollision {
         /// The network's name.
@@ -117,6 +153,8 @@ pub enum ControlError {
         subnet: Ipv4Net,
         /// The node's route.
         route: Ipv4Net,
+        /// What can be done about the network.
+        way_out: &'static str,
     },
     /// What a joining node says of itself cannot be used.
     #[error("{0}")]
@@ -158,22 +196,28 @@ impl ControlError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::Endpoint(EndpointError::NoNetwork(_)) => ErrorKind::NotFound,
             Self::OutOfSequence | Self::Propose(ProposeError::Outdated(_)) => ErrorKind::OutOfSequence,
-            Self::NameTaken(_) | Self::DataNameTaken { .. } => ErrorKind::AlreadyExists,
+            Self::NameTaken(_) | Self::NetworkNameTaken(_) | Self::IngressPresent(_) | Self::DataNameTaken { .. } => {
+                ErrorKind::AlreadyExists
+            }
             Self::DataSize { .. }
             | Self::OnlyLabels
             | Self::DataInUse { .. }
             | Self::NoSuchData { .. }
             | Self::DataTarget { .. } => ErrorKind::InvalidArgument,
-            Self::Rename | Self::ModeChange => ErrorKind::Unimplemented,
-            Self::Certificates(CaError::Request(_)) => ErrorKind::InvalidArgument,
+            Self::Rename | Self::ModeChange | Self::IngressRemoval => ErrorKind::Unimplemented,
+            Self::Certificates(CaError::Request(_) | CaError::Root(_)) => ErrorKind::InvalidArgument,
+            Self::Certificates(CaError::RootInUse) => ErrorKind::FailedPrecondition,
             Self::Certificates(_) => ErrorKind::Internal,
             Self::Spec(_) | Self::Endpoint(EndpointError::Port(_)) | Self::Subnet(_) | Self::BadJoin(_) => {
                 ErrorKind::InvalidArgument
             }
             Self::Endpoint(EndpointError::Address(_) | EndpointError::NoIngress)
             | Self::NoPreviousSpec(_)
+            | Self::NetworkInUse { .. }
+            | Self::NetworkInUseByTask { .. }
+            | Self::IngressInUse(_)
             | Self::IsManager(_)
             | Self::NotDown(_)
             | Self::LastManager

@@ -28,16 +28,17 @@ mod leader;
 mod manager;
 mod orchestrator;
 mod plan;
+mod root_rotation;
 mod scheduler;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::{EndpointError, Exhausted, PortError, SubnetError, ingress_subnet};
+pub use allocator::{AddressError, EndpointError, PortError, SubnetError, ingress_subnet};
 pub use control::{
-    Control, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource, init_cluster,
-    manage_alone,
+    Control, GivenRoot, InitCluster, JoinTokens, NodeRemoval, Rotate, SpecError, TaskLogOptions, TaskLogSource,
+    init_cluster, manage_alone,
 };
-pub use dispatcher::{DispatcherService, LogLine, LogStream, MembershipService, Presence};
+pub use dispatcher::{DispatcherService, Found, LogLine, LogStream, MembershipService, Presence};
 pub use error::{ControlError, ErrorKind};
 pub use group::{Group, GroupError, GroupMember};
 pub use manager::{Manager, ManagerConfig};

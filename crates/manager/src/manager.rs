@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::dispatcher::{DispatcherService, Hub, MembershipService, Presence};
 use crate::group::{self, Group};
-use crate::{Control, gossip_keys, leader};
+use crate::{Control, gossip_keys, leader, root_rotation};
 
 /// What a manager needs.
 pub struct ManagerConfig {
@@ -49,7 +49,8 @@ impl Manager {
         let mut tasks = JoinSet::new();
         tasks.spawn(leader::run(writer.clone(), leading.clone()));
         tasks.spawn(group::run(writer.clone(), group.clone(), leading.clone()));
-        tasks.spawn(gossip_keys::run(writer.clone(), leading));
+        tasks.spawn(gossip_keys::run(writer.clone(), leading.clone()));
+        tasks.spawn(root_rotation::run(writer.clone(), leading));
         tasks.spawn(hub.clone().write_statuses());
         tasks.spawn(hub.clone().watch_nodes());
         Self { control: Control::new(writer, hub.clone(), group), hub, tasks }
@@ -93,10 +94,14 @@ impl Authenticate for Gatekeeper {
     fn admit(&self, token: &JoinToken) -> Result<Role, Refusal> {
         self.0.view(|tables| {
             let cluster = tables.cluster().ok_or(Refusal::NotReady)?;
-            let root = RootCertificate::from_pem(&cluster.authority.certificate).map_err(|_| Refusal::NotReady)?;
-            // Both are always compared: the answer takes the same time whichever it is.
-            let worker = token.admits(&root, &cluster.join.worker);
-            let manager = token.admits(&root, &cluster.join.manager);
+            // A manager that has not heard yet that the root was replaced tells nobody that the new token is wrong.
+            let (mut worker, mut manager) = (false, false);
+            for root in &cluster.authority.trusted {
+                let root = RootCertificate::from_pem(root).map_err(|_| Refusal::NotReady)?;
+                // Both are always compared: the answer takes the same time whichever it is.
+                worker |= token.admits(&root, &cluster.join.worker);
+                manager |= token.admits(&root, &cluster.join.manager);
+            }
             match (worker, manager) {
                 (true, _) => Ok(Role::Worker),
                 (_, true) => Ok(Role::Manager),

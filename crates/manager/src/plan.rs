@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use skep_model::{Node, NodeState, Service, ServiceId, Task, Timestamp};
-use skep_store::{Change, Event, Object, Tables};
+use skep_store::{Change, Event, EventKind, Object, Tables};
 
 use crate::draft::Draft;
 use crate::{allocator, orchestrator, scheduler};
@@ -26,7 +26,15 @@ impl Dirty {
             Object::Service(service) => self.mark_service(&service.id),
             Object::Task(task) => self.mark_service(&task.service),
             // Whatever runs anywhere may depend on it.
-            Object::Node(_) | Object::Cluster(_) | Object::Network(_) => *self = Self::All,
+            Object::Network(network) => {
+                let before = event.before.as_ref();
+                let same = |before: &Object| matches!(before, Object::Network(b) if b.spec == network.spec);
+                // What addresses were given concerns nobody but those that they were given to.
+                if event.kind != EventKind::Updated || !before.is_some_and(same) {
+                    *self = Self::All;
+                }
+            }
+            Object::Node(_) | Object::Cluster(_) => *self = Self::All,
             // Nothing is planned by them: what uses them is a service.
             Object::Secret(_) | Object::Config(_) => {}
         }

@@ -6,16 +6,18 @@ use std::time::Duration;
 use proptest::prelude::*;
 use skep_ca::RootCa;
 use skep_model::{
-    Availability, ClusterId, ClusterSpec, ContainerSpec, EndpointSpec, FailureAction, Node, NodeDescription, NodeId,
-    NodeState, Placement, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy, Role, Service, ServiceId,
-    ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+    Availability, ClusterId, ClusterSpec, ContainerSpec, EndpointSpec, FailureAction, NetworkId, NewNetwork, Node,
+    NodeDescription, NodeId, NodeState, Placement, PortConfig, Protocol, PublishMode, RestartCondition, RestartPolicy,
+    Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig,
+    UpdateOrder, UpdateState, Version,
 };
 use skep_store::{Change, Key, Proposal, Tables};
 
-use crate::control::{Joining, join, service};
+use crate::control::{Joining, join, network, service};
 use crate::plan::{Dirty, lose, plan};
 use crate::{ControlError, InitCluster, init_cluster};
 
+mod networks;
 mod publishing;
 
 /// A cluster whose time passes when it is told to.
@@ -67,7 +69,7 @@ impl Sim {
     }
 
     /// A machine joins as a worker.
-    fn join(&mut self, hostname: &str, addr: &str) -> Result<Node, ControlError> {
+    pub(crate) fn join(&mut self, hostname: &str, addr: &str) -> Result<Node, ControlError> {
         let joining = Joining {
             role: Role::Worker,
             credential: format!("key of {hostname}"),
@@ -97,6 +99,12 @@ impl Sim {
 
     pub(crate) fn create(&mut self, spec: ServiceSpec) -> Result<ServiceId, ControlError> {
         let (id, changes) = service::create(&self.tables, spec, self.now)?;
+        self.apply(changes);
+        Ok(id)
+    }
+
+    pub(crate) fn network(&mut self, new: NewNetwork) -> Result<NetworkId, ControlError> {
+        let (id, changes) = network::create(&self.tables, new, self.now)?;
         self.apply(changes);
         Ok(id)
     }
@@ -190,6 +198,7 @@ pub(crate) fn spec(name: &str, replicas: u64) -> ServiceSpec {
             placement: Placement::default(),
             networks: Vec::new(),
             force_update: 0,
+            registry_auth: None,
         },
         mode: ServiceMode::Replicated { replicas },
         update: None,
@@ -319,6 +328,29 @@ fn a_lost_node_is_replaced_at_once_and_its_tasks_end_when_it_returns() {
     sim.settle();
     assert_eq!(sim.running(&id).len(), 6);
     assert!(sim.tables.tasks_of_node(&lost).all(|task| task.status.state == TaskState::Shutdown));
+}
+
+#[test]
+fn who_has_seen_what_is_asked_may_change_it_whatever_has_changed_by_itself_since() {
+    let mut sim = Sim::new(1);
+    let id = sim.create(spec("web", 2)).unwrap();
+    sim.settle();
+    sim.update(&id, |spec| spec.task.container.image = "web:2".to_owned()).unwrap();
+    let seen = sim.tables.get::<Service>(&id).unwrap().meta.version;
+    sim.pass(30);
+    let now = sim.tables.get::<Service>(&id).unwrap().clone();
+    assert!(now.meta.version > seen, "the update has completed meanwhile");
+    let again = |sim: &Sim, version, image: &str| {
+        let mut spec = now.spec.clone();
+        spec.task.container.image = image.to_owned();
+        service::update(&sim.tables, &id, version, spec, sim.now)
+    };
+    let changes = again(&sim, seen, "web:3").unwrap();
+    sim.apply(changes);
+    let refused = again(&sim, seen, "web:4").unwrap_err();
+    assert_eq!(refused, ControlError::OutOfSequence, "somebody else has asked for something since");
+    let future = Version(sim.tables.version().0 + 1);
+    assert_eq!(again(&sim, future, "web:4").unwrap_err(), ControlError::OutOfSequence, "nobody has seen that");
 }
 
 #[test]

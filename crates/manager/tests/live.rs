@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
 use skep_manager::{
-    Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, NodeRemoval, Presence, Rotate, TaskLogOptions,
-    TaskLogSource, init_cluster,
+    Found, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, NodeRemoval, Presence, Rotate,
+    TaskLogOptions, TaskLogSource, init_cluster,
 };
 use skep_model::{
     Availability, ClusterId, ClusterSpec, ContainerSpec, GossipKeys, Node, NodeDescription, NodeId, NodeState,
@@ -33,14 +33,14 @@ struct Cluster {
     _leading: watch::Sender<bool>,
 }
 
-/// Whether the nodes' daemons are there when they say nothing.
+/// Whether the nodes' daemons are there when they say nothing; where they are not, the machines are.
 #[derive(Default)]
 struct There(AtomicBool);
 
 #[async_trait::async_trait]
 impl Presence for There {
-    async fn is_there(&self, _: IpAddr) -> bool {
-        self.0.load(Ordering::Relaxed)
+    async fn look_for(&self, _: IpAddr) -> Found {
+        if self.0.load(Ordering::Relaxed) { Found::Daemon } else { Found::Machine }
     }
 }
 
@@ -211,6 +211,7 @@ fn web() -> ServiceSpec {
             placement: Default::default(),
             networks: Vec::new(),
             force_update: 0,
+            registry_auth: None,
         },
         mode: ServiceMode::Replicated { replicas: 1 },
         update: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use skep_model::TaskId;
+use skep_model::{EndpointKey, TaskId};
 
 use crate::maglev::SLOTS;
 use crate::table::{Frontend, FrontendKey, Group};
@@ -22,13 +22,13 @@ pub fn choose<'a>(
     group: &'a Group,
     client: SocketAddr,
     passed_over: &BTreeSet<TaskId>,
-) -> Option<&'a TaskId> {
+) -> Option<&'a EndpointKey> {
     let hash = hash(key, frontend.affinity, client);
     let choice = |n: u32| {
         let slot = if n == 0 { hash } else { mix(hash.wrapping_add(n)) } as usize % SLOTS;
         group.ready.get(*group.slots.get(slot)? as usize)
     };
-    (0..TRIES).find_map(|n| choice(n).filter(|task| !passed_over.contains(*task))).or_else(|| choice(0))
+    (0..TRIES).find_map(|n| choice(n).filter(|endpoint| !passed_over.contains(&endpoint.task))).or_else(|| choice(0))
 }
 
 fn hash(key: FrontendKey, affinity: bool, client: SocketAddr) -> u32 {

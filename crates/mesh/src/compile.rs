@@ -1,27 +1,29 @@
 //! The compiler from the swarm's words to what the data plane looks up. Pure: the same [`Desired`] always gives the same [`Tables`].
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use skep_model::{
-    Balance, EndpointState, ListenOn, NodeId, PortOptions, PublishMode, PublishOptions, PublishedPort, ServiceEntry,
-    ServiceId, TaskId, mesh_ipv6,
+    Balance, EndpointKey, EndpointState, ListenOn, NetworkId, NodeId, PortOptions, PublishMode, PublishOptions,
+    PublishedPort, ServiceEntry, ServiceId, mesh_ipv6,
 };
 
-use crate::desired::{Desired, LocalTask, LocatedEndpoint};
+use crate::desired::{Desired, LocalTask, LocatedEndpoint, Network, NetworkKind};
 use crate::maglev::{self, Candidate};
 use crate::table::{
     AddressOwner, Answering, Backend, BackendState, Frontend, FrontendKey, Group, GroupKey, Hook, Idle, NodeFacts,
-    Place, Tables,
+    Place, Tables, Vip,
 };
 
 /// Compiles. Endpoints of members that are not alive, and records of the node's own tasks that do not run, are left out. Where
 /// a port is published in both modes, the node's own task comes before the mesh; where two services claim one port, the one with
-/// the smaller id has it, and of two tasks that claim one in host mode the one with the smaller id says what it is like.
+/// the smaller id has it, and of two tasks that claim one in host mode the one with the smaller id says what it is like. Of networks that no
+/// task of the node is on, only the addresses are known.
 #[must_use]
 pub fn compile(desired: &Desired) -> Tables {
     let others = || desired.members.iter().filter(|m| m.node != desired.node.id);
+    let networks = Networks::of(desired);
     let mut tables = Tables {
         node: node(desired),
         addresses: addresses(desired),
@@ -29,13 +31,75 @@ pub fn compile(desired: &Desired) -> Tables {
         direct: desired.node.direct.clone(),
         frontends: BTreeMap::new(),
         groups: BTreeMap::new(),
-        backends: desired.local_tasks.iter().map(|task| (task.task.clone(), here(task))).collect(),
+        vips: BTreeMap::new(),
+        backends: desired.local_tasks.iter().flat_map(|task| networks.here(task)).collect(),
+        subnets: subnets(desired),
+        ways: desired.devices.ways.clone(),
         hooks: hooks(desired),
     };
-    host_mode(desired, &mut tables);
+    host_mode(desired, &networks, &mut tables);
     let nodes = others().filter(|m| m.alive).map(|m| (&m.node, m.underlay)).collect();
-    ingress_mode(desired, &nodes, &mut tables);
+    let admitted = tables.admit_all(desired, &nodes, &networks);
+    ingress_mode(desired, &networks, &admitted, &mut tables);
+    own_addresses(desired, &networks, &admitted, &mut tables);
     tables
+}
+
+/// Bits of IPv6 addresses inside the mesh that are the same in all of them.
+const MESH_BITS: u8 = 96;
+
+/// The swarm's networks, as a node's tasks are on them.
+struct Networks<'a> {
+    ingress: Option<&'a NetworkId>,
+    /// The others.
+    overlays: BTreeMap<&'a NetworkId, &'a Network>,
+    /// Those of them that tasks of the node are on.
+    near: BTreeSet<&'a NetworkId>,
+}
+
+impl<'a> Networks<'a> {
+    fn of(desired: &'a Desired) -> Self {
+        let overlays: BTreeMap<_, _> = (desired.networks.iter())
+            .filter(|network| network.kind != NetworkKind::Ingress)
+            .map(|network| (&network.id, network))
+            .collect();
+        let on = desired.local_tasks.iter().flat_map(|task| &task.networks).map(|(network, _)| network);
+        Self {
+            ingress: desired.ingress(),
+            near: on.filter(|network| overlays.contains_key(network)).collect(),
+            overlays,
+        }
+    }
+
+    /// Its number as endpoints have it; nothing when they are not to be known.
+    fn number(&self, network: &NetworkId) -> Option<u32> {
+        if self.ingress == Some(network) {
+            return Some(0);
+        }
+        self.near.get(network).and_then(|network| self.overlays.get(network)).map(|network| network.number)
+    }
+
+    /// A task of the node is a backend on each of its networks.
+    fn here(&self, task: &LocalTask) -> Vec<(EndpointKey, Backend)> {
+        let place = Place::Here { ifindex: task.host_ifindex, mac: task.mac, ipv6: task.ipv6 };
+        let open =
+            |(network, _): &(NetworkId, _)| self.overlays.get(network).is_some_and(|n| n.kind == NetworkKind::Open);
+        let egress = task.networks.is_empty() || task.networks.iter().any(open);
+        let ingress = self.ingress.map(|network| (network, task.addr));
+        let all = ingress.into_iter().chain(task.networks.iter().map(|(network, addr)| (network, *addr)));
+        let backend = |(network, addr): (&NetworkId, _)| {
+            let key = EndpointKey { network: network.clone(), task: task.task.clone() };
+            let network = self.number(network)?;
+            Some((key, Backend { addr, network, egress, place, state: state(task.state) }))
+        };
+        all.filter_map(backend).collect()
+    }
+}
+
+/// The addresses of all networks. All IPv6 ones begin alike.
+fn subnets(desired: &Desired) -> BTreeMap<IpNet, u32> {
+    let mesh = Ipv6Net::new(mesh_ipv6(Ipv4Addr::UNSPECIFIED), MESH_BITS).map(|net| (IpNet::from(net), 0)).ok();
+    desired.networks.iter().map(|n| (IpNet::from(n.subnet), n.number)).chain(mesh).collect()
 }
 
 fn node(desired: &Desired) -> NodeFacts {
@@ -69,11 +133,6 @@ fn hooks(desired: &Desired) -> BTreeMap<u32, Hook> {
     uplinks.chain(tunnels).chain(tasks).chain(fixed).collect()
 }
 
-fn here(task: &LocalTask) -> Backend {
-    let place = Place::Here { ifindex: task.host_ifindex, mac: task.mac, ipv6: task.ipv6 };
-    Backend { addr: task.addr, place, state: state(task.state) }
-}
-
 fn state(state: EndpointState) -> BackendState {
     match state {
         EndpointState::Starting => BackendState::Starting,
@@ -86,45 +145,52 @@ fn frontend_key(port: &PublishedPort) -> FrontendKey {
     FrontendKey { protocol: port.protocol, port: port.published.get() }
 }
 
-fn host_mode(desired: &Desired, tables: &mut Tables) {
-    let mut members: BTreeMap<GroupKey, BTreeMap<TaskId, u32>> = BTreeMap::new();
+fn host_mode(desired: &Desired, networks: &Networks<'_>, tables: &mut Tables) {
+    let Some(ingress) = networks.ingress else { return };
+    let mut members: BTreeMap<GroupKey, Weights> = BTreeMap::new();
     let mut tasks: Vec<_> = desired.local_tasks.iter().collect();
     tasks.sort_by_key(|task| &task.task);
     for task in tasks {
         for port in &task.host_ports {
             let key = frontend_key(port);
             let group = GroupKey::Host(key);
-            members.entry(group.clone()).or_default().insert(task.task.clone(), 1);
+            let endpoint = EndpointKey { network: ingress.clone(), task: task.task.clone() };
+            members.entry(group.clone()).or_default().insert(endpoint, 1);
             let found = task.host_options.iter().find(|o| (o.protocol, o.published) == (port.protocol, port.published));
             let offer = Offer { port, options: found, service: None, group };
             tables.frontends.entry(key).or_insert_with(|| offer.frontend(desired));
         }
     }
     for (group, members) in members {
-        tables.share(group, &members);
+        tables.share(group, Some(&members));
     }
 }
 
-fn ingress_mode(desired: &Desired, nodes: &BTreeMap<&NodeId, IpAddr>, tables: &mut Tables) {
+/// Members of a group and their shares of it.
+type Weights = BTreeMap<EndpointKey, u32>;
+
+/// Who may be given flows of a service on a network.
+type Admitted<'a> = BTreeMap<(&'a ServiceId, &'a NetworkId), Weights>;
+
+fn ingress_mode(desired: &Desired, networks: &Networks<'_>, admitted: &Admitted<'_>, tables: &mut Tables) {
     let mut services: Vec<_> = desired.services.iter().collect();
     services.sort_by_key(|s| &s.id);
-    let mut endpoints: BTreeMap<&ServiceId, Vec<&LocatedEndpoint>> = BTreeMap::new();
-    for endpoint in &desired.endpoints {
-        endpoints.entry(&endpoint.record.service).or_default().push(endpoint);
-    }
     for service in services {
-        let groups = ingress_ports(desired, service, tables);
-        if groups.is_empty() {
-            continue;
+        let members = networks.ingress.and_then(|ingress| admitted.get(&(&service.id, ingress)));
+        for group in ingress_ports(desired, service, tables) {
+            tables.share(group, members);
         }
-        let mut weights = BTreeMap::new();
-        for endpoint in endpoints.get(&service.id).into_iter().flatten() {
-            if tables.admit(endpoint, &desired.node.id, nodes) {
-                weights.insert(endpoint.key.task.clone(), endpoint.record.weight);
-            }
-        }
-        for group in groups {
-            tables.share(group, &weights);
+    }
+}
+
+/// Services' own addresses, where there is a task that may ask them.
+fn own_addresses(desired: &Desired, networks: &Networks<'_>, admitted: &Admitted<'_>, tables: &mut Tables) {
+    for service in &desired.services {
+        for vip in service.virtual_ips.iter().filter(|vip| networks.near.contains(&vip.network)) {
+            let Some(network) = networks.number(&vip.network) else { continue };
+            let group = GroupKey::Vip(service.id.clone(), vip.network.clone());
+            tables.vips.insert(vip.addr.addr(), Vip { network, group: group.clone() });
+            tables.share(group, admitted.get(&(&service.id, &vip.network)));
         }
     }
 }
@@ -198,44 +264,78 @@ fn networks(desired: &Desired, on: &ListenOn) -> Vec<IpNet> {
 }
 
 impl Tables {
-    /// Makes an endpoint a backend. Returns whether it is one: the node's own tasks are by their own word alone.
-    fn admit(&mut self, endpoint: &LocatedEndpoint, own: &NodeId, nodes: &BTreeMap<&NodeId, IpAddr>) -> bool {
-        let task = &endpoint.key.task;
+    /// Makes backends of the endpoints that anything of this node may be sent to. Returns those that flows may be given to.
+    fn admit_all<'a>(
+        &mut self,
+        desired: &'a Desired,
+        nodes: &BTreeMap<&NodeId, IpAddr>,
+        networks: &Networks<'_>,
+    ) -> Admitted<'a> {
+        let published: BTreeSet<_> = (desired.services.iter())
+            .filter(|service| service.ports.iter().any(|port| port.mode == PublishMode::Ingress))
+            .map(|service| &service.id)
+            .collect();
+        let mut admitted = Admitted::new();
+        for endpoint in &desired.endpoints {
+            let (network, service) = (&endpoint.key.network, &endpoint.record.service);
+            let Some(number) = networks.number(network).filter(|n| *n > 0 || published.contains(service)) else {
+                continue;
+            };
+            if self.admit(endpoint, number, &desired.node.id, nodes) {
+                let weights = admitted.entry((service, network)).or_default();
+                weights.insert(endpoint.key.clone(), endpoint.record.weight);
+            }
+        }
+        admitted
+    }
+
+    /// Makes an endpoint a backend. Returns whether it is one: the node's own tasks are by their own word alone. On the routing mesh's network
+    /// nobody needs to know one that does not serve yet; on others it may talk already.
+    fn admit(
+        &mut self,
+        endpoint: &LocatedEndpoint,
+        network: u32,
+        own: &NodeId,
+        nodes: &BTreeMap<&NodeId, IpAddr>,
+    ) -> bool {
+        let key = &endpoint.key;
         if endpoint.owner == *own {
-            return self.backends.contains_key(task);
+            return self.backends.contains_key(key);
         }
         let Some(&underlay) = nodes.get(&endpoint.owner) else { return false };
         let state = state(endpoint.record.state);
-        if state == BackendState::Starting {
+        if state == BackendState::Starting && network == 0 {
             return false;
         }
-        let backend = Backend { addr: endpoint.record.addr, place: Place::There(underlay), state };
+        let place = Place::There(underlay);
+        let backend = Backend { addr: endpoint.record.addr, network, egress: false, place, state };
         // A task that runs here is not elsewhere, whatever an old record says.
-        self.backends.entry(task.clone()).or_insert(backend);
+        self.backends.entry(key.clone()).or_insert(backend);
         true
     }
 
     /// Shares new flows of a group among its members by their weights: among those that are ready, and while there is none, among those
     /// that still run.
-    fn share(&mut self, group: GroupKey, members: &BTreeMap<TaskId, u32>) {
+    fn share(&mut self, group: GroupKey, members: Option<&Weights>) {
         let local_first = matches!(group, GroupKey::Service(_, true));
-        let of = |state: BackendState, local: bool| -> Vec<(&TaskId, u32)> {
-            let fits = |task: &TaskId| {
-                let backend = self.backends.get(task)?;
+        let of = |state: BackendState, local: bool| -> Vec<(&EndpointKey, u32)> {
+            let fits = |endpoint: &EndpointKey| {
+                let backend = self.backends.get(endpoint)?;
                 let here = matches!(backend.place, Place::Here { .. });
                 (backend.state == state && (here || !local)).then_some(())
             };
-            let members = members.iter().filter(|(task, weight)| **weight > 0 && fits(task).is_some());
-            members.map(|(task, weight)| (task, *weight)).collect()
+            let members = members.into_iter().flatten();
+            let members = members.filter(|(endpoint, weight)| **weight > 0 && fits(endpoint).is_some());
+            members.map(|(endpoint, weight)| (endpoint, *weight)).collect()
         };
         let choices =
             [(BackendState::Ready, local_first), (BackendState::Ready, false), (BackendState::Draining, false)];
         let chosen = choices.iter().map(|&(state, local)| of(state, local)).find(|chosen| !chosen.is_empty());
         let chosen = chosen.unwrap_or_default();
         let candidates: Vec<_> =
-            chosen.iter().map(|(task, weight)| Candidate { name: task.as_str(), weight: *weight }).collect();
+            chosen.iter().map(|(key, weight)| Candidate { name: key.task.as_str(), weight: *weight }).collect();
         let slots = maglev::table(&candidates);
-        let ready = chosen.into_iter().map(|(task, _)| task.clone()).collect();
+        let ready = chosen.into_iter().map(|(endpoint, _)| endpoint.clone()).collect();
         self.groups.insert(group, Group { ready, slots });
     }
 }

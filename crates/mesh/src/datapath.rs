@@ -90,7 +90,7 @@ impl Applied {
 pub struct Counters {
     /// Per published port, as seen by the node that the client asked.
     pub ports: BTreeMap<FrontendKey, Traffic>,
-    /// Per backend, as seen by the node that the client asked. Only backends that are still known.
+    /// Per backend, on all of its networks, as seen by the node that the client asked. Only backends that are still known.
     pub backends: BTreeMap<TaskId, Traffic>,
     /// Per task of this node, whichever node was asked.
     pub tasks: BTreeMap<TaskId, Traffic>,
@@ -166,6 +166,12 @@ counted! {
     Rewrite = 9, "rewrite";
     /// By IPv6, for a task whose kernel has none; answered with a reset or port-unreachable.
     NoIpv6 = 10, "no_ipv6";
+    /// From a task to an address of a network that it is not on, or to nobody's; answered with a reset or host-unreachable.
+    OtherNetwork = 11, "other_network";
+    /// From a task that may not talk to the world outside, or of a kind that cannot; answered with prohibited.
+    NoWayOut = 12, "no_way_out";
+    /// From a task to where the node itself has no route, or no address to go by; answered with net-unreachable.
+    NoRoute = 13, "no_route";
 }
 
 counted! {
@@ -183,6 +189,10 @@ counted! {
     TooBig = 4, "too_big";
     /// A backend that does not answer was passed over.
     Suspected = 5, "suspected";
+    /// A task began to talk to the world outside.
+    WentOut = 6, "went_out";
+    /// A task's packet to the world outside came to the end of its hops at this node, and the task was told so.
+    HopsExceeded = 7, "hops_exceeded";
 }
 
 /// What keeps the data plane from being as it should be.

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::{IpNet, Ipv4Net};
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Member, NodeId, PortOptions, Protocol, PublishedPort, ServiceEntry,
-    TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, PortOptions, Protocol, PublishedPort,
+    ServiceEntry, TaskId,
 };
+
+use crate::table::Way;
 
 /// Everything that a node's data plane follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +24,44 @@ pub struct Desired {
     pub member_addresses: BTreeSet<IpAddr>,
     /// All services with their published ports.
     pub services: Vec<ServiceEntry>,
-    /// All endpoints of the ingress network, as discovery knows them, the node's own among them.
+    /// All of the swarm's networks, that of the routing mesh among them.
+    pub networks: Vec<Network>,
+    /// All endpoints, as discovery knows them, the node's own among them. Those of networks that are not known are nobody's.
     pub endpoints: Vec<LocatedEndpoint>,
     /// The tasks that run on the node.
     pub local_tasks: Vec<LocalTask>,
+}
+
+impl Desired {
+    /// The routing mesh's own network.
+    #[must_use]
+    pub fn ingress(&self) -> Option<&NetworkId> {
+        self.networks.iter().find(|network| network.kind == NetworkKind::Ingress).map(|network| &network.id)
+    }
+}
+
+/// One of the swarm's networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Its identity.
+    pub id: NetworkId,
+    /// Its number, which no other network has; never 0.
+    pub number: u32,
+    /// All of its addresses.
+    pub subnet: Ipv4Net,
+    /// What it is for.
+    pub kind: NetworkKind,
+}
+
+/// What a network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NetworkKind {
+    /// The routing mesh's own: tasks are reached by it, and do not talk to each other.
+    Ingress,
+    /// Its tasks talk to each other, and to the world outside.
+    Open,
+    /// Its tasks talk to each other, and to the world outside only where another network lets them.
+    Internal,
 }
 
 /// The node that the tables are for.
@@ -61,6 +98,8 @@ pub struct Devices {
     pub uplinks: BTreeSet<u32>,
     /// Every other one: WireGuard, tun, PPP.
     pub tunnels: BTreeSet<u32>,
+    /// The routes to the world outside.
+    pub ways: BTreeMap<IpNet, Way>,
 }
 
 /// An endpoint and the node that runs it.
@@ -81,6 +120,8 @@ pub struct LocalTask {
     pub task: TaskId,
     /// Its address on the ingress network.
     pub addr: Ipv4Addr,
+    /// Its addresses on the swarm's other networks.
+    pub networks: Vec<(NetworkId, Ipv4Addr)>,
     /// The host's side of its veth pair.
     pub host_ifindex: u32,
     /// Hardware address of the task's side.

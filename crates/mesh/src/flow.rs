@@ -37,8 +37,10 @@ pub struct Flow {
     pub protocol: Protocol,
     /// Who asked.
     pub client: SocketAddr,
-    /// The node's address and published port that were asked.
+    /// The node's address and published port that were asked, or a service's own address.
     pub asked: SocketAddr,
+    /// Whether that is a service's own.
+    pub vip: bool,
     /// The task that has it; `None` when that is gone.
     pub task: Option<TaskId>,
     /// Where the task is.

@@ -22,14 +22,14 @@ mod table;
 #[cfg(test)]
 mod world;
 
-pub use bpf::{Bpf, FORWARD_VNI, MapSizes, PROBE_PORT, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
+pub use bpf::{Bpf, DIRECT_VNI, FORWARD_VNI, MapSizes, PROBE_PORT, REPLY_VNI, SECOND_CHANCE_VNI, check_kernel, traces};
 pub use choose::choose;
 pub use compile::compile;
 pub use datapath::{Applied, Counters, Datapath, DatapathError, DropReason, Event, Traffic};
-pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
+pub use desired::{Desired, Devices, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode};
 pub use fake::Fake;
 pub use flow::{Flow, FlowRole, FlowState, FlowTable, Usage};
 pub use table::{
     AddressOwner, Answering, Backend, BackendState, Frontend, FrontendKey, Group, GroupKey, Hook, Idle, NodeFacts,
-    Place, Tables,
+    Place, Tables, Vip, Way,
 };

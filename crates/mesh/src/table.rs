@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use skep_model::{Protocol, PublishMode, ServiceId, TaskId};
+use skep_model::{EndpointKey, NetworkId, Protocol, PublishMode, ServiceId};
 
 /// What a client asks for, on any address of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,13 +16,15 @@ pub struct FrontendKey {
     pub port: u16,
 }
 
-/// Tasks that new flows are shared among. All ports of a service that are balanced alike have one group.
+/// Tasks, each on a network, that new flows are shared among. All ports of a service that are balanced alike have one group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GroupKey {
     /// All tasks of a service; `true` for those of this node alone, while any of them is ready.
     Service(ServiceId, bool),
     /// The tasks of this node behind a port published in host mode.
     Host(FrontendKey),
+    /// All tasks of a service, by their addresses on one of the swarm's networks.
+    Vip(ServiceId, NetworkId),
 }
 
 /// A published port on this node.
@@ -74,7 +76,7 @@ pub enum Idle {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// The tasks that take new flows. Those that are to stop are among them only while nobody else is ready.
-    pub ready: Vec<TaskId>,
+    pub ready: Vec<EndpointKey>,
     /// The Maglev table: indexes into `ready`. Empty when there is nobody.
     pub slots: Vec<u32>,
 }
@@ -106,11 +108,24 @@ pub enum BackendState {
     Draining,
 }
 
-/// A task behind published ports, or any task of this node.
+/// A service's own address on a network: all of its ports are those of its tasks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vip {
+    /// The network's number: only its tasks may ask.
+    pub network: u32,
+    /// The tasks behind it.
+    pub group: GroupKey,
+}
+
+/// A task on one of its networks: behind published ports, of this node, or on a network that tasks of this node are on too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
-    /// The task's address.
+    /// The task's address on the network.
     pub addr: Ipv4Addr,
+    /// The network's number: tasks of the same network talk to each other. 0 for the routing mesh's own, where they do not.
+    pub network: u32,
+    /// Whether it may talk to the world outside; only said of tasks of this node.
+    pub egress: bool,
     /// Where it runs.
     pub place: Place,
     /// Whether it takes flows.
@@ -124,6 +139,17 @@ pub enum AddressOwner {
     Own,
     /// Another member's: tasks of this node may ask by it, without a detour through that member.
     Member,
+}
+
+/// How the node sends something to a part of the world outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// Through which device.
+    pub device: u32,
+    /// How many bytes a packet may have there.
+    pub mtu: u16,
+    /// By which address of the node: tasks go out by it too.
+    pub source: IpAddr,
 }
 
 /// Which program a device gets.
@@ -175,8 +201,14 @@ pub struct Tables {
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// The tasks behind them.
     pub groups: BTreeMap<GroupKey, Group>,
-    /// Those tasks, and all of the node's own.
-    pub backends: BTreeMap<TaskId, Backend>,
+    /// Services' own addresses on the networks that tasks of this node are on.
+    pub vips: BTreeMap<Ipv4Addr, Vip>,
+    /// The tasks behind all of these, all of the node's own, and all that those may talk to.
+    pub backends: BTreeMap<EndpointKey, Backend>,
+    /// The numbers of all of the swarm's networks: nothing for an address of theirs leaves by an uplink.
+    pub subnets: BTreeMap<IpNet, u32>,
+    /// The node's routes to the world outside.
+    pub ways: BTreeMap<IpNet, Way>,
     /// Devices and their programs.
     pub hooks: BTreeMap<u32, Hook>,
 }

@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use proptest::prelude::*;
 use skep_model::{
     Balance, EndpointKey, EndpointRecord, EndpointState, ListenOn, Member, PortOptions, Protocol, PublishMode,
-    PublishOptions, PublishedPort, ServiceEntry, Version,
+    PublishOptions, PublishedPort, ServiceEntry, Version, VirtualIp,
 };
 
-use crate::desired::{Desired, Devices, LocalTask, LocatedEndpoint, OwnNode};
+use crate::desired::{Desired, Devices, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode};
+use crate::table::Way;
 
 /// Two of them at a time, 0 and 1 first, have one address, and are never there together.
 pub(crate) const TASKS: u8 = 20;
 pub(crate) const NODES: u8 = 4;
 const SERVICES: u8 = 4;
+const NETWORKS: u8 = 2;
 const PORTS: u16 = 6;
 
 /// What a task of the world is like.
@@ -206,11 +209,13 @@ impl World {
                 underlay: Some(2),
                 uplinks: [2].into(),
                 tunnels: [].into(),
+                ways: (0..self.addresses).map(way).collect(),
             },
             members: self.members.iter().map(|n| self.member(*n)).collect(),
             member_addresses: (0..self.addresses).map(|n| IpAddr::from([203, 0, 113, n])).collect(),
             services: (0..SERVICES).map(|n| self.service(n)).collect(),
-            endpoints: self.tasks.iter().map(|(n, task)| endpoint(*n, task)).collect(),
+            networks: (0..=NETWORKS).map(network).collect(),
+            endpoints: self.tasks.iter().flat_map(|(n, task)| endpoints(*n, task)).collect(),
             local_tasks: here.map(|(n, task)| local(*n, task)).collect(),
         }
     }
@@ -229,7 +234,8 @@ impl World {
             version: Version::default(),
             ports: own().map(|((_, port), how)| published(*port, how.target, PublishMode::Ingress)).collect(),
             options: own().filter_map(|((_, port), how)| option(*port, how.options)).collect(),
-            virtual_ips: vec![],
+            virtual_ips: networks_of(n).map(|network| vip(n, network)).collect(),
+            networks: Vec::new(),
         }
     }
 }
@@ -264,28 +270,60 @@ fn option((protocol, port): Port, which: u8) -> Option<PortOptions> {
     Some(PortOptions { protocol, published: (8000 + port).try_into().unwrap(), options, answers: which != 7 })
 }
 
-fn address(task: u8) -> Ipv4Addr {
-    [10, 0, 1, task / 2].into()
+/// Network 0 is the routing mesh's.
+fn network(n: u8) -> Network {
+    let kind = match n {
+        0 => NetworkKind::Ingress,
+        1 => NetworkKind::Open,
+        _ => NetworkKind::Internal,
+    };
+    let subnet = format!("10.{n}.0.0/16").parse().unwrap();
+    Network { id: id(n.into()), number: 4096 + u32::from(n), subnet, kind }
 }
 
-fn endpoint(n: u8, task: &Task) -> LocatedEndpoint {
-    LocatedEndpoint {
-        key: EndpointKey { network: id(0), task: id(n.into()) },
+/// Those besides that of the routing mesh. The last service is on none.
+fn networks_of(service: u8) -> impl Iterator<Item = u8> {
+    (1..=NETWORKS).filter(move |network| service == network - 1 || service == *network)
+}
+
+fn vip(service: u8, network: u8) -> VirtualIp {
+    VirtualIp { network: id(network.into()), addr: format!("10.{network}.0.{service}/16").parse().unwrap() }
+}
+
+fn way(n: u8) -> (IpNet, Way) {
+    let to = format!("198.51.{n}.0/24").parse().unwrap();
+    (to, Way { device: 2, mtu: 1500, source: [198, 51, 100, n].into() })
+}
+
+fn address(task: u8) -> Ipv4Addr {
+    address_on(0, task)
+}
+
+fn address_on(network: u8, task: u8) -> Ipv4Addr {
+    [10, network, 1, task / 2].into()
+}
+
+fn endpoints(n: u8, task: &Task) -> impl Iterator<Item = LocatedEndpoint> {
+    let endpoint = move |network: u8| LocatedEndpoint {
+        key: EndpointKey { network: id(network.into()), task: id(n.into()) },
         owner: id(task.node.into()),
         record: EndpointRecord {
             service: id(task.service.into()),
-            addr: address(n),
+            addr: address_on(network, n),
             state: task.state,
             weight: task.weight,
             aliases: vec![],
+            host_ports: Vec::new(),
         },
-    }
+    };
+    [0].into_iter().chain(networks_of(task.service)).map(endpoint)
 }
 
 fn local(n: u8, task: &Task) -> LocalTask {
     LocalTask {
         task: id(n.into()),
         addr: address(n),
+        networks: networks_of(task.service).map(|network| (id(network.into()), address_on(network, n))).collect(),
         host_ifindex: 100 + u32::from(n),
         mac: [2, 0, 0, 0, 0, n],
         ipv6: n > 3,

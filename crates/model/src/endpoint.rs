@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkId, NodeId, PortOptions, PublishedPort, ServiceId, TaskId, Version, VirtualIp};
+use crate::{NetworkId, NodeId, PortOptions, PublishedPort, ServiceId, ServiceNetwork, TaskId, Version, VirtualIp};
 
 /// Whether an endpoint takes new flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub struct EndpointRecord {
     /// Further names that it answers to.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// The ports of its node that lead to it alone. Told of its address on the network of the routing mesh only.
+    #[serde(default)]
+    pub host_ports: Vec<PublishedPort>,
 }
 
 /// All that one node says of itself: its endpoints and addresses, at one version of that node's own counting.
@@ -48,9 +52,9 @@ pub struct EndpointRecord {
 pub struct OwnerTable {
     /// Grows with every change that the owner makes, also over restarts (it starts from the clock, in milliseconds).
     pub version: u64,
-    /// The endpoints. As a list on the wire, because keys of JSON objects are texts.
+    /// The endpoints, shared with whoever looks at them. As a list on the wire, because keys of JSON objects are texts.
     #[serde(with = "as_list")]
-    pub records: BTreeMap<EndpointKey, EndpointRecord>,
+    pub records: BTreeMap<EndpointKey, Arc<EndpointRecord>>,
     /// The node's addresses outside of the mesh, by which it is asked too.
     #[serde(default)]
     pub addresses: BTreeSet<IpAddr>,
@@ -58,13 +62,14 @@ pub struct OwnerTable {
 
 mod as_list {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::{EndpointKey, EndpointRecord};
 
     pub(super) fn serialize<S: Serializer>(
-        map: &BTreeMap<EndpointKey, EndpointRecord>,
+        map: &BTreeMap<EndpointKey, Arc<EndpointRecord>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         map.iter().collect::<Vec<_>>().serialize(serializer)
@@ -72,8 +77,8 @@ mod as_list {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<EndpointKey, EndpointRecord>, D::Error> {
-        Ok(Vec::<(EndpointKey, EndpointRecord)>::deserialize(deserializer)?.into_iter().collect())
+    ) -> Result<BTreeMap<EndpointKey, Arc<EndpointRecord>>, D::Error> {
+        Ok(Vec::<(EndpointKey, Arc<EndpointRecord>)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 
@@ -106,8 +111,11 @@ pub struct ServiceEntry {
     /// Options of those ports that have any, and of ports in host mode that have any.
     #[serde(default)]
     pub options: Vec<PortOptions>,
-    /// Its addresses.
+    /// Its addresses; none when names lead to its tasks themselves.
     pub virtual_ips: Vec<VirtualIp>,
+    /// The networks that it is on besides that of the routing mesh.
+    #[serde(default)]
+    pub networks: Vec<ServiceNetwork>,
 }
 
 impl ServiceEntry {

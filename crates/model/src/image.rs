@@ -57,6 +57,24 @@ impl ImageRef {
         self.digest.as_deref()
     }
 
+    /// Whether both name the same repository.
+    #[must_use]
+    pub fn same_repository(&self, other: &Self) -> bool {
+        (&self.domain, &self.path) == (&other.domain, &other.path)
+    }
+
+    /// The content with this digest, `sha256:…`, in the same repository, under no tag.
+    #[must_use]
+    pub fn by_digest(&self, digest: &str) -> Self {
+        Self { tag: None, digest: Some(digest.to_owned()), ..self.clone() }
+    }
+
+    /// The same reference with this digest, `sha256:…`: what its tag means now.
+    #[must_use]
+    pub fn pinned(&self, digest: &str) -> Self {
+        Self { digest: Some(digest.to_owned()), ..self.clone() }
+    }
+
     /// The repository as people write it: `nginx`, not `docker.io/library/nginx`.
     #[must_use]
     pub fn familiar_name(&self) -> String {

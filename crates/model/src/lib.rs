@@ -26,11 +26,15 @@ mod network;
 mod node;
 mod port;
 mod publish;
+mod registry;
 pub mod seen;
 mod service;
 mod task;
 
-pub use cluster::{Authority, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, UnlockSecret};
+pub use cluster::{
+    Authority, CertificateSpec, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, Rotation, RotationStage,
+    Trust, UnlockSecret,
+};
 pub use constraint::{BadConstraint, Constraint, Operator};
 pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
@@ -44,13 +48,14 @@ pub use image::{BadImageRef, ImageRef};
 pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};
 pub use name::{BadName, ServiceName};
-pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, VirtualIp};
+pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, NewNetwork, ServiceNetwork, VirtualIp};
 pub use node::{
     Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
-    NodeStatus, Platform, PortConflict, Reachability, Role,
+    NodeStatus, NodeTls, Platform, PortConflict, Reachability, Role,
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
 pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};
+pub use registry::RegistryAuth;
 pub use service::{
     Endpoint, EndpointMode, EndpointSpec, FailureAction, Service, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,
     UpdateState, UpdateStatus,

@@ -23,6 +23,9 @@ impl Version {
 pub struct Meta {
     /// The version at which the object last changed.
     pub version: Version,
+    /// The version at which what people ask of it last changed: all else in it changes by itself.
+    #[serde(default)]
+    pub asked: Version,
     /// When it was created.
     pub created: Timestamp,
     /// When it last changed.
@@ -33,6 +36,6 @@ impl Meta {
     /// For an object that is not stored yet; the store sets the version.
     #[must_use]
     pub fn new(now: Timestamp) -> Self {
-        Self { version: Version(0), created: now, updated: now }
+        Self { version: Version(0), asked: Version(0), created: now, updated: now }
     }
 }

@@ -19,6 +19,10 @@ pub struct Network {
     pub spec: NetworkSpec,
     /// Number of the network in VXLAN headers, 24 bits.
     pub vni: u32,
+    /// The address that was given last. The next ones are given onward from it, so that one that became free is left alone for as long
+    /// as possible: other nodes may still have flows to it.
+    #[serde(default)]
+    pub last: Option<Ipv4Addr>,
 }
 
 /// What a person asks a network to be.
@@ -34,6 +38,43 @@ pub struct NetworkSpec {
     /// Whether it is the routing mesh's own network.
     #[serde(default)]
     pub ingress: bool,
+    /// Whether its tasks are kept from the outside world, unless another network lets them out.
+    #[serde(default)]
+    pub internal: bool,
+    /// Whether containers that are started by hand may be attached to it.
+    #[serde(default)]
+    pub attachable: bool,
+    /// Whether the person asked for IPv6. Tasks have an IPv6 address either way: it is made of their IPv4 one.
+    #[serde(default)]
+    pub ipv6: bool,
+    /// Options of the driver, as the person wrote them.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// A network to be made: what the person did not say is `None`, and chosen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewNetwork {
+    /// Its name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// The pool that addresses come from.
+    pub subnet: Option<Ipv4Net>,
+    /// The gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// The part of the pool that addresses are given from.
+    pub range: Option<Ipv4Net>,
+    /// As [`NetworkSpec::ingress`].
+    pub ingress: bool,
+    /// As [`NetworkSpec::internal`].
+    pub internal: bool,
+    /// As [`NetworkSpec::attachable`].
+    pub attachable: bool,
+    /// As [`NetworkSpec::ipv6`].
+    pub ipv6: bool,
+    /// As [`NetworkSpec::options`].
+    pub options: BTreeMap<String, String>,
 }
 
 /// The pool of addresses of a network.
@@ -43,6 +84,18 @@ pub struct IpamConfig {
     pub subnet: Ipv4Net,
     /// Its gateway: never given to a task.
     pub gateway: Ipv4Addr,
+    /// The part of the pool that addresses are given from; `None` is all of it.
+    #[serde(default)]
+    pub range: Option<Ipv4Net>,
+}
+
+/// A network that a service is on, and the names that it answers to there besides its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceNetwork {
+    /// The network.
+    pub network: NetworkId,
+    /// The further names.
+    pub aliases: Vec<String>,
 }
 
 /// A task's place on a network.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use crate::{Meta, NodeId, Protocol};
@@ -36,6 +37,12 @@ impl Node {
     #[must_use]
     pub fn hostname(&self) -> &str {
         self.description.as_ref().map_or(self.id.as_str(), |d| &d.hostname)
+    }
+
+    /// Its certificate, and whom it trusts; `None` until it has said so.
+    #[must_use]
+    pub fn tls(&self) -> Option<&NodeTls> {
+        self.description.as_ref()?.tls.as_ref()
     }
 }
 
@@ -89,6 +96,19 @@ pub struct NodeDescription {
     pub resources: NodeResources,
     /// The daemon on it.
     pub engine: EngineDescription,
+    /// Where its routes lead, skep's own and default routes apart: networks of the swarm must lie elsewhere.
+    pub routes: Vec<Ipv4Net>,
+    /// Its certificate, and whom it trusts.
+    pub tls: Option<NodeTls>,
+}
+
+/// What a node says of certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeTls {
+    /// The root certificates that it trusts: PEM, one after the other.
+    pub roots: String,
+    /// The one that its own certificate is under, in PEM.
+    pub issuer: String,
 }
 
 /// Processor and operating system, in the words of Go: `amd64` or `x86_64`, `linux`.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Meta, PortConfig, PublishMode, PublishedPort, ServiceId, ServiceName, TaskSpec, Timestamp, Version, VirtualIp,
+    Meta, NetworkId, PortConfig, PublishMode, PublishedPort, ServiceId, ServiceName, TaskSpec, Timestamp, Version,
+    VirtualIp,
 };
 
 /// A stored service.
@@ -28,6 +29,14 @@ pub struct Service {
     pub endpoint: Endpoint,
     /// The rolling update under way, or the last one.
     pub update_status: Option<UpdateStatus>,
+}
+
+impl Service {
+    /// Whether it is to be on this network.
+    #[must_use]
+    pub fn is_on(&self, network: &NetworkId) -> bool {
+        self.spec.task.is_on(network)
+    }
 }
 
 /// What a person asks a service to be.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, Meta, NetworkAttachment, NetworkId, NodeId, PortConfig, PublishedPort, Resources, ServiceId,
-    ServiceName, TaskId, Timestamp, Version,
+    ContainerSpec, Meta, NetworkAttachment, NetworkId, NodeId, PortConfig, PublishedPort, RegistryAuth, Resources,
+    ServiceId, ServiceName, TaskId, Timestamp, Version,
 };
 
 /// What a task runs and under which rules. Never changed once a task is made of it.
@@ -29,6 +29,17 @@ pub struct TaskSpec {
     /// Raised by `--force` so that an unchanged spec still replaces its tasks.
     #[serde(default)]
     pub force_update: u64,
+    /// What lets the nodes that run a task in at the image's registry. It goes to them alone, and is never shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_auth: Option<RegistryAuth>,
+}
+
+impl TaskSpec {
+    /// Whether it asks for this network.
+    #[must_use]
+    pub fn is_on(&self, network: &NetworkId) -> bool {
+        self.networks.iter().any(|(id, _)| id == network)
+    }
 }
 
 /// When a task that ended is tried again.

@@ -48,7 +48,7 @@ pub struct Driver {
     talk: Arc<Talk>,
     listen: Listen,
     contacts: watch::Receiver<Contacts>,
-    own: watch::Receiver<OwnerTable>,
+    own: watch::Receiver<Arc<OwnerTable>>,
     requests: mpsc::Receiver<oneshot::Sender<()>>,
 }
 

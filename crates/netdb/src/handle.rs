@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable};
 use tokio::sync::watch;
 
+use crate::view::Viewer;
 use crate::{Merged, Tables, View};
 
 /// A node's tables. Cheap to clone; all clones are the same tables.
@@ -19,25 +20,18 @@ pub struct NetDb(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    tables: Mutex<Tables>,
+    state: Mutex<State>,
     // Both are sent to under the lock, so that what followers see is never older than what they saw before.
-    own: watch::Sender<OwnerTable>,
+    own: watch::Sender<Arc<OwnerTable>>,
     view: watch::Sender<Arc<View>>,
     /// The version of the own table that other nodes have been sent word of.
     told: watch::Sender<u64>,
 }
 
-/// What to tell followers after a change.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Changed {
-    Nothing,
-    View,
-}
-
-impl Changed {
-    fn when(yes: bool) -> Self {
-        if yes { Self::View } else { Self::Nothing }
-    }
+#[derive(Debug)]
+struct State {
+    tables: Tables,
+    viewer: Viewer,
 }
 
 impl NetDb {
@@ -45,12 +39,11 @@ impl NetDb {
     #[must_use]
     pub fn new(own: NodeId) -> Self {
         let tables = Tables::new(own, now_ms());
-        let (table, view) = (tables.own().as_ref().clone(), tables.view());
         Self(Arc::new(Shared {
-            tables: Mutex::new(tables),
-            own: watch::Sender::new(table),
-            view: watch::Sender::new(Arc::new(view)),
+            own: watch::Sender::new(tables.own().clone()),
+            view: watch::Sender::default(),
             told: watch::Sender::default(),
+            state: Mutex::new(State { tables, viewer: Viewer::default() }),
         }))
     }
 
@@ -62,55 +55,49 @@ impl NetDb {
 
     /// Adds or replaces an endpoint of this node. Saying the same again is no news and costs nothing.
     pub fn publish(&self, key: EndpointKey, record: EndpointRecord) {
-        self.change(|tables| ((), Changed::when(tables.publish([(key, record)], now_ms()))));
+        self.talk(|tables| tables.publish([(key, record)], now_ms()));
     }
 
     /// Says whether an endpoint of this node takes new flows. Nothing happens for one that is not there.
     pub fn set_state(&self, key: &EndpointKey, state: EndpointState) {
-        self.change(|tables| ((), Changed::when(tables.set_state(key, state, now_ms()))));
+        self.talk(|tables| tables.set_state(key, state, now_ms()));
     }
 
     /// Goes on where the node was before a restart: see [`Tables::take_over`].
     pub fn take_over(&self, told: OwnerTable, holds: impl Fn(&EndpointKey) -> bool) {
-        self.change(|tables| {
-            tables.take_over(told, holds, now_ms());
-            ((), Changed::View)
-        });
+        self.talk(|tables| tables.take_over(told, holds, now_ms()));
     }
 
     /// Removes an endpoint of this node; no error if it is not there.
     pub fn withdraw(&self, key: &EndpointKey) {
-        self.change(|tables| ((), Changed::when(tables.withdraw(key, now_ms()))));
+        self.talk(|tables| tables.withdraw(key, now_ms()));
     }
 
     /// Replaces this node's addresses. Saying the same again is no news and costs nothing.
     pub fn set_addresses(&self, addresses: BTreeSet<IpAddr>) {
-        self.change(|tables| ((), Changed::when(tables.set_addresses(addresses, now_ms()))));
+        self.talk(|tables| tables.set_addresses(addresses, now_ms()));
     }
 
     /// This node's own table and its changes, for those who tell other nodes.
     #[must_use]
-    pub fn own(&self) -> watch::Receiver<OwnerTable> {
+    pub fn own(&self) -> watch::Receiver<Arc<OwnerTable>> {
         self.0.own.subscribe()
     }
 
     /// Takes what another node says of its endpoints, when it is newer than what is known. A newer table of *this* node is not taken but
     /// outdone: the own version is raised above it.
     pub fn merge(&self, owner: NodeId, table: OwnerTable) -> Merged {
-        self.change(|tables| {
-            let merged = tables.merge(owner, table);
-            (merged, Changed::when(merged == Merged::Newer))
-        })
+        self.talk(|tables| tables.merge(owner, table))
     }
 
     /// Replaces the list of members.
     pub fn set_members(&self, members: Vec<Member>) {
-        self.change(|tables| ((), Changed::when(tables.set_members(members))));
+        self.talk(|tables| tables.set_members(members));
     }
 
     /// Replaces the set of members that are not heard of at present: others get their new flows, where there are others.
     pub fn set_silent(&self, silent: BTreeSet<NodeId>) {
-        self.change(|tables| ((), Changed::when(tables.set_silent(silent))));
+        self.talk(|tables| tables.set_silent(silent));
     }
 
     /// Returns once other nodes have been sent word of the own table as it is now.
@@ -129,13 +116,25 @@ impl NetDb {
         });
     }
 
-    /// For what is said and heard: followers are told when anything has come of it.
+    /// Does something with the tables. Followers are told when anything has come of it.
     pub(crate) fn talk<R>(&self, talk: impl FnOnce(&mut Tables) -> R) -> R {
-        self.change(|tables| {
-            let before = tables.revision();
-            let result = talk(tables);
-            (result, Changed::when(tables.revision() != before))
-        })
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { tables, viewer } = &mut *state;
+        let result = talk(tables);
+        let changed = tables.take_changed();
+        if changed.contains(tables.own_node()) {
+            self.0.own.send_if_modified(|own| {
+                let news = own.version != tables.own().version;
+                if news {
+                    own.clone_from(tables.own());
+                }
+                news
+            });
+        }
+        if !changed.is_empty() && viewer.update(tables, changed) {
+            self.0.view.send_replace(Arc::new(viewer.view().clone()));
+        }
+        result
     }
 
     /// Members and endpoints, and their changes. A change of what is hidden is none.
@@ -157,30 +156,7 @@ impl NetDb {
     }
 
     fn read<R>(&self, read: impl FnOnce(&Tables) -> R) -> R {
-        read(&self.0.tables.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn change<R>(&self, change: impl FnOnce(&mut Tables) -> (R, Changed)) -> R {
-        let mut tables = self.0.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        let (result, changed) = change(&mut tables);
-        self.0.own.send_if_modified(|own| {
-            let news = own.version != tables.own().version;
-            if news {
-                *own = tables.own().as_ref().clone();
-            }
-            news
-        });
-        if changed == Changed::View {
-            let fresh = tables.view();
-            self.0.view.send_if_modified(|view| {
-                let news = **view != fresh;
-                if news {
-                    *view = Arc::new(fresh);
-                }
-                news
-            });
-        }
-        result
+        read(&self.0.state.lock().unwrap_or_else(PoisonError::into_inner).tables)
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::ops::Bound;
+use std::sync::{Arc, LazyLock};
 
 use skep_model::{EndpointKey, EndpointRecord, EndpointState, NetworkId, NodeId, OwnerTable, TaskId};
+
+use crate::wire;
 
 /// How many changes of a table are remembered. Who lags further behind is told the whole table.
 const REMEMBERED: usize = 512;
@@ -19,7 +22,7 @@ pub struct Delta {
     /// The version that it leads to.
     pub to: u64,
     /// Records that are new or different.
-    pub changed: Vec<(EndpointKey, EndpointRecord)>,
+    pub changed: Vec<(EndpointKey, Arc<EndpointRecord>)>,
     /// Records of which nothing but the state is different: most changes are of this kind.
     pub states: Vec<(ShortKey, EndpointState)>,
     /// Records that are gone.
@@ -36,19 +39,19 @@ impl Delta {
     }
 }
 
-/// A record that the other side knows. Of the network only as much as tells it from the others of one table; should that be too little, the
-/// digests differ, and the table is told whole in the next exchange.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A record that the other side knows: as much of its key as tells it from the others of one table. Should that be too little, the digests
+/// differ, and the table is told whole in the next exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShortKey {
     /// A hash of the network.
     pub network: u32,
-    /// The task.
-    pub task: TaskId,
+    /// The first 12 digits of the task, as a number: 62 random bits.
+    pub task: u64,
 }
 
 impl From<&EndpointKey> for ShortKey {
     fn from(key: &EndpointKey) -> Self {
-        Self { network: short(&key.network), task: key.task.clone() }
+        Self { network: short(&key.network), task: wire::head(key.task.as_str()) }
     }
 }
 
@@ -57,6 +60,9 @@ fn short(network: &NetworkId) -> u32 {
     hash.eat(network.as_str().as_bytes());
     hash.done() as u32
 }
+
+/// The last of all tasks, in their order.
+static LAST_TASK: LazyLock<TaskId> = LazyLock::new(|| "z".repeat(25).parse().expect("25 digits are an identifier"));
 
 /// When a record changed last.
 #[derive(Debug, Clone, Copy)]
@@ -106,7 +112,7 @@ impl Held {
     pub(crate) fn advance(
         &mut self,
         version: u64,
-        changed: impl IntoIterator<Item = (EndpointKey, EndpointRecord)>,
+        changed: impl IntoIterator<Item = (EndpointKey, Arc<EndpointRecord>)>,
         removed: impl IntoIterator<Item = EndpointKey>,
         addresses: Option<BTreeSet<IpAddr>>,
     ) {
@@ -127,8 +133,8 @@ impl Held {
     pub(crate) fn take(&mut self, delta: Delta) {
         let states = delta.states.iter().filter_map(|(key, state)| {
             let key = self.find(key)?;
-            let record = self.table.records.get(&key)?;
-            Some((key, EndpointRecord { state: *state, ..record.clone() }))
+            let record = EndpointRecord { state: *state, ..EndpointRecord::clone(self.table.records.get(&key)?) };
+            Some((key, Arc::new(record)))
         });
         let changed: Vec<_> = delta.changed.into_iter().chain(states).collect();
         let removed: Vec<_> = delta.removed.iter().filter_map(|key| self.find(key)).collect();
@@ -136,25 +142,34 @@ impl Held {
     }
 
     fn find(&self, key: &ShortKey) -> Option<EndpointKey> {
-        let full = |network: &NetworkId| EndpointKey { network: network.clone(), task: key.task.clone() };
-        let mut networks: Vec<&NetworkId> = self.table.records.keys().map(|key| &key.network).collect();
-        networks.dedup();
-        networks
-            .into_iter()
-            .filter(|network| short(network) == key.network)
-            .map(full)
-            .find(|key| self.table.records.contains_key(key))
+        let records = &self.table.records;
+        let mut after = Bound::Unbounded;
+        // From network to network: there are few in one table.
+        while let Some((first, _)) = records.range((after, Bound::Unbounded)).next() {
+            let network = first.network.clone();
+            if short(&network) == key.network {
+                let least = EndpointKey { network: network.clone(), task: wire::least(key.task)? };
+                let next = records.range(least..).next().map(|(found, _)| found);
+                if let Some(found) = next.filter(|found| ShortKey::from(*found) == *key) {
+                    return Some(found.clone());
+                }
+            }
+            after = Bound::Excluded(EndpointKey { network, task: LAST_TASK.clone() });
+        }
+        None
     }
 
-    fn put(&mut self, version: u64, key: EndpointKey, record: EndpointRecord) {
+    fn put(&mut self, version: u64, key: EndpointKey, record: Arc<EndpointRecord>) {
         self.removed.remove(&key);
         self.digest = self.digest.wrapping_add(record_digest(&key, &record));
-        let like_before = |before: &EndpointRecord| *before == EndpointRecord { state: before.state, ..record.clone() };
-        let same = self.table.records.get(&key).is_some_and(like_before);
-        let more = if same { self.changed.get(&key).map_or(0, |stamp| stamp.more) } else { version };
-        if let Some(before) = Arc::make_mut(&mut self.table).records.insert(key.clone(), record) {
-            self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
+        let mut more = version;
+        if let Some(before) = self.table.records.get(&key) {
+            self.digest = self.digest.wrapping_sub(record_digest(&key, before));
+            if differ_in_state_alone(before, &record) {
+                more = self.changed.get(&key).map_or(0, |stamp| stamp.more);
+            }
         }
+        Arc::make_mut(&mut self.table).records.insert(key.clone(), record);
         self.changed.insert(key, Stamp { any: version, more });
     }
 
@@ -226,6 +241,11 @@ impl Held {
     }
 }
 
+fn differ_in_state_alone(one: &EndpointRecord, other: &EndpointRecord) -> bool {
+    let rest = |record: &EndpointRecord| (record.addr, record.weight);
+    rest(one) == rest(other) && one.service == other.service && one.aliases == other.aliases
+}
+
 impl From<Delta> for Held {
     /// The table that a whole delta tells.
     fn from(delta: Delta) -> Self {
@@ -257,6 +277,11 @@ fn record_digest(key: &EndpointKey, record: &EndpointRecord) -> u64 {
     for alias in &record.aliases {
         hash.eat(&[u8::MAX]);
         hash.eat(alias.as_bytes());
+    }
+    for port in &record.host_ports {
+        hash.eat(&[u8::MAX - 1, port.protocol.number()]);
+        hash.eat(&port.target.get().to_be_bytes());
+        hash.eat(&port.published.get().to_be_bytes());
     }
     hash.done()
 }

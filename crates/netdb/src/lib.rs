@@ -29,4 +29,4 @@ pub use error::{NetDbError, Unreadable};
 pub use handle::NetDb;
 pub use held::{Delta, ShortKey};
 pub use tables::{Merged, Tables};
-pub use view::{Located, View};
+pub use view::{Endpoints, Located, View};

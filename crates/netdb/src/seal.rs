@@ -1,6 +1,6 @@
 //! The seal of every datagram and frame: AES-256-GCM.
 //!
-//! Layout: magic `sk`, version 1, key id (4 bytes), nonce (12), sender (17), sealed content, tag (16). All numbers big-endian. What is in
+//! Layout: magic `sk`, version 2, key id (4 bytes), nonce (12), sender (17), sealed content, tag (16). All numbers big-endian. What is in
 //! clear is authenticated too, and so is whether it travels as a datagram or in a stream.
 //!
 //! Nonces are 96 random bits. NIST SP 800-38D (8.3) allows 2^32 messages with one key then; 1,000 nodes that send 50 messages a second each
@@ -13,7 +13,7 @@ use crate::Unreadable;
 use crate::wire::{ID_LEN, Reader, Writer};
 
 /// `sk`, and the version of everything behind it.
-const MAGIC: [u8; 3] = [b's', b'k', 1];
+const MAGIC: [u8; 3] = [b's', b'k', 2];
 /// Bytes in clear before the content.
 const HEAD: usize = MAGIC.len() + 4 + NONCE_LEN + ID_LEN;
 /// What a seal adds to a message, in bytes.

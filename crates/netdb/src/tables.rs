@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable, ServiceId};
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, Member, NodeId, OwnerTable};
 
 use crate::held::Held;
-use crate::{Delta, Located, View};
+use crate::view::{Shown, Viewer};
+use crate::{Delta, View};
 
 /// How many nodes that have left are remembered with their tables. A list of members may come from a manager that lags
 /// behind: a member that is missing in it and back in the next must not lose its endpoints.
@@ -29,12 +30,12 @@ pub enum Merged {
 pub struct Tables {
     own: NodeId,
     owners: BTreeMap<NodeId, Arc<Held>>,
-    members: BTreeMap<NodeId, Member>,
+    members: Arc<BTreeMap<NodeId, Member>>,
     departed: VecDeque<NodeId>,
     silent: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
-    /// Grows with everything that others may have changed.
-    revision: u64,
+    /// Nodes of which something has changed since it was asked for last.
+    changed: BTreeSet<NodeId>,
     /// How often others knew more of the own table than this life of the node.
     outdone: u64,
 }
@@ -48,11 +49,11 @@ impl Tables {
         Self {
             owners: BTreeMap::from([(own.clone(), table)]),
             own,
-            members: BTreeMap::new(),
+            members: Arc::default(),
             departed: VecDeque::new(),
             silent: BTreeSet::new(),
             suspects: BTreeSet::new(),
-            revision: 0,
+            changed: BTreeSet::new(),
             outdone: 0,
         }
     }
@@ -82,19 +83,22 @@ impl Tables {
 
     /// Adds or replaces endpoints of the own node. Whether anything changed; if so, with one new version for all.
     pub fn publish(&mut self, records: impl IntoIterator<Item = (EndpointKey, EndpointRecord)>, now_ms: u64) -> bool {
-        let mut fresh =
-            records.into_iter().filter(|(key, record)| self.own().records.get(key) != Some(record)).peekable();
-        if fresh.peek().is_none() {
+        let is_news = |(key, record): &(EndpointKey, EndpointRecord)| {
+            self.own().records.get(key).is_none_or(|known| **known != *record)
+        };
+        let fresh = records.into_iter().filter(is_news).map(|(key, record)| (key, Arc::new(record)));
+        let fresh: Vec<_> = fresh.collect();
+        if fresh.is_empty() {
             return false;
         }
-        let fresh: Vec<_> = fresh.collect();
         self.change_own(now_ms, |held, version| held.advance(version, fresh, [], None));
         true
     }
 
     /// Says whether an endpoint of the own node takes new flows. Whether that is news; nothing happens for one that is not there.
     pub fn set_state(&mut self, key: &EndpointKey, state: EndpointState, now_ms: u64) -> bool {
-        let record = self.own().records.get(key).map(|record| EndpointRecord { state, ..record.clone() });
+        let record =
+            self.own().records.get(key).map(|record| EndpointRecord { state, ..EndpointRecord::clone(record) });
         self.publish(record.map(|record| (key.clone(), record)), now_ms)
     }
 
@@ -107,6 +111,7 @@ impl Tables {
         // What others believe need not be what was kept: they are told everything.
         let table = OwnerTable { version, records, addresses: told.addresses };
         self.owners.insert(self.own.clone(), Arc::new(Held::whole(table)));
+        self.changed.insert(self.own.clone());
     }
 
     /// Removes an endpoint of the own node. Whether it was there.
@@ -133,6 +138,7 @@ impl Tables {
         let version = now_ms.max(self.own().version.saturating_add(1));
         let held = self.owners.get_mut(&self.own).expect("the own table is there from the start");
         change(Arc::make_mut(held), version);
+        self.changed.insert(self.own.clone());
     }
 
     /// Takes a table that was heard of, when it is newer.
@@ -165,7 +171,7 @@ impl Tables {
             Some(known) if known.table().version >= delta.to => Merged::Stale,
             Some(known) if known.table().version >= delta.from => {
                 Arc::make_mut(known).take(delta);
-                self.revision += 1;
+                self.changed.insert(owner);
                 Merged::Newer
             }
             _ => Merged::Gap,
@@ -177,6 +183,7 @@ impl Tables {
         for (owner, held) in other.owners.iter().filter(|(owner, _)| **owner != self.own) {
             if self.owners.get(owner).is_none_or(|known| known.rank() < held.rank()) {
                 self.owners.insert(owner.clone(), held.clone());
+                self.changed.insert(owner.clone());
             }
         }
     }
@@ -193,13 +200,14 @@ impl Tables {
         if self.owners.get(&owner).is_some_and(|known| known.rank() >= held.rank()) {
             return Merged::Stale;
         }
-        self.owners.insert(owner, Arc::new(held));
-        self.revision += 1;
+        self.owners.insert(owner.clone(), Arc::new(held));
+        self.changed.insert(owner);
         Merged::Newer
     }
 
-    pub(crate) fn revision(&self) -> u64 {
-        self.revision
+    /// The nodes of which something has changed since this was asked for last: their table, or how they are seen.
+    pub fn take_changed(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.changed)
     }
 
     pub(crate) fn outdone(&self) -> u64 {
@@ -210,7 +218,6 @@ impl Tables {
     pub(crate) fn outdo(&mut self, version: u64) {
         if version >= self.own().version {
             self.change_own(version.saturating_add(1), Held::outdo);
-            self.revision += 1;
             self.outdone += 1;
         }
     }
@@ -235,12 +242,16 @@ impl Tables {
     /// Replaces the list of members. Whether it differs from before.
     pub fn set_members(&mut self, members: impl IntoIterator<Item = Member>) -> bool {
         let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.node.clone(), member)).collect();
-        if members == self.members {
+        if members == *self.members {
             return false;
         }
-        let before = std::mem::replace(&mut self.members, members);
+        let before = std::mem::replace(&mut self.members, Arc::new(members));
+        let either: BTreeSet<_> = before.keys().chain(self.members.keys()).collect();
+        let differ = either.into_iter().filter(|node| before.get(*node) != self.members.get(*node));
+        self.changed.extend(differ.cloned());
         self.departed.retain(|node| !self.members.contains_key(node));
-        self.departed.extend(before.into_keys().filter(|node| !self.members.contains_key(node) && *node != self.own));
+        let gone = before.keys().filter(|node| !self.members.contains_key(*node) && **node != self.own);
+        self.departed.extend(gone.cloned());
         while self.departed.len() > DEPARTED_KEPT {
             if let Some(forgotten) = self.departed.pop_front() {
                 self.owners.remove(&forgotten);
@@ -251,14 +262,15 @@ impl Tables {
 
     /// Replaces the set of members that other nodes get no answer from. Whether it differs from before.
     pub fn set_suspects(&mut self, suspects: BTreeSet<NodeId>) -> bool {
+        self.changed.extend(suspects.symmetric_difference(&self.suspects).cloned());
         let changed = suspects != self.suspects;
         self.suspects = suspects;
-        self.revision += u64::from(changed);
         changed
     }
 
     /// Replaces the set of members that the managers do not hear of at present. Whether it differs from before.
     pub fn set_silent(&mut self, silent: BTreeSet<NodeId>) -> bool {
+        self.changed.extend(silent.symmetric_difference(&self.silent).cloned());
         let changed = silent != self.silent;
         self.silent = silent;
         changed
@@ -267,30 +279,23 @@ impl Tables {
     /// What the mesh should see: the endpoints of this node, and of every member that is alive. Those on members that are not heard of
     /// weigh nothing, so that they keep their flows and get no new ones, as long as their service has another that takes some: such a
     /// member may be dead, or its daemon may just be starting again.
+    ///
+    /// It is made from nothing here; [`NetDb`](crate::NetDb) changes the one that it has.
     #[must_use]
     pub fn view(&self) -> View {
-        let mut shown: Vec<_> = self.owners.iter().filter(|(owner, _)| self.is_shown(owner)).collect();
-        // A task is on one node. Should two claim it, everybody must believe the same one: who wrote last.
-        shown.sort_by_key(|(owner, held)| (held.table().version, *owner));
-        let endpoints = shown.into_iter().flat_map(|(owner, held)| {
-            let locate = |record: &EndpointRecord| Located { owner: owner.clone(), record: record.clone() };
-            held.table().records.iter().map(move |(key, record)| (key.clone(), locate(record)))
-        });
-        let mut endpoints: BTreeMap<EndpointKey, Located> = endpoints.collect();
-        let takes_flows = |record: &EndpointRecord| record.state == EndpointState::Ready && record.weight > 0;
-        let spared: BTreeSet<ServiceId> = endpoints
-            .values()
-            .filter(|located| !self.is_silent(&located.owner) && takes_flows(&located.record))
-            .map(|located| located.record.service.clone())
-            .collect();
-        for located in endpoints.values_mut().filter(|located| self.is_silent(&located.owner)) {
-            if spared.contains(&located.record.service) {
-                located.record.weight = 0;
-            }
-        }
-        let others = self.owners.iter().filter(|(owner, _)| **owner != self.own && self.is_shown(owner));
-        let addresses = others.flat_map(|(_, held)| held.table().addresses.iter().copied()).collect();
-        View { members: self.members.clone(), endpoints, addresses }
+        let mut viewer = Viewer::default();
+        viewer.update(self, self.owners.keys().cloned());
+        viewer.view().clone()
+    }
+
+    pub(crate) fn members(&self) -> &Arc<BTreeMap<NodeId, Member>> {
+        &self.members
+    }
+
+    /// What is shown of a node; `None` when it is not alive, or says nothing.
+    pub(crate) fn shown(&self, owner: &NodeId) -> Option<Shown> {
+        let held = self.owners.get(owner).filter(|_| self.is_shown(owner))?;
+        Some(Shown { table: held.table().clone(), silent: self.is_silent(owner) })
     }
 
     /// What others think of this node, it knows better itself.

@@ -26,6 +26,7 @@ fn record(number: u8) -> EndpointRecord {
         state: if number.is_multiple_of(2) { EndpointState::Ready } else { EndpointState::Draining },
         weight: 1,
         aliases: Vec::new(),
+        host_ports: Vec::new(),
     }
 }
 
@@ -169,7 +170,7 @@ fn a_restarted_node_goes_on_with_what_holds_still_and_is_believed_whatever_its_c
 
         let mut after = Tables::new(IDS[0].clone(), now);
         after.take_over(before.own().as_ref().clone(), |key| *key == KEYS[1], now);
-        assert_eq!(after.own().records, BTreeMap::from([(KEYS[1].clone(), record(2))]));
+        assert_eq!(after.own().records, BTreeMap::from([(KEYS[1].clone(), record(2).into())]));
         assert_eq!(other.merge(IDS[0].clone(), after.own().as_ref().clone()), Merged::Newer, "at {now}");
     }
 }
@@ -194,7 +195,7 @@ fn endpoints_of_nodes_that_are_not_alive_are_hidden_and_come_back() {
     let mut other = Tables::new(IDS[1].clone(), 1);
     other.publish([(KEYS[1].clone(), record(1))], 1);
     tables.merge(IDS[1].clone(), other.own().as_ref().clone());
-    let seen = |tables: &Tables| tables.view().endpoints.into_keys().collect::<Vec<_>>();
+    let seen = |tables: &Tables| tables.view().endpoints.keys().cloned().collect::<Vec<_>>();
 
     assert_eq!(seen(&tables), [], "of a node that is not known to be a member");
     assert!(tables.set_members([member(1, true)]));
@@ -229,7 +230,7 @@ fn of_two_nodes_that_claim_a_task_everybody_believes_the_later() {
             claims.reverse();
         }
         for (node, version, record) in claims {
-            let records = BTreeMap::from([(KEYS[0].clone(), record)]);
+            let records = BTreeMap::from([(KEYS[0].clone(), record.into())]);
             tables.merge(IDS[node].clone(), OwnerTable { version, records, ..OwnerTable::default() });
         }
         views.push(tables.view());
@@ -254,8 +255,11 @@ fn the_handle_tells_followers_of_changes_and_of_nothing_else() {
     assert!(!own.has_changed().unwrap() && !view.has_changed().unwrap(), "the same again is no news");
 
     // A table of a node that is hidden is worth keeping, and nothing to see.
-    let table =
-        OwnerTable { version: 5, records: BTreeMap::from([(KEYS[1].clone(), record(4))]), ..OwnerTable::default() };
+    let table = OwnerTable {
+        version: 5,
+        records: BTreeMap::from([(KEYS[1].clone(), record(4).into())]),
+        ..OwnerTable::default()
+    };
     assert_eq!(db.merge(IDS[1].clone(), table.clone()), Merged::Newer);
     assert_eq!(db.merge(IDS[1].clone(), table), Merged::Stale);
     assert!(!view.has_changed().unwrap());
@@ -285,7 +289,7 @@ fn addresses_of_others_are_seen_while_they_live() {
     assert!(!tables.set_addresses(addresses(&["192.0.2.1"]), 1), "no news");
     let said = addresses(&["192.0.2.2", "2001:db8::2"]);
     tables.merge(other, OwnerTable { version: 1, addresses: said.clone(), ..OwnerTable::default() });
-    assert_eq!(tables.view().addresses, said, "the own ones are no others'");
+    assert_eq!(*tables.view().addresses, said, "the own ones are no others'");
     tables.set_members([member(0, true), member(1, false)]);
     assert!(tables.view().addresses.is_empty());
 }

@@ -24,13 +24,20 @@ fn three(states: [EndpointState; 3]) -> (Tables, [NodeId; 3], [EndpointKey; 3]) 
     tables.set_members(nodes.iter().map(member));
     for ((node, key), state) in nodes.iter().zip(&keys).zip(states) {
         let addr = [10, 0, 0, 1].into();
-        let record = EndpointRecord { service: service.clone(), addr, state, weight: 1, aliases: Vec::new() };
+        let record = EndpointRecord {
+            service: service.clone(),
+            addr,
+            state,
+            weight: 1,
+            aliases: Vec::new(),
+            host_ports: Vec::new(),
+        };
         if *node == nodes[0] {
             tables.publish([(key.clone(), record)], 1);
         } else {
             tables.merge(
                 node.clone(),
-                OwnerTable { version: 1, records: [(key.clone(), record)].into(), ..OwnerTable::default() },
+                OwnerTable { version: 1, records: [(key.clone(), record.into())].into(), ..OwnerTable::default() },
             );
         }
     }

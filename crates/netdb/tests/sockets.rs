@@ -60,7 +60,7 @@ fn endpoint(aliases: usize) -> (EndpointKey, EndpointRecord) {
     let key = EndpointKey { network: NetworkId::random(), task: TaskId::random() };
     let aliases = (0..aliases).map(|number| format!("a-name-that-takes-some-room-{number}")).collect();
     let (service, addr) = (ServiceId::random(), [10, 0, 0, 7].into());
-    (key, EndpointRecord { service, addr, state: EndpointState::Ready, weight: 1, aliases })
+    (key, EndpointRecord { service, addr, state: EndpointState::Ready, weight: 1, aliases, host_ports: Vec::new() })
 }
 
 async fn sees(node: &Node, keys: &[EndpointKey]) {
@@ -116,7 +116,7 @@ async fn who_stops_weighs_nothing_and_is_back_with_its_endpoints() {
     weighs(&nodes[1], 0).await;
     let _ = (&mut nodes[2].driver).await;
     nodes[2] = start(&ids[2], contacts);
-    nodes[2].db.take_over(told, |_| true);
+    nodes[2].db.take_over(told.as_ref().clone(), |_| true);
     weighs(&nodes[0], 1).await;
     weighs(&nodes[1], 1).await;
     sees(&nodes[2], &keys).await;
@@ -133,7 +133,7 @@ async fn keys_change_while_nodes_talk_and_who_has_none_hears_nothing() {
             node.db.publish(key.clone(), record);
             for other in &nodes {
                 let mut view = other.db.view();
-                let seen = view.wait_for(|view| view.endpoints.contains_key(&key));
+                let seen = view.wait_for(|view| view.endpoints.get(&key).is_some());
                 assert!(timeout(SOON, seen).await.is_ok());
             }
         }

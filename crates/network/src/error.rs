@@ -28,6 +28,9 @@ pub enum NetworkError {
         /// The kernel's reason; `PermissionDenied` means that skep lacks CAP_NET_ADMIN.
         source: io::Error,
     },
+    /// A task is to be attached to nothing.
+    #[error("the task {0} has no address on any network")]
+    NoTaskAddress(skep_model::TaskId),
     /// A device is not there (any more).
     #[error("there is no interface {0}")]
     NoInterface(String),

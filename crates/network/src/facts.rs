@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::error::NetworkError;
 use crate::node::MacAddr;
@@ -54,9 +54,37 @@ pub struct Facts {
     pub addresses: Vec<Address>,
     /// Destinations of the main table's routes without link-local and multicast ones; default routes are `0.0.0.0/0` and `::/0`.
     pub routes: Vec<IpNet>,
+    /// Those of them that lead somewhere, the best for each destination.
+    pub ways: Vec<Way>,
 }
 
+/// Where the best route to a destination leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The destination.
+    pub to: IpNet,
+    /// Index of the link; of several the first.
+    pub link: u32,
+    /// The node's address that the route says to use, if it says so.
+    pub source: Option<IpAddr>,
+}
+
+/// The most routes that a node tells managers of: a full table of the Internet's would be a burden to all of them.
+const TOLD_ROUTES: usize = 256;
+
 impl Facts {
+    /// The IPv4 routes that lead somewhere in particular, the widest first, and no more of them than a manager should have to keep.
+    #[must_use]
+    pub fn telling_routes(&self) -> Vec<Ipv4Net> {
+        let ipv4 =
+            self.routes.iter().filter_map(|route| if let IpNet::V4(route) = route { Some(*route) } else { None });
+        // Two halves are a default route too.
+        let mut telling: Vec<_> = ipv4.filter(|route| route.prefix_len() > 1).collect();
+        telling.sort_by_key(|route| (route.prefix_len(), *route));
+        telling.truncate(TOLD_ROUTES);
+        telling
+    }
+
     /// A device by its name.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
@@ -67,6 +95,16 @@ impl Facts {
     #[must_use]
     pub fn link_by_index(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|l| l.index == index)
+    }
+
+    /// By which of the node's addresses something goes that goes a way: as the route says, or the first of the link of that family.
+    #[must_use]
+    pub fn source_of(&self, way: &Way) -> Option<IpAddr> {
+        let of_link = |lasting: bool| {
+            let fits = move |a: &&Address| a.link == way.link && a.global && a.lasting == lasting;
+            self.addresses.iter().filter(fits).map(|a| a.ip).find(|ip| ip.is_ipv4() == way.to.addr().is_ipv4())
+        };
+        way.source.or_else(|| of_link(true)).or_else(|| of_link(false))
     }
 
     /// Whether the address is one of the node's.
@@ -175,7 +213,7 @@ mod tests {
 
     fn facts(addresses: Vec<Address>) -> Facts {
         let links = vec![link(1, "lo"), link(2, "eth0"), link(3, "d1"), link(4, "sktabc")];
-        Facts { links, addresses, routes: Vec::new() }
+        Facts { links, addresses, ..Facts::default() }
     }
 
     #[test]
@@ -184,6 +222,22 @@ mod tests {
         assert_eq!(facts.choose_advertise_addr().unwrap(), ip("10.77.0.2"));
         assert_eq!(facts.mtu_of(ip("10.77.0.2")).unwrap(), 1498);
         assert!(matches!(facts.mtu_of(ip("1.1.1.1")), Err(NetworkError::NotOurAddress(_))));
+    }
+
+    #[test]
+    fn routes_that_say_something_are_told_the_widest_first_and_not_without_end() {
+        let mut facts = facts(Vec::new());
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        facts.routes = ["0.0.0.0/0", "128.0.0.0/1", "10.9.0.0/24", "10.8.0.0/16", "fd00::/64"].map(net).to_vec();
+        assert_eq!(
+            facts.telling_routes().iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.8.0.0/16", "10.9.0.0/24"]
+        );
+        facts.routes.extend((0..1000).map(|n| net(&format!("10.{}.{}.0/24", n / 256, n % 256))));
+        assert_eq!(
+            (facts.telling_routes().len(), facts.telling_routes()[0].to_string()),
+            (256, "10.8.0.0/16".to_owned())
+        );
     }
 
     #[test]

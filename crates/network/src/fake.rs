@@ -1,6 +1,7 @@
 //! A node's network in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -121,7 +122,7 @@ impl NodeNetwork for FakeNetwork {
         };
         let link = HostLink { name: name.clone(), ifindex, task: Some(attachment.task.clone()) };
         state.links.insert(name, (link, attachment.clone()));
-        let task_mac = task_mac(attachment.address);
+        let task_mac = task_mac(attachment.addresses.first().map_or(Ipv4Addr::UNSPECIFIED, |a| a.ip));
         Ok(TaskLink { host_ifindex: ifindex, host_mac: HOST_MAC, task_mac, task_ifindex: 2, ipv6: true })
     }
 

@@ -30,13 +30,13 @@ mod wiring;
 pub use changes::Changes;
 pub use driver::KernelNetwork;
 pub use error::NetworkError;
-pub use facts::{Address, Facts, Link};
+pub use facts::{Address, Facts, Link, Way};
 pub use fake::FakeNetwork;
 pub use listeners::{Listener, Listeners, listeners};
 pub use namespace::{Namespace, NamespaceKind};
 pub use node::{
     Attachment, GATEWAY, GATEWAY6, HOST_MAC, HostLink, MacAddr, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink,
-    TASK_LINK_PREFIX, TaskLink, host_link_name, task_mac,
+    TASK_LINK_PREFIX, TaskAddress, TaskLink, host_link_name, task_mac,
 };
 pub use ports::{FakePorts, KernelPorts, NodePorts, PortAddress, Reservation, ReserveError, raise_file_limit};
 pub use probe::send_in_anothers_name;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use ipnet::Ipv4Net;
 use skep_model::TaskId;
 
 use crate::changes::Changes;
@@ -102,10 +103,19 @@ pub struct Attachment {
     pub task: TaskId,
     /// The task's network namespace.
     pub netns: PathBuf,
-    /// The task's address on the network. [`skep_model::mesh_ipv6`] says which IPv6 address goes with it.
-    pub address: Ipv4Addr,
+    /// Its addresses, one for each of its networks. The first is the one by which it talks to everybody else.
+    pub addresses: Vec<TaskAddress>,
     /// Bytes that a packet may have: the overlay's.
     pub mtu: u32,
+}
+
+/// A task's address on one of its networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TaskAddress {
+    /// The address. [`skep_model::mesh_ipv6`] says which IPv6 address goes with it.
+    pub ip: Ipv4Addr,
+    /// All addresses of the network: to them the task talks by this address.
+    pub subnet: Ipv4Net,
 }
 
 /// A task's link as it is.

@@ -34,12 +34,14 @@ pub(crate) fn prepare_node() -> Result<(), NetworkError> {
     set("net/ipv4/conf/lo/accept_local", "1")
 }
 
-/// A device of skep's in the node's namespace: whatever source address may come in, and it speaks no IPv6 of its own.
+/// A device of skep's in the node's namespace: whatever source address may come in, it speaks no IPv6 of its own, and the node's routes may be
+/// asked about what comes through it.
 pub(crate) fn prepare_own_device(name: &str) -> Result<(), NetworkError> {
     set(&format!("net/ipv4/conf/{name}/rp_filter"), "0")?;
     set(&format!("net/ipv4/conf/{name}/accept_local"), "1")?;
     set(&format!("net/ipv4/conf/{name}/forwarding"), "1")?;
-    set_if_present(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")
+    set_if_present(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1")?;
+    set_if_present(&format!("net/ipv6/conf/{name}/forwarding"), "1")
 }
 
 /// Whether the kernel has IPv6: built in, loaded, and not booted with `ipv6.disable=1`.

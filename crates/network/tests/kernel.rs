@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde_json::Value;
 use skep_model::{Protocol, TaskId, mesh_ipv6};
 use skep_network::{
-    Attachment, Facts, HOST_MAC, KernelNetwork, Listeners, Namespace, NodeNetwork, Overlay, TaskLink, Wiring,
+    Attachment, Facts, HOST_MAC, KernelNetwork, Listeners, Namespace, NetworkError, NodeNetwork, Overlay, TaskAddress,
+    TaskLink, Wiring,
 };
 
 /// Namespaces pinned in a directory that goes with them.
@@ -92,6 +93,18 @@ fn set_sysctl(inside: &Namespace, name: &str, value: &str) {
     inside.run(|| std::fs::write(format!("/proc/sys/{name}"), value)).unwrap().unwrap();
 }
 
+fn on(ip: [u8; 4], subnet: &str) -> TaskAddress {
+    TaskAddress { ip: ip.into(), subnet: subnet.parse().unwrap() }
+}
+
+/// By which address a namespace talks to somebody, and through whom.
+fn way(inside: &Namespace, to: &str) -> (String, String) {
+    let family = if to.contains(':') { "-6" } else { "-4" };
+    let way = ip(inside, &format!("{family} route get {to}"));
+    let text = |name: &str| way[0][name].as_str().unwrap_or_default().to_owned();
+    (text("prefsrc"), text("gateway"))
+}
+
 /// A task's namespace and the link that it should have.
 struct Task {
     namespace: Namespace,
@@ -102,12 +115,13 @@ impl Task {
     fn new(net: &Net) -> Self {
         let netns = net.path("task");
         let namespace = Namespace::create(&netns).unwrap();
-        let wanted = Attachment { task: TaskId::random(), netns, address: [10, 0, 0, 7].into(), mtu: 1450 };
+        let wanted =
+            Attachment { task: TaskId::random(), netns, addresses: vec![on([10, 0, 0, 7], "10.0.0.0/24")], mtu: 1450 };
         Self { namespace, wanted }
     }
 
     fn ipv6(&self) -> IpAddr {
-        mesh_ipv6(self.wanted.address).into()
+        mesh_ipv6(self.wanted.addresses[0].ip).into()
     }
 
     /// Addresses of `eth0` that are valid beyond the link, with their lengths.
@@ -153,10 +167,53 @@ fn a_task_has_addresses_of_both_families_at_once() {
             std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).unwrap();
         })
         .unwrap();
-    // The node's side has none of its own, and nothing of the mesh counts as the node's.
+    // The node's side has its end of the cable only, and nothing of the mesh counts as the node's.
     let name = skep_network::host_link_name(&task.wanted.task);
-    assert_eq!(addresses(&net.node, &format!("dev {name}")), Vec::<Value>::new());
-    assert!(net.facts().addresses.iter().all(|a| a.ip.is_loopback()));
+    let own = addresses(&net.node, &format!("dev {name}"));
+    assert_eq!(own.iter().map(|a| a["local"].as_str().unwrap()).collect::<Vec<_>>(), ["169.254.1.1"]);
+    for family in ["ipv4", "ipv6"] {
+        assert_eq!(sysctl(&net.node, &format!("net/{family}/conf/{name}/forwarding")), "1");
+    }
+    let facts = net.facts();
+    let outside = |link: u32| facts.link_by_index(link).is_some_and(|link| !link.own);
+    assert!(facts.addresses.iter().filter(|a| outside(a.link)).all(|a| a.ip.is_loopback()));
+}
+
+#[test]
+fn a_task_talks_by_the_address_of_the_network_that_it_talks_to() {
+    let net = Net::new();
+    let mut task = Task::new(&net);
+    task.wanted.addresses.push(on([10, 0, 1, 9], "10.0.1.0/24"));
+    task.wanted.addresses.push(on([10, 8, 0, 3], "10.8.0.0/16"));
+    net.attach(&task.wanted);
+    assert_eq!(task.addresses().len(), 6, "{:?}", task.addresses());
+    let expected = [
+        ("192.0.2.1", "10.0.0.7"),
+        ("10.0.0.200", "10.0.0.7"),
+        ("10.0.1.200", "10.0.1.9"),
+        ("10.8.200.1", "10.8.0.3"),
+        ("2001:db8::1", "fd73:6b65:7000::a00:7"),
+        ("fd73:6b65:7000::a00:c8", "fd73:6b65:7000::a00:7"),
+        ("fd73:6b65:7000::a00:1c8", "fd73:6b65:7000::a00:109"),
+        ("fd73:6b65:7000::a08:c801", "fd73:6b65:7000::a08:3"),
+    ];
+    for (to, by) in expected {
+        let gateway = if to.contains(':') { "fe80::1" } else { "169.254.1.1" };
+        assert_eq!(way(&task.namespace, to), (by.to_owned(), gateway.to_owned()), "{to}");
+    }
+    // What somebody breaks is repaired, and what is not wanted any more goes.
+    ip(&task.namespace, "route del 10.0.1.0/24");
+    ip(&task.namespace, "-6 route del fd73:6b65:7000::a08:0/112");
+    net.attach(&task.wanted);
+    expected.iter().for_each(|(to, by)| assert_eq!(way(&task.namespace, to).0, *by, "{to}"));
+    task.wanted.addresses.truncate(1);
+    net.attach(&task.wanted);
+    task.check();
+    assert_eq!(way(&task.namespace, "10.0.1.200").0, "10.0.0.7");
+    assert_eq!(way(&task.namespace, "fd73:6b65:7000::a08:c801").0, "fd73:6b65:7000::a00:7");
+    task.wanted.addresses.clear();
+    let refused = net.daemon(async |network| network.attach(&task.wanted).await);
+    assert!(matches!(refused, Err(NetworkError::NoTaskAddress(_))), "{refused:?}");
 }
 
 #[test]

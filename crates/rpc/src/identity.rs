@@ -98,10 +98,11 @@ impl NodeIdentity {
         self.0.current.borrow().credentials.clone()
     }
 
-    /// Returns once another certificate has taken the place of `known`, with that one.
+    /// Returns once another certificate has taken the place of `known`, or other roots are trusted, with what there is then.
     pub async fn changed_from(&self, known: &NodeCredentials) -> NodeCredentials {
         let mut current = self.0.current.subscribe();
-        let changed = current.wait_for(|current| current.credentials.chain_pem() != known.chain_pem()).await;
+        let differs = |now: &NodeCredentials| now.chain_pem() != known.chain_pem() || now.roots() != known.roots();
+        let changed = current.wait_for(|current| differs(&current.credentials)).await;
         // The sender is this identity's own: it is there for as long as this is.
         changed.expect("the identity is there").credentials.clone()
     }

@@ -3,6 +3,7 @@
 pub(crate) mod memory;
 mod mounts;
 mod process;
+mod resolv_conf;
 mod users;
 
 use std::fs;
@@ -25,6 +26,10 @@ pub(crate) const HOME: &str = "skep.home";
 
 /// The files that a container sees at `/etc/<name>`, below its directory.
 const FILES: [&str; 3] = ["hosts", "hostname", "resolv.conf"];
+
+/// What every container's `/etc/hosts` begins with, as Docker writes it.
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\n\
+                     ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
 /// Parts of `/proc` and `/sys` that Docker hides.
 const MASKED: [&str; 11] = [
@@ -100,43 +105,19 @@ pub(crate) fn write(places: &Places<'_>, container: &Container, image: &ImageCon
 
 fn write_files(dir: &Path, container: &Container) -> Result<(), RuntimeError> {
     fs::create_dir_all(dir).map_err(RuntimeError::io("create", dir))?;
-    let mut hosts = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let mut hosts = HOSTS.to_owned();
     for line in &container.spec.hosts {
         hosts.push_str(&format!("{line}\n"));
     }
     for address in &container.addresses {
         hosts.push_str(&format!("{address}\t{}\n", container.hostname));
     }
-    let contents = [hosts, format!("{}\n", container.hostname), resolv_conf(container)];
+    let contents = [hosts, format!("{}\n", container.hostname), resolv_conf::of(container)];
     for (name, content) in FILES.iter().zip(contents) {
         let path = dir.join(name);
         fs::write(&path, content).map_err(RuntimeError::io("write", &path))?;
     }
     Ok(())
-}
-
-/// What the service says of name resolution; what it leaves open is as on the node.
-fn resolv_conf(container: &Container) -> String {
-    let node = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let dns = &container.spec.dns;
-    let mut text = String::new();
-    let mut lines = |keyword: &str, own: Vec<String>| {
-        let own: Vec<String> = own.into_iter().filter(|line| line != keyword).collect();
-        let node = node.lines().filter(|l| l.split_whitespace().next() == Some(keyword)).map(str::to_owned);
-        for line in if own.is_empty() { node.collect() } else { own } {
-            text.push_str(&format!("{line}\n"));
-        }
-    };
-    lines("nameserver", dns.nameservers.iter().map(|s| format!("nameserver {s}")).collect());
-    lines(
-        "search",
-        vec![["search"].into_iter().chain(dns.search.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")],
-    );
-    lines(
-        "options",
-        vec![["options"].into_iter().chain(dns.options.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")],
-    );
-    text
 }
 
 fn linux(places: &Places<'_>, container: &Container) -> Result<Value, RuntimeError> {

@@ -80,6 +80,8 @@ pub struct Container {
     pub hostname: String,
     /// Its addresses, written into its `/etc/hosts`.
     pub addresses: Vec<IpAddr>,
+    /// Where its programs ask for names, instead of those that the specification or else the node asks.
+    pub resolver: Option<IpAddr>,
     /// Labels of the container, given back by [`crate::Runtime::list`]; those of the specification are not added.
     pub labels: BTreeMap<String, String>,
     /// `NAME=value`, in addition to those of the image and the specification, which they override.

@@ -12,11 +12,16 @@ use std::path::Path;
 use images_kit::{Bench, Raw, packed, saved};
 use serde_json::json;
 use skep_model::Protocol;
-use skep_runtime::images::{Digest, ImageBuilder, ImageError, Images, LoadEvent, Removal, Removed};
+use skep_runtime::images::{Digest, ImageBuilder, ImageError, Images, InUse, LoadEvent, Removal, Removed};
 use tar::EntryType;
 
 fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap()
+}
+
+/// No container is there.
+fn unused(images: &Images) -> InUse {
+    InUse::new(images.moment(), BTreeSet::new())
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -314,15 +319,19 @@ fn a_name_moves_to_the_newer_image_and_removal_frees_what_nobody_needs() {
     assert!(bench.images.find(&one.hex()).unwrap().refs.is_empty());
 
     let used = BTreeSet::from([one]);
-    assert!(matches!(bench.images.remove(&one.short(), Removal::Forced, &used), Err(ImageError::InUse(_))));
+    assert!(matches!(
+        bench.images.remove(&one.short(), Removal::Forced, &InUse::new(bench.images.moment(), used.clone())),
+        Err(ImageError::InUse(_))
+    ));
     bench.images.tag(&two, &"web:2".parse().unwrap()).unwrap();
-    let removed = bench.images.remove("web:1", Removal::Careful, &used).unwrap();
+    let removed =
+        bench.images.remove("web:1", Removal::Careful, &InUse::new(bench.images.moment(), used.clone())).unwrap();
     assert_eq!(removed, [Removed::Untagged("web:1".parse().unwrap())]);
-    bench.images.remove("web:2", Removal::Careful, &used).unwrap();
+    bench.images.remove("web:2", Removal::Careful, &InUse::new(bench.images.moment(), used.clone())).unwrap();
     let root = bench.mount(&one.hex());
     assert_eq!((text(root.join("shared")), text(root.join("top"))), ("x".into(), "1".into()));
     bench.images.unmount(&bench.path("c0")).unwrap();
-    bench.images.remove(&one.hex(), Removal::Careful, &BTreeSet::new()).unwrap();
+    bench.images.remove(&one.hex(), Removal::Careful, &unused(&bench.images)).unwrap();
     let left: Vec<_> = bench.contents().into_keys().filter(|path| !path.ends_with("index.json")).collect();
     assert_eq!(left, empty.into_keys().collect::<Vec<_>>());
 }
@@ -383,7 +392,7 @@ fn many_may_load_remove_and_mount_at_once() {
                     let root = images.mount(&id, &at).unwrap();
                     assert_eq!((text(root.join("base2")), text(root.join("top"))), ("x".into(), n.to_string()));
                     images.unmount(&at).unwrap();
-                    images.remove(&format!("app:{n}"), Removal::Careful, &BTreeSet::new()).unwrap();
+                    images.remove(&format!("app:{n}"), Removal::Careful, &unused(images)).unwrap();
                 }
             });
         }

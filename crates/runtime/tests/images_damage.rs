@@ -5,6 +5,7 @@ mod images_kit;
 use images_kit::{Bench, Raw, packed, saved};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use skep_runtime::images::{InUse, Removal};
 
 fn sample() -> Vec<u8> {
     let lower = Raw::new().dir("d").file("d/f", "lower").symlink("l", "d").mode(0o755).file("d/x", "x").finish();
@@ -19,7 +20,8 @@ fn check(bench: &Bench, archive: &[u8]) {
     match bench.load(archive) {
         Ok(loaded) => {
             for one in loaded {
-                bench.images.remove(&one.id.hex(), skep_runtime::images::Removal::Forced, &Default::default()).unwrap();
+                let nothing = InUse::new(bench.images.moment(), Default::default());
+                bench.images.remove(&one.id.hex(), Removal::Forced, &nothing).unwrap();
             }
         }
         Err(error) => {

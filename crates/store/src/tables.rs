@@ -123,7 +123,8 @@ impl Tables {
     fn apply_one(&mut self, change: Change, now: Timestamp) -> Option<Event> {
         match change {
             Change::Put(mut object) => {
-                self.stamp(&mut object, now);
+                let asked = self.asked(&object).unwrap_or(self.version);
+                self.stamp(&mut object, asked, now);
                 let before = self.insert(object.clone());
                 let kind = if before.is_some() { EventKind::Updated } else { EventKind::Created };
                 Some(Event { kind, object, before })
@@ -135,9 +136,29 @@ impl Tables {
         }
     }
 
-    fn stamp(&self, object: &mut Object, now: Timestamp) {
+    /// Since which version people have asked for what `object` says that they ask for; `None` when that is new.
+    fn asked(&self, object: &Object) -> Option<Version> {
+        let (before, same) = match object {
+            Object::Cluster(now) => {
+                let before = self.cluster.as_ref()?;
+                let tokens = before.join == now.join && before.unlock_key == now.unlock_key;
+                (&before.meta, before.spec == now.spec && tokens)
+            }
+            Object::Node(now) => self.nodes.get(&now.id).map(|before| (&before.meta, before.spec == now.spec))?,
+            Object::Network(now) => self.networks.get(&now.id).map(|before| (&before.meta, before.spec == now.spec))?,
+            Object::Service(now) => self.services.get(&now.id).map(|before| (&before.meta, before.spec == now.spec))?,
+            Object::Secret(now) => self.secrets.get(&now.id).map(|before| (&before.meta, before.spec == now.spec))?,
+            Object::Config(now) => self.configs.get(&now.id).map(|before| (&before.meta, before.spec == now.spec))?,
+            // Nobody asks anything of a task after it was made.
+            Object::Task(now) => self.tasks.get(&now.id).map(|before| (&before.meta, true))?,
+        };
+        same.then_some(before.asked)
+    }
+
+    fn stamp(&self, object: &mut Object, asked: Version, now: Timestamp) {
         let stamp = |meta: &mut Meta| {
             meta.version = self.version;
+            meta.asked = asked;
             meta.updated = now;
         };
         match object {

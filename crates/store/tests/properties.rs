@@ -11,7 +11,7 @@ use skep_model::{
     TaskStatus, Timestamp, Version,
 };
 use skep_store::{
-    Change, EventKind, Key, Lagged, Log, Outdated, Proposal, ProposeError, Store, Tables, UpdateError, Writer,
+    Change, EventKind, Key, Lagged, Log, Object, Outdated, Proposal, ProposeError, Store, Tables, UpdateError, Writer,
 };
 
 static TASKS: LazyLock<Vec<TaskId>> = LazyLock::new(|| (0..6).map(|_| TaskId::random()).collect());
@@ -27,6 +27,7 @@ fn task(id: usize, service: usize, node: Option<usize>) -> Task {
         placement: Placement::default(),
         networks: Vec::new(),
         force_update: 0,
+        registry_auth: None,
     };
     let status = TaskStatus {
         timestamp: now,
@@ -76,11 +77,17 @@ fn cluster() -> Cluster {
         meta: Meta::new(Timestamp::UNIX_EPOCH),
         spec: ClusterSpec::default(),
         join: JoinSecrets { worker: "w".into(), manager: "m".into() },
-        authority: Authority { certificate: "c".into(), key: PrivateKey("k".into()), trusted: vec!["c".into()] },
+        authority: Authority {
+            certificate: "c".into(),
+            key: PrivateKey("k".into()),
+            trusted: vec!["c".into()],
+            rotation: None,
+        },
         unlock_key: None,
         default_pools: vec!["10.0.0.0/8".parse().unwrap()],
         subnet_size: 24,
         data_path_port: 4789,
+        last_vni: 0,
         gossip_keys: None,
     }
 }
@@ -179,6 +186,31 @@ proptest! {
         prop_assert_eq!(outdated.err(), Some(Outdated));
         prop_assert_eq!(tables.encode(), bytes);
     }
+}
+
+#[test]
+fn what_changes_by_itself_leaves_the_version_of_what_is_asked() {
+    let mut tables = Tables::default();
+    let mut put = |object: Change| tables.apply(proposal(vec![object])).unwrap()[0].object.clone();
+    let meta = |object: &Object| match object {
+        Object::Node(node) => (node.meta.version.0, node.meta.asked.0),
+        Object::Cluster(cluster) => (cluster.meta.version.0, cluster.meta.asked.0),
+        _ => panic!("neither was put"),
+    };
+    let mut one = node(NODES[0].clone());
+    assert_eq!(meta(&put(one.clone().into())), (1, 1));
+    one.status.state = NodeState::Ready;
+    assert_eq!(meta(&put(one.clone().into())), (2, 1));
+    one.spec.availability = Availability::Drain;
+    assert_eq!(meta(&put(one.clone().into())), (3, 3));
+    let mut swarm = cluster();
+    assert_eq!(meta(&put(swarm.clone().into())), (4, 4));
+    swarm.authority.trusted.push("d".into());
+    assert_eq!(meta(&put(swarm.clone().into())), (5, 4));
+    swarm.join.worker = "other".into();
+    assert_eq!(meta(&put(swarm.clone().into())), (6, 6));
+    swarm.spec.task_history_limit += 1;
+    assert_eq!(meta(&put(swarm.into())), (7, 7));
 }
 
 /// Commits what the test lets it.

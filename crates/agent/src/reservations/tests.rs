@@ -27,6 +27,7 @@ fn desired(ports: &[u16], with: Vec<PortOptions>) -> Desired {
         ports: ports.iter().map(|n| port(*n, PublishMode::Ingress)).collect(),
         options: with,
         virtual_ips: Vec::new(),
+        networks: Vec::new(),
     };
     let addresses = [("192.0.2.1", "eth0"), ("fd00::1", "eth0"), ("198.51.100.1", "eth1")];
     let node = OwnNode {
@@ -47,10 +48,12 @@ fn desired(ports: &[u16], with: Vec<PortOptions>) -> Desired {
             underlay: None,
             uplinks: BTreeSet::new(),
             tunnels: BTreeSet::new(),
+            ways: BTreeMap::new(),
         },
         members: Vec::new(),
         member_addresses: BTreeSet::new(),
         services: vec![entry],
+        networks: Vec::new(),
         endpoints: Vec::new(),
         local_tasks: Vec::new(),
     }
@@ -80,6 +83,7 @@ fn ports_are_wanted_where_the_node_answers_on_them() {
     with_task.local_tasks.push(LocalTask {
         task: TaskId::random(),
         addr: "10.0.0.3".parse().unwrap(),
+        networks: Vec::new(),
         host_ifindex: 3,
         mac: [0; 6],
         ipv6: true,

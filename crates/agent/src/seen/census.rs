@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skep_mesh::{Flow, FlowRole, FlowState, FrontendKey};
 use skep_model::TaskId;
 
-/// Flows that are not closed, of clients that asked this node.
+/// Flows that are not closed, of clients that asked published ports of this node.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Census {
     ports: BTreeMap<FrontendKey, u64>,
@@ -15,7 +15,7 @@ pub(super) struct Census {
 impl Census {
     pub(super) fn of(flows: &[Flow]) -> Self {
         let mut census = Self::default();
-        for flow in flows.iter().filter(|f| f.role == FlowRole::Asked && f.state != FlowState::Closed) {
+        for flow in flows.iter().filter(|f| !f.vip && f.role == FlowRole::Asked && f.state != FlowState::Closed) {
             let key = FrontendKey { protocol: flow.protocol, port: flow.asked.port() };
             *census.ports.entry(key).or_default() += 1;
             if let Some(task) = &flow.task {

@@ -9,10 +9,10 @@ use skep_model::seen::{
     SeenTraffic,
 };
 use skep_model::{
-    Balance, EndpointKey, EndpointState, Member, NodeId, PortOptions, PublishMode, PublishOptions, PublishedPort,
-    ServiceId, TaskId, TaskState, Timestamp,
+    Balance, EndpointState, Member, NodeId, PortOptions, PublishMode, PublishOptions, PublishedPort, ServiceId, TaskId,
+    TaskState, Timestamp,
 };
-use skep_netdb::Located;
+use skep_netdb::Endpoints;
 
 use super::census::Census;
 use crate::Assignments;
@@ -24,7 +24,7 @@ pub(super) struct Seen<'a> {
     pub(super) assignments: &'a Assignments,
     pub(super) statuses: &'a BTreeMap<TaskId, TaskState>,
     /// All endpoints that are known, those of other networks too.
-    pub(super) endpoints: &'a BTreeMap<EndpointKey, Located>,
+    pub(super) endpoints: &'a Endpoints,
     /// At which version each node's endpoints are known.
     pub(super) versions: &'a BTreeMap<NodeId, u64>,
     pub(super) counters: &'a Counters,
@@ -95,9 +95,10 @@ fn ports(seen: &Seen<'_>, nodes: &Nodes<'_>) -> Vec<SeenPort> {
     ports
 }
 
+/// Published ports are served on the routing mesh's own network.
 fn by_service(desired: &Desired) -> BTreeMap<&ServiceId, Vec<&LocatedEndpoint>> {
     let mut by_service: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for endpoint in &desired.endpoints {
+    for endpoint in desired.endpoints.iter().filter(|e| Some(&e.key.network) == desired.ingress()) {
         by_service.entry(&endpoint.record.service).or_default().push(endpoint);
     }
     by_service

@@ -4,15 +4,15 @@ use std::num::NonZeroU16;
 use std::time::Duration;
 
 use skep_mesh::{
-    Counters, Desired, Devices, DropReason, Fake, Flow, FlowRole, FlowState, LocalTask, LocatedEndpoint, OwnNode,
-    Traffic, Usage,
+    Counters, Desired, Devices, DropReason, Fake, Flow, FlowRole, FlowState, LocalTask, LocatedEndpoint, Network,
+    NetworkKind, OwnNode, Traffic, Usage,
 };
 use skep_model::seen::{BackendState, FlowFilter, MeshReport, PortState, TraceQuestion, TraceReport};
 use skep_model::{
     Balance, EndpointKey, EndpointRecord, EndpointState, ListenOn, Member, NodeId, PortOptions, Protocol, PublishMode,
     PublishOptions, PublishedPort, ServiceEntry, TaskId, Timestamp, Version,
 };
-use skep_netdb::NetDb;
+use skep_netdb::{Endpoints, NetDb};
 
 use super::census::Census;
 use super::report::{Seen, report};
@@ -68,6 +68,7 @@ fn endpoint(task: &TaskId, node: u8, host: u8) -> LocatedEndpoint {
             state: EndpointState::Ready,
             weight: 1,
             aliases: Vec::new(),
+            host_ports: Vec::new(),
         },
     }
 }
@@ -82,10 +83,12 @@ impl Rig {
             ports: vec![port(8080, PublishMode::Ingress)],
             options: Vec::new(),
             virtual_ips: Vec::new(),
+            networks: Vec::new(),
         };
         let local = LocalTask {
             task: tasks[0].clone(),
             addr: Ipv4Addr::new(10, 0, 1, 1),
+            networks: Vec::new(),
             host_ifindex: 9,
             mac: [2, 0, 0, 0, 0, 1],
             ipv6: true,
@@ -110,12 +113,15 @@ impl Rig {
             overlay_mtu: 1450,
             uplinks: BTreeSet::from([3]),
             tunnels: BTreeSet::new(),
+            ways: BTreeMap::new(),
         };
         let endpoints = vec![endpoint(&tasks[0], 1, 1), endpoint(&tasks[1], 2, 2), endpoint(&tasks[2], 2, 3)];
         let members = vec![member(1), member(2)];
-        let (member_addresses, services) = ([].into(), vec![web]);
-        let desired =
-            Desired { node, devices, members, member_addresses, services, endpoints, local_tasks: vec![local] };
+        let (member_addresses, services, local_tasks) = ([].into(), vec![web], vec![local]);
+        let ingress =
+            Network { id: id("net"), number: 4096, subnet: "10.0.0.0/16".parse().unwrap(), kind: NetworkKind::Ingress };
+        let networks = vec![ingress];
+        let desired = Desired { node, devices, members, member_addresses, services, networks, endpoints, local_tasks };
         Self { desired, counters: Counters::default(), flows: Vec::new(), passed_over: [].into(), tasks }
     }
 
@@ -125,7 +131,7 @@ impl Rig {
             desired: &self.desired,
             assignments: &Assignments::default(),
             statuses: &BTreeMap::new(),
-            endpoints: &BTreeMap::new(),
+            endpoints: &Endpoints::default(),
             versions: &BTreeMap::new(),
             counters: &self.counters,
             usage: &[Usage { table: "flows", used: 3, room: 10 }],
@@ -150,6 +156,7 @@ fn flow(task: &TaskId, client: &str, state: FlowState) -> Flow {
         protocol: Protocol::Tcp,
         client: client.parse().unwrap(),
         asked: "10.77.0.1:8080".parse().unwrap(),
+        vip: false,
         task: Some(task.clone()),
         place: None,
         role: FlowRole::Asked,
@@ -226,7 +233,8 @@ fn those_who_get_new_flows_are_those_in_the_compiled_tables() {
         rig.desired.local_tasks[0].state = a;
         (rig.desired.endpoints[1].record.state, rig.desired.endpoints[2].record.state) = (b, c);
         let tables = skep_mesh::compile(&rig.desired);
-        let group: BTreeSet<_> = tables.groups.values().next().unwrap().ready.iter().cloned().collect();
+        let group: BTreeSet<_> =
+            tables.groups.values().next().unwrap().ready.iter().map(|key| key.task.clone()).collect();
         let port = rig.report().ports.remove(0);
         let told = port.backends.iter().filter(|b| b.share > 0.0).map(|b| b.task.clone()).collect();
         assert_eq!(group, told, "{balance:?} {a:?} {b:?} {c:?}");
@@ -261,7 +269,7 @@ fn fingerprints_are_the_same_for_the_same_and_differ_for_a_removal() {
             desired: &rig.desired,
             assignments: &assignments,
             statuses: &BTreeMap::new(),
-            endpoints: &BTreeMap::new(),
+            endpoints: &Endpoints::default(),
             versions: &BTreeMap::new(),
             counters: &rig.counters,
             usage: &[],

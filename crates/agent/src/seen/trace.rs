@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use skep_mesh::{Desired, Flow, FlowState, Frontend, FrontendKey, Group, choose, compile};
 use skep_model::seen::{BackendState, PortState, SeenBackend, SeenPort, TraceQuestion, TraceReport, TraceStep};
-use skep_model::{Balance, ListenOn, Protocol, PublishMode, TaskId, mesh_ipv6};
+use skep_model::{Balance, EndpointKey, ListenOn, Protocol, PublishMode, TaskId, mesh_ipv6};
 
 use super::report;
 
@@ -211,11 +211,11 @@ impl Tracer<'_> {
         };
         let first = choose(key, &frontend, &group, from, &BTreeSet::new());
         let chosen = choose(key, &frontend, &group, from, self.passed_over);
-        if let Some(first) = first.filter(|_| first != chosen) {
+        if let Some(first) = first.filter(|_| first != chosen).map(|endpoint| &endpoint.task) {
             let why = "comes first, but it or its node left somebody without an answer: it is passed over";
             self.passes("suspects", format!("task {first} {why}"));
         }
-        let Some(backend) = chosen.and_then(|task| port.backends.iter().find(|b| b.task == *task)) else {
+        let Some(backend) = chosen.and_then(|chosen| port.backends.iter().find(|b| b.task == chosen.task)) else {
             return self.ends("maglev", "the tables are being changed", "not known: ask again");
         };
         let (own, all) = (slots(&group, backend), group.slots.len());
@@ -226,7 +226,7 @@ impl Tracer<'_> {
     /// Without a client it can only be said who is in question.
     fn candidates(&mut self, port: &SeenPort, group: &Group) -> String {
         let all = group.slots.len();
-        for backend in port.backends.iter().filter(|b| group.ready.contains(&b.task)) {
+        for backend in port.backends.iter().filter(|b| is_ready(&group.ready, b)) {
             let (task, node) = (&backend.task, &backend.node.hostname);
             self.passes("maglev", format!("{} of {all} slots are task {task}'s on {node}", slots(group, backend)));
         }
@@ -276,7 +276,12 @@ fn frontend(desired: &Desired, port: &SeenPort, key: FrontendKey) -> Option<(Fro
 
 /// How many slots of the Maglev table are a task's.
 fn slots(group: &Group, backend: &SeenBackend) -> usize {
-    group.slots.iter().filter(|slot| group.ready.get(**slot as usize) == Some(&backend.task)).count()
+    let is = |slot: &u32| group.ready.get(*slot as usize).is_some_and(|endpoint| endpoint.task == backend.task);
+    group.slots.iter().filter(|slot| is(slot)).count()
+}
+
+fn is_ready(ready: &[EndpointKey], backend: &SeenBackend) -> bool {
+    ready.iter().any(|endpoint| endpoint.task == backend.task)
 }
 
 fn published(ports: &[SeenPort]) -> String {

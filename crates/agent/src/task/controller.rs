@@ -14,7 +14,8 @@ use super::endpoint::{Step, close, open};
 use super::health::{self, Checks};
 use super::machine::{Action, Container, Ending, next};
 use super::readiness;
-use crate::context::Context;
+use crate::context::{Context, StepError};
+use crate::images::{Local, ReadyImage};
 use crate::{AgentError, containers, disk};
 
 /// What no process can refuse (signal(7)).
@@ -146,13 +147,39 @@ impl Controller {
 
     async fn prepare(&mut self) {
         self.say(TaskState::Preparing, "preparing");
+        let image = match self.image().await {
+            Some(Ok(image)) => image,
+            Some(Err(e)) => return self.reject(&e.to_string()).await,
+            None => return,
+        };
         let Some(files) = self.await_files().await else { return };
-        match self.context.prepare(&self.task, &self.container, files).await {
+        match self.context.prepare(&self.task, &self.container, &image, files).await {
             Ok(host_ports) => {
                 self.status.host_ports = host_ports;
                 self.status.container = Some(self.container_status(0, None));
             }
             Err(e) => self.reject(&e.to_string()).await,
+        }
+    }
+
+    /// The task's image, which may take its time to come. `None` when the task is to stop before.
+    async fn image(&mut self) -> Option<Result<ReadyImage, StepError>> {
+        let (context, task) = (self.context.clone(), self.task.clone());
+        let local = match context.images.local(&task).await {
+            Local::Image(image) => return Some(Ok(image)),
+            local => local,
+        };
+        self.say(TaskState::Preparing, &format!("pulling image {}", task.spec.container.image));
+        let mut pulling = std::pin::pin!(context.images.pull(&task, local));
+        loop {
+            tokio::select! {
+                pulled = &mut pulling => return Some(pulled),
+                Ok(()) = self.wanted.changed() => {
+                    if self.wanted.borrow().desired() > TaskState::Running {
+                        return None;
+                    }
+                }
+            }
         }
     }
 
@@ -369,4 +396,4 @@ impl Controller {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

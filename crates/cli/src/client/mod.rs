@@ -102,7 +102,7 @@ impl Client {
         let version = self.version.get_or_try_init(|| self.negotiate()).await?;
         let target = format!("/v{version}{path}");
         let request = request(Method::POST, &target).header("connection", "Upgrade").header("upgrade", "tcp");
-        let answer = self.ask(request.body(full(serde_json::to_vec(body)?.into()))?).await?;
+        let answer = self.dispatch(request.body(full(serde_json::to_vec(body)?.into()))?).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return hyper::upgrade::on(answer).await.context("the daemon closed the connection");
         }
@@ -113,6 +113,29 @@ impl Client {
     /// `POST` of a body of any length; the answer is left to the caller.
     pub(crate) async fn upload(&self, path: &str, query: Query<'_>, body: RequestBody) -> anyhow::Result<Incoming> {
         Ok(self.send(Method::POST, path, query, body).await?.into_body())
+    }
+
+    /// `GET` with what somebody proves to a registry.
+    pub(crate) async fn ask(&self, path: &str, auth: &str) -> anyhow::Result<Value> {
+        let answer = self.send_as(Some(auth), Method::GET, path, &[], empty()).await?;
+        Ok(serde_json::from_slice(&collect(answer).await?)?)
+    }
+
+    /// `POST` without a body, with what somebody proves to a registry; the answer is left to the caller.
+    pub(crate) async fn order(&self, path: &str, query: Query<'_>, auth: &str) -> anyhow::Result<Incoming> {
+        Ok(self.send_as(Some(auth), Method::POST, path, query, empty()).await?.into_body())
+    }
+
+    /// `POST` of a JSON value, with what somebody proves to a registry where there is something.
+    pub(crate) async fn post_as(
+        &self,
+        auth: Option<&str>,
+        path: &str,
+        query: Query<'_>,
+        body: &Value,
+    ) -> anyhow::Result<Value> {
+        let body = full(serde_json::to_vec(body)?.into());
+        Ok(serde_json::from_slice(&collect(self.send_as(auth, Method::POST, path, query, body).await?).await?)?)
     }
 
     /// `DELETE`; an empty answer is null.
@@ -131,12 +154,23 @@ impl Client {
         query: Query<'_>,
         body: RequestBody,
     ) -> anyhow::Result<Response<Incoming>> {
+        self.send_as(None, method, path, query, body).await
+    }
+
+    async fn send_as(
+        &self,
+        auth: Option<&str>,
+        method: Method,
+        path: &str,
+        query: Query<'_>,
+        body: RequestBody,
+    ) -> anyhow::Result<Response<Incoming>> {
         let version = self.version.get_or_try_init(|| self.negotiate()).await?;
         let mut target = format!("/v{version}{path}");
         for (i, (key, value)) in query.iter().enumerate() {
             let _ = write!(target, "{}{key}={}", if i == 0 { '?' } else { '&' }, percent(value));
         }
-        let answer = self.exchange(method, &target, body).await?;
+        let answer = self.exchange(auth, method, &target, body).await?;
         if answer.status().as_u16() < 400 {
             return Ok(answer);
         }
@@ -146,7 +180,7 @@ impl Client {
 
     /// The newest version that both sides know.
     async fn negotiate(&self) -> anyhow::Result<String> {
-        let answer = self.exchange(Method::HEAD, "/_ping", empty()).await?;
+        let answer = self.exchange(None, Method::HEAD, "/_ping", empty()).await?;
         let theirs = answer.headers().get("api-version").and_then(|v| v.to_str().ok()).and_then(|v| {
             let (major, minor) = v.split_once('.')?;
             Some((major.parse().ok()?, minor.parse().ok()?))
@@ -155,11 +189,21 @@ impl Client {
         Ok(format!("{major}.{minor}"))
     }
 
-    async fn exchange(&self, method: Method, target: &str, body: RequestBody) -> anyhow::Result<Response<Incoming>> {
-        self.ask(request(method, target).body(body)?).await
+    async fn exchange(
+        &self,
+        auth: Option<&str>,
+        method: Method,
+        target: &str,
+        body: RequestBody,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let mut request = request(method, target);
+        if let Some(auth) = auth {
+            request = request.header("x-registry-auth", auth);
+        }
+        self.dispatch(request.body(body)?).await
     }
 
-    async fn ask(&self, request: Request<RequestBody>) -> anyhow::Result<Response<Incoming>> {
+    async fn dispatch(&self, request: Request<RequestBody>) -> anyhow::Result<Response<Incoming>> {
         let stream = self.address.connect().await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // The connection lives as long as its answer is being read, and ends with it.

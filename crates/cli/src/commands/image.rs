@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::registry::{self, PullFlags};
 use super::shared::{self, InspectFlags, segment};
 use crate::client::file_body;
 use crate::output::{Listing, Row, ago, decimal_size, short_id};
@@ -21,15 +22,12 @@ pub enum Command {
     Ls(ListFlags),
     /// Load images from an archive
     Load(LoadFlags),
+    /// Pull an image from its registry
+    Pull(PullFlags),
     /// Remove images
-    Rm {
-        /// Remove although something uses it
-        #[arg(short, long)]
-        force: bool,
-        /// References or identifiers
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    Rm(RmFlags),
+    /// Remove images that are of no use
+    Prune(PruneFlags),
     /// Show images as JSON
     Inspect(InspectFlags),
     /// Give an image another name
@@ -57,6 +55,28 @@ pub struct ListFlags {
     repository: Option<String>,
 }
 
+/// Flags of `image rm`.
+#[derive(Debug, Args)]
+pub struct RmFlags {
+    /// Remove although something uses it
+    #[arg(short, long)]
+    force: bool,
+    /// References or identifiers
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+/// Flags of `image prune`.
+#[derive(Debug, Args)]
+pub struct PruneFlags {
+    /// Remove all images that no container uses, not only those without a tag
+    #[arg(short, long)]
+    all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+}
+
 /// Flags of `image load`.
 #[derive(Debug, Args)]
 pub struct LoadFlags {
@@ -73,27 +93,51 @@ pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
     match command {
         Command::Ls(flags) => list(session, flags).await,
         Command::Load(flags) => load(session, flags).await,
-        Command::Rm { force, images } => {
-            let query = if force { vec![("force", "1".to_owned())] } else { Vec::new() };
-            for image in images {
-                match session.client.delete(&format!("/images/{}", segment(&image)), &query).await {
-                    Ok(removed) => show_removed(session, &removed)?,
-                    Err(error) => session.report(&error),
-                }
-            }
-            Ok(())
-        }
+        Command::Pull(flags) => registry::pull(session, flags).await,
+        Command::Rm(flags) => remove(session, flags).await,
+        Command::Prune(flags) => prune(session, &flags).await,
         Command::Inspect(flags) => {
             let path = |name: &str| format!("/images/{}/json", segment(name));
             shared::inspect(session, &flags, path, &[], |v| crate::output::indent(&v.to_string())).await
         }
-        Command::Tag { source, target } => {
-            let (repository, tag) = split_tag(&target);
-            let query = [("repo", repository.to_owned()), ("tag", tag.unwrap_or_default().to_owned())];
-            session.client.post(&format!("/images/{}/tag", segment(&source)), &query, &Value::Null).await?;
-            Ok(())
+        Command::Tag { source, target } => tag(session, &source, &target).await,
+    }
+}
+
+/// `image rm`.
+pub(super) async fn remove(session: &mut Session, flags: RmFlags) -> anyhow::Result<()> {
+    let query = if flags.force { vec![("force", "1".to_owned())] } else { Vec::new() };
+    for image in flags.images {
+        match session.client.delete(&format!("/images/{}", segment(&image)), &query).await {
+            Ok(removed) => show_removed(session, &removed)?,
+            Err(error) => session.report(&error),
         }
     }
+    Ok(())
+}
+
+/// `image tag`.
+pub(super) async fn tag(session: &mut Session, source: &str, target: &str) -> anyhow::Result<()> {
+    let (repository, tag) = split_tag(target);
+    let query = [("repo", repository.to_owned()), ("tag", tag.unwrap_or_default().to_owned())];
+    session.client.post(&format!("/images/{}/tag", segment(source)), &query, &Value::Null).await?;
+    Ok(())
+}
+
+async fn prune(session: &mut Session, flags: &PruneFlags) -> anyhow::Result<()> {
+    if !flags.force {
+        let which = if flags.all { "that no container uses" } else { "without a tag" };
+        eprint!("This removes all images {which}. Go on? [y/N] ");
+        let mut answer = String::new();
+        std::io::stdin().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Ok(());
+        }
+    }
+    let filters = serde_json::json!({ "dangling": { (if flags.all { "false" } else { "true" }): true } });
+    let pruned = session.client.post("/images/prune", &[("filters", filters.to_string())], &Value::Null).await?;
+    show_removed(session, &pruned["ImagesDeleted"])?;
+    Ok(session.line(format!("Total reclaimed space: {}", decimal_size(pruned.int("/SpaceReclaimed"))))?)
 }
 
 fn show_removed(session: &mut Session, removed: &Value) -> anyhow::Result<()> {
@@ -138,9 +182,14 @@ pub(super) async fn list(session: &mut Session, mut flags: ListFlags) -> anyhow:
 }
 
 fn image_rows(image: &Value, whole: bool, now: Timestamp) -> Vec<Row> {
-    let mut names = image.texts("/RepoTags");
+    let mut names: Vec<String> = image.texts("/RepoTags").into_iter().map(str::to_owned).collect();
     if names.is_empty() {
-        names.push("<none>:<none>");
+        // What a registry calls by its digest alone.
+        let repositories = image.texts("/RepoDigests").into_iter().filter_map(|name| Some(name.split_once('@')?.0));
+        names.extend(repositories.map(|name| format!("{name}:<none>")));
+    }
+    if names.is_empty() {
+        names.push("<none>:<none>".to_owned());
     }
     let id = if whole { image.text("/Id") } else { short_id(image.text("/Id")) };
     let created = Timestamp::from_second(image.int("/Created")).map(|t| t.to_string()).unwrap_or_default();
@@ -154,7 +203,7 @@ fn image_rows(image: &Value, whole: bool, now: Timestamp) -> Vec<Row> {
             ("Size", decimal_size(image.int("/Size"))),
         ]
     };
-    names.into_iter().map(row).collect()
+    names.iter().map(|name| row(name)).collect()
 }
 
 /// `image load`.

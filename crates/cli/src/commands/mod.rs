@@ -9,6 +9,7 @@ mod image;
 mod mesh;
 mod network;
 mod node;
+mod registry;
 mod service;
 mod shared;
 mod swarm;
@@ -54,6 +55,25 @@ pub enum Command {
     Images(image::ListFlags),
     /// Load images from an archive (image load)
     Load(image::LoadFlags),
+    /// Pull an image from its registry
+    Pull(registry::PullFlags),
+    /// Log in at a registry
+    Login(registry::LoginFlags),
+    /// Forget a login
+    Logout {
+        /// The registry; Docker's own when there is none
+        #[arg(default_value = "")]
+        server: String,
+    },
+    /// Remove images (image rm)
+    Rmi(image::RmFlags),
+    /// Give an image another name (image tag)
+    Tag {
+        /// The image
+        source: String,
+        /// The new name, with or without a tag
+        target: String,
+    },
     /// List this node's containers
     Ps(container::PsFlags),
     /// Remove containers of this node: the swarm replaces their tasks
@@ -89,6 +109,11 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Image(command) => image::run(session, command).await,
         Command::Images(flags) => image::list(session, flags).await,
         Command::Load(flags) => image::load(session, flags).await,
+        Command::Pull(flags) => registry::pull(session, flags).await,
+        Command::Login(flags) => registry::login(session, flags).await,
+        Command::Logout { server } => registry::logout(session, &server),
+        Command::Rmi(flags) => image::remove(session, flags).await,
+        Command::Tag { source, target } => image::tag(session, &source, &target).await,
         Command::Ps(flags) => container::list(session, flags).await,
         Command::Rm(flags) => container::remove(session, flags).await,
         Command::Kill(flags) => ending::kill(session, flags).await,

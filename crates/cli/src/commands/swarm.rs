@@ -1,5 +1,7 @@
 //! `swarm`: the cluster as a whole.
 
+mod ca;
+
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
@@ -20,6 +22,8 @@ pub enum Command {
     JoinToken(JoinTokenFlags),
     /// Leave the swarm
     Leave(LeaveFlags),
+    /// Show, or replace, the root of the nodes' certificates
+    Ca(ca::CaFlags),
     /// Change the swarm's settings
     Update(UpdateFlags),
     /// Open a manager whose keys are locked away; the key is read from standard input
@@ -170,6 +174,7 @@ pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
             session.client.post("/swarm/leave", &query, &Value::Null).await?;
             Ok(session.line("Node left the swarm.")?)
         }
+        Command::Ca(flags) => ca::run(session, flags).await,
         Command::Update(flags) => {
             let swarm = session.client.get("/swarm", &[]).await?;
             let mut spec = swarm["Spec"].clone();

@@ -80,9 +80,48 @@ pub(crate) fn parse_ulimit(text: &str) -> Result<Value, String> {
     Ok(json!({ "Name": name, "Soft": soft, "Hard": hard }))
 }
 
+/// `--network`: the network's name, or `name=net,alias=db,alias=store`.
+///
+/// # Errors
+/// A sentence for whoever typed it.
+pub(crate) fn parse_attachment(text: &str) -> Result<Value, String> {
+    if !text.contains('=') {
+        return Ok(json!({ "Target": text }));
+    }
+    let (mut target, mut aliases) = ("", Vec::new());
+    for part in text.split(',') {
+        match part.split_once('=') {
+            Some(("name", name)) => target = name,
+            Some(("alias", alias)) => aliases.push(alias),
+            Some(("driver-opt", _)) => {
+                return Err("skep has no options of an attachment: leave driver-opt out".to_owned());
+            }
+            _ => return Err(format!("{part:?} says nothing of a network: write its name, or name=net,alias=db")),
+        }
+    }
+    if target.is_empty() {
+        return Err(format!("{text:?} does not name the network: write name=net,alias=db"));
+    }
+    let mut attachment = json!({ "Target": target });
+    if !aliases.is_empty() {
+        attachment["Aliases"] = json!(aliases);
+    }
+    Ok(attachment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attachments_are_names_or_long() {
+        assert_eq!(parse_attachment("net").unwrap(), json!({"Target":"net"}));
+        let long = parse_attachment("name=net,alias=a,alias=b.c").unwrap();
+        assert_eq!(long, json!({"Target":"net","Aliases":["a","b.c"]}));
+        for bad in ["alias=a", "name=,alias=a", "name=net,x=y", "name=net,alias", "name=net,driver-opt=a=b"] {
+            assert!(parse_attachment(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn filters_become_the_apis_json() {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use skep_model::{
-    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, Secret, SecretId, Service, ServiceId, Task, TaskId,
-    Timestamp,
+    Cluster, Config, ConfigId, Network, NetworkId, Node, NodeId, PrivateKey, Secret, SecretId, Service, ServiceId,
+    Task, TaskId, Timestamp,
 };
 
 /// Everything in the swarm at one moment.
@@ -15,8 +15,8 @@ pub struct ClusterView {
     pub cluster: Arc<Cluster>,
     /// What lets a node in.
     pub tokens: JoinTokens,
-    /// What certificates are issued under; `None` when that cannot be told.
-    pub issuer: Option<Issuer>,
+    /// The names of the root certificates that nodes have certificates under, or are to have, by their PEM.
+    pub issuers: BTreeMap<String, Issuer>,
     /// All nodes.
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
     /// All networks.
@@ -36,16 +36,21 @@ impl ClusterView {
     pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
         self.tasks.values().filter(move |t| t.service == *service)
     }
+
+    /// The nodes that have no certificate under the new root yet, while the root is replaced; `None` while it is not.
+    #[must_use]
+    pub fn awaited(&self) -> Option<Vec<&Arc<Node>>> {
+        let rotation = self.cluster.authority.rotation.as_ref()?;
+        Some(self.nodes.values().filter(|node| !rotation.has_reached(node)).collect())
+    }
 }
 
-/// The swarm's root certificate, as the API shows it.
+/// A root certificate, as the API names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
-    /// All root certificates that members trust, in PEM.
-    pub trust_root: String,
-    /// The subject of the issuing one: its DER in base64.
+    /// Its subject: DER in base64.
     pub subject: String,
-    /// The public key of the issuing one: its DER in base64.
+    /// Its public key: DER in base64.
     pub public_key: String,
 }
 
@@ -64,8 +69,8 @@ impl std::fmt::Debug for JoinTokens {
     }
 }
 
-/// Which join tokens to replace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What to replace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rotate {
     /// The one for workers.
     pub worker: bool,
@@ -73,6 +78,17 @@ pub struct Rotate {
     pub manager: bool,
     /// The unlock key too, when the swarm is locked.
     pub unlock_key: bool,
+    /// The root certificate, by this one. The spec asks for a new one of the swarm's own ([`skep_model::CertificateSpec::force_rotate`]).
+    pub root: Option<GivenRoot>,
+}
+
+/// A root certificate that somebody brings, and its private key, both in PEM and not looked at yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRoot {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: PrivateKey,
 }
 
 /// Whether a node that still answers may be removed.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{HealthConfig, ImageRef, Timestamp};
+use skep_model::{HealthConfig, ImageRef, RegistryAuth, Timestamp};
 
 /// One image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,4 +89,98 @@ pub enum Removed {
     Untagged(ImageRef),
     /// An image is gone: its id, as in [`ImageInfo::id`].
     Deleted(String),
+}
+
+/// What is to be pulled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// The image.
+    pub reference: ImageRef,
+    /// Who asks the registry.
+    pub auth: Option<RegistryAuth>,
+    /// `os`, `os/architecture` or `os/architecture/variant`; `None` is this node's.
+    pub platform: Option<String>,
+}
+
+/// How far a layer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerState {
+    /// It is here already.
+    Exists,
+    /// It will be downloaded.
+    Queued,
+    /// It comes: bytes done, bytes in all.
+    Downloading(u64, u64),
+    /// It has come.
+    Downloaded,
+    /// It is unpacked: compressed bytes done, and in all.
+    Extracting(u64, u64),
+    /// It is here.
+    Complete,
+}
+
+/// What pulling reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullEvent {
+    /// The registry has the image: what it was asked for, a tag or a digest, of which repository.
+    Found {
+        /// `library/nginx`.
+        repository: String,
+        /// `latest`, `sha256:…`.
+        wanted: String,
+    },
+    /// A layer is further than before.
+    Layer {
+        /// The layer, a few characters for people.
+        id: String,
+        /// How far.
+        state: LayerState,
+    },
+    /// The image is here.
+    Pulled {
+        /// `sha256:…`, as the registry calls it.
+        digest: String,
+        /// Whether it was here under this name before.
+        news: News,
+    },
+}
+
+/// Whether a pull has changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It was here.
+    UpToDate,
+    /// It is new, or the name is.
+    Newer,
+}
+
+/// What a reference means to its registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distribution {
+    /// What kind of document stands behind it.
+    pub media_type: String,
+    /// `sha256:…`
+    pub digest: String,
+    /// Its bytes.
+    pub size: u64,
+    /// The kinds of machines that there is an image for: operating system, architecture, variant.
+    pub platforms: Vec<(String, String, String)>,
+}
+
+/// Which images pruning takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prune {
+    /// Those without a tag that no container uses.
+    Untagged,
+    /// All that no container uses.
+    Unused,
+}
+
+/// What pruning has done.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pruned {
+    /// In order.
+    pub removed: Vec<Removed>,
+    /// Bytes that are free now.
+    pub freed: u64,
 }

@@ -18,14 +18,15 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{
-    ClusterSpec, ConfigId, DataSpec, ImageRef, NodeId, NodeSpec, SecretId, ServiceId, ServiceSpec, Version,
+    ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth,
+    SecretId, ServiceId, ServiceSpec, Version,
 };
 
 use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
 use exec::{ExecSession, ExecSpec};
-use image::{ImageInfo, LoadEvent, Removed};
+use image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
@@ -84,6 +85,21 @@ pub trait Backend: Send + Sync + 'static {
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error>;
 
+    /// Pulls an image from its registry. The stream reports progress; an error in it is the end of it. A client that hangs up ends the pull,
+    /// unless somebody else wants the same.
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error>;
+
+    /// Removes images that are of no use.
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error>;
+
+    /// What a reference means to its registry now.
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error>;
+
+    /// Tries credentials at a registry. Wrong ones are [`ErrorKind::Unauthenticated`].
+    ///
+    /// [`ErrorKind::Unauthenticated`]: crate::ErrorKind::Unauthenticated
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error>;
+
     /// The images of this node.
     async fn images(&self) -> Result<Vec<ImageInfo>, Error>;
 
@@ -109,6 +125,9 @@ pub trait Backend: Send + Sync + 'static {
         id: &str,
         options: LogOptions,
     ) -> Result<BoxStream<'static, Result<LogLine, Error>>, Error>;
+
+    /// The swarm's networks as this node has been told of them, also on workers. None in no swarm.
+    async fn known_networks(&self) -> Vec<Arc<Network>>;
 
     /// Sends a signal, by name or number, to the first process of a container of this node, by the container's whole id.
     async fn container_signal(&self, id: &str, signal: &str) -> Result<(), Error>;
@@ -143,7 +162,10 @@ pub trait Backend: Send + Sync + 'static {
     /// backend.
     async fn cluster(&self) -> Result<Arc<ClusterView>, Error>;
 
-    /// Changes the swarm's spec, its join tokens, or both.
+    /// Changes the swarm's spec, its join tokens, or both; begins to replace its root certificate. A root that is given and cannot be used:
+    /// [`ErrorKind::InvalidArgument`].
+    ///
+    /// [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error>;
 
     /// Creates a service. The spec is well-formed; conflicts with other services are the backend's to find.
@@ -159,6 +181,14 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes a service and its tasks.
     async fn remove_service(&self, id: &ServiceId) -> Result<(), Error>;
+
+    /// Creates a network. The request is well-formed; whether its name and its addresses can be had is the backend's to find.
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error>;
+
+    /// Removes a network that nobody needs. In use: [`ErrorKind::FailedPrecondition`] with "in use by".
+    ///
+    /// [`ErrorKind::FailedPrecondition`]: crate::ErrorKind::FailedPrecondition
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error>;
 
     /// Keeps a secret. What is wrong with its name or size is the backend's to find.
     async fn create_secret(&self, spec: DataSpec) -> Result<SecretId, Error>;

@@ -3,7 +3,9 @@
 mod data;
 mod exec;
 pub mod mesh;
+mod network;
 mod node;
+mod registry;
 mod state;
 
 use std::io;
@@ -15,8 +17,8 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{
-    ClusterSpec, ConfigId, DataSpec, ImageRef, NodeId, NodeSpec, PortConflict, SecretId, ServiceId, ServiceSpec,
-    Timestamp, Version,
+    ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, PortConflict,
+    RegistryAuth, SecretId, ServiceId, ServiceSpec, Timestamp, Version,
 };
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
@@ -25,7 +27,7 @@ use crate::backend::Backend;
 use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
 use crate::backend::exec::{ExecSession, ExecSpec};
-use crate::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use crate::backend::image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed};
 use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
@@ -184,6 +186,32 @@ impl Backend for FakeBackend {
         Ok(stream::iter([Ok(layer), Ok(LoadEvent::Loaded { id, reference: Some(reference) })]).boxed())
     }
 
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
+        let events = registry::pull(&pull);
+        if events.iter().all(Result::is_ok) {
+            self.state().images.push(node::image(Some(pull.reference)));
+        }
+        Ok(stream::iter(events).boxed())
+    }
+
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error> {
+        let mut state = self.state();
+        let (useless, kept) = std::mem::take(&mut state.images)
+            .into_iter()
+            .partition::<Vec<_>, _>(|image| prune == Prune::Unused || image.refs.is_empty());
+        state.images = kept;
+        let freed = useless.iter().map(|image| image.size).sum();
+        Ok(Pruned { removed: useless.into_iter().map(|image| Removed::Deleted(image.id)).collect(), freed })
+    }
+
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error> {
+        registry::distribution(reference, auth.as_ref())
+    }
+
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error> {
+        registry::login(registry, &auth)
+    }
+
     async fn images(&self) -> Result<Vec<ImageInfo>, Error> {
         Ok(self.state().images.clone())
     }
@@ -283,7 +311,7 @@ impl Backend for FakeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        self.change(|state| state.update_cluster(version, spec, rotate))
+        self.change(|state| state.update_cluster(version, spec, &rotate))
     }
 
     async fn create_service(&self, spec: ServiceSpec) -> Result<ServiceId, Error> {
@@ -324,6 +352,18 @@ impl Backend for FakeBackend {
 
     async fn remove_config(&self, id: &ConfigId) -> Result<(), Error> {
         self.change(|state| state.remove_config(id))
+    }
+
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error> {
+        self.change(|state| state.create_network(new))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error> {
+        self.change(|state| state.remove_network(id))
+    }
+
+    async fn known_networks(&self) -> Vec<Arc<Network>> {
+        self.state().view.iter().flat_map(|view| view.networks.values().cloned()).collect()
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {

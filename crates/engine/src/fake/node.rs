@@ -84,6 +84,9 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
         let running = task.status.state == TaskState::Running;
         let at = task.status.timestamp;
         let name = format!("{}.{}", task.display_name(), task.id);
+        let called = |a: &skep_model::NetworkAttachment| {
+            view.networks.get(&a.network).map(|n| n.spec.name.clone()).unwrap_or_default()
+        };
         let label = |key: &str, value: &str| (format!("com.docker.swarm.{key}"), value.to_owned());
         Some(ContainerInfo {
             id: status.id.clone(),
@@ -102,7 +105,7 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
                 label("task.name", &name),
             ]),
             ports: vec![ContainerPort::Exposed("80/tcp".to_owned())],
-            networks: task.attachments.iter().map(|a| ("ingress".to_owned(), a.clone())).collect(),
+            networks: task.attachments.iter().map(|a| (called(a), a.clone())).collect(),
             spec: task.spec.container.clone(),
             limits: task.spec.resources.limits,
             health: None,

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 use skep_model::{
-    Authority, Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EngineDescription, IpamConfig, JoinSecrets,
-    ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription, NodeId,
-    NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey, PublishMode, PublishedPort,
-    Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState, TaskStatus, Timestamp,
-    UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
+    Authority, Cluster, ClusterId, ClusterSpec, ContainerStatus, Endpoint, EndpointMode, EngineDescription, IpamConfig,
+    JoinSecrets, ManagerStatus, Meta, Network, NetworkAttachment, NetworkId, NetworkSpec, Node, NodeDescription,
+    NodeId, NodeResources, NodeSpec, NodeState, NodeStatus, Platform, PortConflict, PrivateKey, PublishMode,
+    PublishedPort, Reachability, Role, Service, ServiceId, ServiceMode, ServiceSpec, Task, TaskId, TaskState,
+    TaskStatus, Timestamp, UpdateState, UpdateStatus, Version, VirtualIp, publish_options,
 };
 
 use super::node::hex;
@@ -85,10 +85,16 @@ impl State {
                 ipam: IpamConfig {
                     subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24),
                     gateway: Ipv4Addr::new(10, 0, 0, 1),
+                    range: None,
                 },
                 ingress: true,
+                internal: false,
+                attachable: false,
+                ipv6: false,
+                options: BTreeMap::new(),
             },
             vni: 4096,
+            last: None,
         };
         let node = self.manager(addr, options);
         let cluster = Cluster {
@@ -96,11 +102,17 @@ impl State {
             meta: self.meta(),
             spec: options.spec.clone(),
             join: JoinSecrets { worker: String::new(), manager: String::new() },
-            authority: Authority { certificate: String::new(), key: PrivateKey(String::new()), trusted: Vec::new() },
+            authority: Authority {
+                certificate: String::new(),
+                key: PrivateKey(String::new()),
+                trusted: Vec::new(),
+                rotation: None,
+            },
             unlock_key: None,
             default_pools: options.default_addr_pool.clone(),
             subnet_size: options.subnet_size.unwrap_or(24),
             data_path_port: options.data_path_port.unwrap_or(4789),
+            last_vni: 0,
             gossip_keys: None,
         };
         let id = node.id.clone();
@@ -108,7 +120,7 @@ impl State {
         self.view = Some(ClusterView {
             cluster: Arc::new(cluster),
             tokens: self.tokens(),
-            issuer: None,
+            issuers: BTreeMap::new(),
             nodes: BTreeMap::from([(id.clone(), Arc::new(node))]),
             networks: BTreeMap::from([(ingress.id.clone(), Arc::new(ingress))]),
             services: BTreeMap::new(),
@@ -134,6 +146,8 @@ impl State {
                 platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
+                routes: Vec::new(),
+                tls: None,
             }),
             status: NodeStatus {
                 state: NodeState::Ready,
@@ -152,7 +166,7 @@ impl State {
         }
     }
 
-    pub(super) fn update_cluster(&mut self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
+    pub(super) fn update_cluster(&mut self, version: Version, spec: ClusterSpec, rotate: &Rotate) -> Result<(), Error> {
         let mut cluster = (*self.view()?.cluster).clone();
         in_sequence(cluster.meta.version, version)?;
         self.touch(&mut cluster.meta);
@@ -266,7 +280,8 @@ impl State {
     }
 
     fn ingress(&mut self) -> Result<NetworkId, Error> {
-        self.view()?.networks.keys().next().cloned().ok_or_else(Error::no_swarm)
+        let ingress = self.view()?.networks.values().find(|network| network.spec.ingress);
+        ingress.map(|network| network.id.clone()).ok_or_else(Error::no_swarm)
     }
 
     fn endpoint(&mut self, id: &ServiceId, spec: &ServiceSpec, old: Option<&Endpoint>) -> Result<Endpoint, Error> {
@@ -296,11 +311,15 @@ impl State {
         }
         publish_options(&spec.labels, &ports).map_err(|e| Error::invalid(e.to_string()))?;
         let network = self.ingress()?;
-        let virtual_ips = match (spec.ports().is_empty(), old.and_then(|o| o.virtual_ips.first())) {
-            (true, _) => Vec::new(),
-            (false, Some(kept)) => vec![kept.clone()],
-            (false, None) => vec![VirtualIp { network, addr: self.address() }],
+        let kept = old.map(|o| o.virtual_ips.clone()).unwrap_or_default();
+        let ingress = (!spec.ports().is_empty()).then_some(network);
+        let networks = ingress.into_iter().chain(spec.task.networks.iter().map(|(network, _)| network.clone()));
+        let vip = |network: NetworkId| match kept.iter().find(|vip| vip.network == network) {
+            Some(kept) => kept.clone(),
+            None => VirtualIp { network, addr: self.address() },
         };
+        let dnsrr = spec.endpoint.as_ref().is_some_and(|e| e.mode == Some(EndpointMode::Dnsrr));
+        let virtual_ips = networks.filter(|_| !dnsrr).map(vip).collect();
         Ok(Endpoint { spec: spec.endpoint.clone(), ports, virtual_ips })
     }
 
@@ -352,7 +371,10 @@ impl State {
                 container: Some(ContainerStatus { id: hex(id.as_str()), pid: 4242, exit_code: None }),
                 host_ports: Vec::new(),
             },
-            attachments: vec![NetworkAttachment { network, addr: self.address() }],
+            attachments: std::iter::once(network)
+                .chain(service.spec.task.networks.iter().map(|(network, _)| network.clone()))
+                .map(|network| NetworkAttachment { network, addr: self.address() })
+                .collect(),
             host_ports: service.spec.host_ports().cloned().collect(),
             id,
         })
@@ -368,6 +390,7 @@ pub(super) fn differences(before: Option<&ClusterView>, after: Option<&ClusterVi
     let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
     let mut changes = Vec::new();
     collect(&before.nodes, &after.nodes, Changed::Node, &mut changes);
+    collect(&before.networks, &after.networks, Changed::Network, &mut changes);
     collect(&before.services, &after.services, Changed::Service, &mut changes);
     collect(&before.tasks, &after.tasks, Changed::Task, &mut changes);
     changes

@@ -38,6 +38,11 @@ pub(crate) fn empty() -> Response {
     StatusCode::OK.into_response()
 }
 
+/// 204.
+pub(crate) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
 /// A refusal as clients see it.
 #[derive(Debug)]
 pub(crate) struct Refusal {

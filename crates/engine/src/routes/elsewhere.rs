@@ -31,15 +31,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/containers/{id}/{verb}", any(async |Path((_, verb)): Path<(String, String)>| of_container(&verb)))
         .route("/containers/{id}/attach/ws", get(async || of_container("attach")))
         .route("/networks/{id}/{verb}", post(async || not_yet("tasks are attached to networks by their services")))
-        .route("/build", post(async || not_yet("skep builds no images: build elsewhere and use docker load")))
+        .route("/build", post(async || not_yet("skep builds no images: build elsewhere, push to a registry and pull")))
         .route("/build/{*rest}", any(async || not_yet("skep builds no images: build elsewhere and use docker load")))
         .route("/commit", post(async || not_yet("skep makes no images")))
         .route("/session", post(async || not_yet("skep builds no images: build elsewhere and use docker load")))
-        .route("/auth", post(async || not_yet("registries come with pulling, which comes later")))
-        .route(
-            "/distribution/{*rest}",
-            get(async || not_yet("registries are not asked for images yet: docker load them")),
-        )
 }
 
 fn not_yet(what: &str) -> Refusal {

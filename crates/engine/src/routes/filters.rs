@@ -59,11 +59,12 @@ impl Filters {
 
     /// Whether there are all the labels `key` or `key=value` of that name.
     pub(crate) fn labels(&self, name: &str, labels: &StringMap) -> bool {
-        let matches = |wanted: &String| match wanted.split_once('=') {
-            Some((key, value)) => labels.get(key).is_some_and(|v| v == value),
-            None => labels.contains_key(wanted),
-        };
-        self.0.get(name).is_none_or(|values| values.iter().all(matches))
+        self.0.get(name).is_none_or(|values| values.iter().all(|wanted| has(labels, wanted)))
+    }
+
+    /// Whether there is any of the labels `key` or `key=value` of that name.
+    pub(crate) fn any_label(&self, name: &str, labels: &StringMap) -> bool {
+        self.values(name).any(|wanted| has(labels, wanted))
     }
 
     /// The value of a filter that is yes or no.
@@ -90,6 +91,13 @@ impl Filters {
             }
             None => Ok(()),
         }
+    }
+}
+
+fn has(labels: &StringMap, wanted: &str) -> bool {
+    match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|v| v == value),
+        None => labels.contains_key(wanted),
     }
 }
 

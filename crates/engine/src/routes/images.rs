@@ -4,19 +4,19 @@ use std::io;
 
 use axum::body::Body;
 use axum::extract::{Extension, Path, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use futures::StreamExt;
 use serde_json::{Value, json};
 use skep_model::ImageRef;
 
-use super::Shared;
 use super::answer::{Answer, Json, Refusal};
 use super::params::Params;
 use super::version::ApiVersion;
-use crate::backend::image::{ImageInfo, Removal};
+use super::{Shared, registry};
+use crate::backend::image::{ImageInfo, Prune, Pull, Removal};
 use crate::error::{Error, ErrorKind};
-use crate::stream::load;
+use crate::stream::{load, pull};
 use crate::translate::image as translate;
 use crate::translate::running::STORAGE_DRIVER;
 
@@ -74,11 +74,47 @@ pub(super) async fn load(State(app): Shared, params: Params, request: Request) -
     load::response(events, params.flag("quiet")).await
 }
 
+/// Pulls an image.
+pub(super) async fn create(State(app): Shared, headers: HeaderMap, params: Params) -> Answer {
+    if !params.text("fromSrc").is_empty() {
+        return Err(not_yet("importing: load an archive of docker save instead"));
+    }
+    let reference = wanted(params.text("fromImage"), params.text("tag"))?;
+    let platform = Some(params.text("platform")).filter(|platform| !platform.is_empty()).map(str::to_owned);
+    let pull = Pull { reference: reference.clone(), auth: registry::auth(&headers)?, platform };
+    pull::response(reference, app.backend.image_pull(pull).await?).await
+}
+
+/// What `fromImage` and `tag` name together; `tag` may be a digest. Neither is all tags to Docker, and `latest` here.
+fn wanted(image: &str, tag: &str) -> Result<ImageRef, Error> {
+    let text = match tag {
+        "" => image.to_owned(),
+        digest if digest.contains(':') => format!("{image}@{digest}"),
+        tag => format!("{image}:{tag}"),
+    };
+    text.parse().map_err(|e: skep_model::BadImageRef| Error::invalid(e.to_string()))
+}
+
+/// Removes what is of no use.
+pub(super) async fn prune(State(app): Shared, params: Params) -> Answer {
+    let filters = params.filters(&["dangling", "label", "label!", "until"])?;
+    for unknown in ["label", "label!", "until"] {
+        if filters.values(unknown).next().is_some() {
+            return Err(Error::unimplemented(format!("pruning cannot be limited by {unknown} yet")).into());
+        }
+    }
+    let prune = if filters.flag("dangling")? == Some(false) { Prune::Unused } else { Prune::Untagged };
+    let pruned = app.backend.image_prune(prune).await?;
+    let deleted: Vec<_> = pruned.removed.iter().map(translate::removed).collect();
+    let deleted = if deleted.is_empty() { Value::Null } else { json!(deleted) };
+    Ok(Json::ok(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": pruned.freed })).into_response())
+}
+
 /// `name/json`, `name/history`, `name/get`.
 pub(super) async fn get(State(app): Shared, Path(rest): Path<String>) -> Answer {
     let Some((name, verb)) = rest.rsplit_once('/') else {
         return match rest.as_str() {
-            "search" => Err(not_yet("searching comes with pulling, which comes later")),
+            "search" => Err(not_yet("searching registries")),
             "get" => Err(not_yet("saving images comes later")),
             _ => Err(Refusal::page_not_found()),
         };
@@ -94,12 +130,10 @@ pub(super) async fn get(State(app): Shared, Path(rest): Path<String>) -> Answer 
     }
 }
 
-/// `create`, `prune`, `name/tag`, `name/push`.
+/// `name/tag`, `name/push`.
 pub(super) async fn post(State(app): Shared, Path(rest): Path<String>, params: Params) -> Answer {
-    match (rest.as_str(), rest.rsplit_once('/')) {
-        ("create", _) => Err(not_yet("pulling comes later: load an archive with docker load")),
-        ("prune", _) => Err(not_yet("pruning comes later: remove images one by one")),
-        (_, Some((name, "tag"))) => {
+    match rest.rsplit_once('/') {
+        Some((name, "tag")) => {
             let (repo, tag) = (params.text("repo"), params.text("tag"));
             let text = if tag.is_empty() { repo.to_owned() } else { format!("{repo}:{tag}") };
             let target: ImageRef = text.parse().map_err(|e: skep_model::BadImageRef| Error::invalid(e.to_string()))?;
@@ -109,7 +143,7 @@ pub(super) async fn post(State(app): Shared, Path(rest): Path<String>, params: P
             app.backend.image_tag(name, target).await?;
             Ok(StatusCode::CREATED.into_response())
         }
-        (_, Some((_, "push"))) => Err(not_yet("pushing comes later")),
+        Some((_, "push")) => Err(not_yet("pushing; skep makes no images, so push from where they were made")),
         _ => Err(Refusal::page_not_found()),
     }
 }

@@ -16,6 +16,8 @@ mod mesh;
 mod networks;
 mod nodes;
 mod params;
+mod pin;
+mod registry;
 mod resolve;
 mod services;
 mod swarm;
@@ -123,6 +125,11 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
 fn endpoints(app: &Arc<App>) -> Router<Arc<App>> {
     Router::new()
         .merge(of_the_swarm().route_layer(from_fn_with_state(app.clone(), forward::to_leader)))
+        .merge(
+            of_one_network()
+                .route_layer(from_fn_with_state(app.clone(), forward::to_leader))
+                .route_layer(from_fn_with_state(app.clone(), networks::own_containers)),
+        )
         .merge(of_membership())
         .merge(of_the_node())
         .merge(of_skep())
@@ -168,7 +175,11 @@ fn of_the_swarm() -> Router<Arc<App>> {
         .route("/networks", get(networks::list))
         .route("/networks/create", post(networks::create))
         .route("/networks/prune", post(networks::prune))
-        .route("/networks/{id}", get(networks::inspect).delete(networks::remove))
+}
+
+/// What the leader answers, with the containers of the manager that is asked.
+fn of_one_network() -> Router<Arc<App>> {
+    Router::new().route("/networks/{id}", get(networks::inspect).delete(networks::remove))
 }
 
 fn of_the_node() -> Router<Arc<App>> {
@@ -180,6 +191,10 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/system/df", get(system::disk_usage))
         .route("/images/json", get(images::list))
         .route("/images/load", post(images::load))
+        .route("/images/create", post(images::create))
+        .route("/images/prune", post(images::prune))
+        .route("/auth", post(registry::login))
+        .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
         .route("/containers/json", get(containers::list))
         .route("/containers/{id}", delete(containers::remove))

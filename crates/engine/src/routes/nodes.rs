@@ -29,12 +29,12 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
             // Whoever is in has been accepted: there is no waiting room.
             && filters.is("membership", "accepted")
     });
-    Ok(Json::ok(shown.map(|n| translate::to_wire(n, view.issuer.as_ref())).collect::<Vec<_>>()).into_response())
+    Ok(Json::ok(shown.map(|n| translate::to_wire(n, &view.issuers)).collect::<Vec<_>>()).into_response())
 }
 
 pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>) -> Answer {
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    Ok(Json::ok(translate::to_wire(resolve::node(&view, &id)?, view.issuer.as_ref())).into_response())
+    Ok(Json::ok(translate::to_wire(resolve::node(&view, &id)?, &view.issuers)).into_response())
 }
 
 pub(super) async fn update(

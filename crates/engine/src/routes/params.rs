@@ -1,6 +1,7 @@
 //! What comes with a request: the query and the body.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -95,6 +96,35 @@ fn seconds(text: &str) -> Option<Timestamp> {
     Timestamp::new(whole, nanos).ok()
 }
 
+/// A point in time of a filter: as [`Params::time`], or how long before now, `24h` or `1h30m`.
+pub(crate) fn until(text: &str) -> Result<Timestamp, Refusal> {
+    let ago = || Timestamp::now().checked_sub(ago(text)?).ok();
+    let bad = || {
+        Error::invalid(format!("invalid filter 'until={text}': expected a point in time, or a length of time like 24h"))
+    };
+    seconds(text).or_else(|| text.parse().ok()).or_else(ago).ok_or_else(|| bad().into())
+}
+
+/// A length of time as Go writes it, in hours, minutes and seconds.
+fn ago(text: &str) -> Option<Duration> {
+    let (mut left, mut total) = (text, Duration::ZERO);
+    while !left.is_empty() {
+        let unit = left.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = left[..unit].parse().ok()?;
+        let rest = &left[unit..];
+        let length = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let seconds = match &rest[..length] {
+            "h" => 3600,
+            "m" => 60,
+            "s" => 1,
+            _ => return None,
+        };
+        total += Duration::from_secs(number.checked_mul(seconds)?);
+        left = &rest[length..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
 /// The most that a body may hold, archives apart.
 pub(crate) const LARGEST: usize = 8 << 20;
 
@@ -137,6 +167,11 @@ mod tests {
         assert_eq!(second("b").as_nanosecond(), 1_000_000_005);
         assert_eq!(second("c").to_string(), "2026-11-23T19:13:27Z");
         assert!(p.time("d").is_err());
+        let now = Timestamp::now();
+        let before = |text: &str| now.duration_since(until(text).unwrap()).as_secs();
+        assert!((5399..=5400).contains(&before("1h30m")) && before("0s") <= 0, "{}", before("1h30m"));
+        assert_eq!(until("1795457794").unwrap().as_second(), 1_795_457_794);
+        assert!(["", "x", "3", "h", "3d", "1h3"].map(until).iter().filter(|u| u.is_err()).count() == 5);
         assert!(p.time("e").unwrap().is_none() && p.time("f").unwrap().is_none());
     }
 }

@@ -103,8 +103,11 @@ pub(crate) fn node<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Node
     find("node", name, view.nodes.values())
 }
 
-pub(crate) fn network<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Network>, Refusal> {
-    find("network", name, view.networks.values())
+pub(crate) fn network<'a>(
+    networks: impl Iterator<Item = &'a Arc<Network>> + Clone,
+    name: &str,
+) -> Result<&'a Arc<Network>, Refusal> {
+    find("network", name, networks)
 }
 
 pub(crate) fn secret<'a>(view: &'a ClusterView, name: &str) -> Result<&'a Arc<Secret>, Refusal> {

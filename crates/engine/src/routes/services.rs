@@ -1,14 +1,19 @@
 //! `/services`
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, Path, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+
+use skep_model::{RegistryAuth, Service};
 
 use super::Shared;
 use super::answer::{Answer, Json, Refusal, empty};
 use super::params::{Body, Params};
-use super::resolve;
+use super::version::ApiVersion;
+use super::{pin, registry, resolve};
+use crate::backend::cluster::ClusterView;
 use crate::backend::log::LogSource;
+use crate::error::ErrorKind;
 use crate::stream::logs;
 use crate::translate::conflict;
 use crate::translate::service::{self as translate, Defaults};
@@ -25,7 +30,7 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
     let filters = params.filters(&FILTERS)?;
     filters.words("mode", &["replicated", "global", "replicated-job", "global-job"])?;
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    let mode = |s: &skep_model::Service| match s.spec.mode {
+    let mode = |s: &Service| match s.spec.mode {
         skep_model::ServiceMode::Replicated { .. } => "replicated",
         skep_model::ServiceMode::Global => "global",
     };
@@ -37,7 +42,7 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
             && filters.is("runtime", "container")
     });
     let with_status = params.flag("status");
-    let to_wire = |s: &std::sync::Arc<skep_model::Service>| {
+    let to_wire = |s: &std::sync::Arc<Service>| {
         let mut wire = translate::to_wire(s, defaults(&params));
         if with_status {
             wire.service_status = Some(translate::status(s, view.tasks_of(&s.id).map(AsRef::as_ref)));
@@ -53,13 +58,29 @@ pub(super) async fn inspect(State(app): Shared, Path(id): Path<String>, params: 
     Ok(Json::ok(translate::to_wire(service, defaults(&params))).into_response())
 }
 
-pub(super) async fn create(State(app): Shared, Body(spec): Body<wire::ServiceSpec>) -> Answer {
+pub(super) async fn create(
+    State(app): Shared,
+    Extension(version): Extension<ApiVersion>,
+    headers: HeaderMap,
+    Body(spec): Body<wire::ServiceSpec>,
+) -> Answer {
     // Who cannot create services at all should hear that first.
-    app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+    let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
+    let mut spec = read(&spec, &view)?;
+    spec.task.registry_auth = registry::auth(&headers)?;
+    let unpinned = pin::image(&app, version, &mut spec).await;
     let id = app.backend.create_service(spec).await.map_err(Refusal::of_cluster)?;
-    let warnings = warnings(&app, &id).await;
+    let mut warnings = warnings(&app, &id).await;
+    warnings.extend(unpinned);
     Ok(Json(StatusCode::CREATED, Created { id: id.to_string(), warnings }).into_response())
+}
+
+/// A spec, with names of networks as ids. What becomes of those names, the node that is asked says itself: without the managers' prefix.
+fn read(spec: &wire::ServiceSpec, view: &ClusterView) -> Result<skep_model::ServiceSpec, Refusal> {
+    translate::spec_from_wire(spec, &view.networks).map_err(|error| match error.kind {
+        ErrorKind::Unknown => Refusal::from(error),
+        _ => Refusal::of_cluster(error),
+    })
 }
 
 /// What is known of the service that whoever has just changed it should hear.
@@ -72,15 +93,23 @@ async fn warnings(app: &super::App, id: &skep_model::ServiceId) -> Vec<String> {
 pub(super) async fn update(
     State(app): Shared,
     Path(id): Path<String>,
+    Extension(api): Extension<ApiVersion>,
     params: Params,
+    headers: HeaderMap,
     Body(spec): Body<wire::ServiceSpec>,
 ) -> Answer {
     let version = params.version("service")?;
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
     let service = resolve::service(&view, &id)?;
+    let mut unpinned = None;
     match params.text("rollback") {
         "" => {
-            let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+            let mut spec = read(&spec, &view)?;
+            spec.task.registry_auth = match registry::auth(&headers)? {
+                None => kept_auth(service, params.text("registryAuthFrom"))?,
+                given => given,
+            };
+            unpinned = pin::image(&app, api, &mut spec).await;
             translate::check_update(&service.spec, &spec).map_err(Refusal::of_cluster)?;
             app.backend.update_service(&service.id, version, spec).await.map_err(Refusal::of_cluster)?;
         }
@@ -92,8 +121,21 @@ pub(super) async fn update(
             return Err(Refusal::of_cluster(crate::Error::invalid(message)));
         }
     }
-    let warnings = Some(warnings(&app, &service.id).await).filter(|warnings| !warnings.is_empty());
+    let mut warnings = warnings(&app, &service.id).await;
+    warnings.extend(unpinned);
+    let warnings = Some(warnings).filter(|warnings| !warnings.is_empty());
     Ok(Json::ok(wire::ServiceUpdateResponse { warnings }).into_response())
+}
+
+/// Whose credentials stay when an update brings none.
+fn kept_auth(service: &Service, from: &str) -> Result<Option<RegistryAuth>, Refusal> {
+    let invalid = |message: &str| Refusal::of_cluster(crate::Error::invalid(message));
+    match (from, &service.previous_spec) {
+        ("" | "spec", _) => Ok(service.spec.task.registry_auth.clone()),
+        ("previous-spec", Some(previous)) => Ok(previous.task.registry_auth.clone()),
+        ("previous-spec", None) => Err(invalid("service does not have a previous spec")),
+        _ => Err(invalid("unsupported registryAuthFrom value: expected spec or previous-spec")),
+    }
 }
 
 pub(super) async fn remove(State(app): Shared, Path(id): Path<String>) -> Answer {

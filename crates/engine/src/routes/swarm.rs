@@ -43,11 +43,13 @@ pub(super) async fn leave(State(app): Shared, params: Params) -> Answer {
     Ok(empty())
 }
 
-pub(super) async fn update(State(app): Shared, params: Params, Body(spec): Body<wire::Spec>) -> Answer {
+pub(super) async fn update(State(app): Shared, params: Params, Body(asked): Body<wire::Spec>) -> Answer {
     let version = params.version("swarm")?;
     app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    let spec = translate::spec_from_wire(&spec).map_err(Refusal::of_cluster)?;
+    let spec = translate::spec_from_wire(&asked).map_err(Refusal::of_cluster)?;
+    let root = translate::given_root(&asked).map_err(Refusal::of_cluster)?;
     let rotate = Rotate {
+        root,
         worker: params.flag("rotateWorkerToken"),
         manager: params.flag("rotateManagerToken"),
         unlock_key: params.flag("rotateManagerUnlockKey"),

@@ -47,7 +47,7 @@ fn message(event: LoadEvent) -> JsonMessage {
     }
 }
 
-fn failure(error: &Error) -> JsonMessage {
+pub(super) fn failure(error: &Error) -> JsonMessage {
     JsonMessage {
         error_detail: Some(ErrorDetail { code: 0, message: error.message.clone() }),
         error: error.message.clone(),

@@ -5,6 +5,7 @@ pub(crate) mod exec;
 pub(crate) mod keys;
 pub(crate) mod load;
 pub(crate) mod logs;
+pub(crate) mod pull;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, header};

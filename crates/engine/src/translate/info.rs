@@ -1,9 +1,12 @@
 //! What this node is and has: `/info` and `/version`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use skep_model::Node;
 
 use super::running::STORAGE_DRIVER;
-use super::{signed, swarm};
+use super::{node, signed, swarm};
 use crate::backend::cluster::ClusterView;
 use crate::backend::container::{ContainerInfo, ContainerState};
 use crate::backend::node::{NodeInfo, SwarmState};
@@ -126,9 +129,33 @@ pub fn info(node: &NodeInfo, state: SwarmState, counts: Counts, view: Option<&Cl
         live_restore_enabled: true,
         init_binary: String::new(),
         security_options: list(&["name=seccomp,profile=builtin"]),
-        warnings: (!node.warnings.is_empty()).then(|| node.warnings.clone()),
+        warnings: warnings(node, view),
         ..wire::Info::default()
     }
+}
+
+fn warnings(node: &NodeInfo, view: Option<&ClusterView>) -> Option<Vec<String>> {
+    let mut warnings = node.warnings.clone();
+    warnings.extend(view.and_then(rotation));
+    (!warnings.is_empty()).then_some(warnings)
+}
+
+/// Who is waited for while the root certificate is replaced.
+fn rotation(view: &ClusterView) -> Option<String> {
+    const NAMED: usize = 5;
+    let awaited = view.awaited()?;
+    let state = |node: &&Arc<Node>| format!("{} ({})", node.hostname(), node::words::state(node.status.state));
+    let mut names: Vec<String> = awaited.iter().take(NAMED).map(state).collect();
+    if awaited.len() > NAMED {
+        names.push(format!("{} more", awaited.len() - NAMED));
+    }
+    let waiting = match names.as_slice() {
+        [] => "every node has a certificate under the new one".to_owned(),
+        names => format!("waiting for a certificate under the new one on {}", names.join(", ")),
+    };
+    Some(format!(
+        "WARNING: the swarm's root certificate is being replaced: {waiting}. `docker node rm` of a node that does not come back ends the wait for it."
+    ))
 }
 
 fn registries(node: &NodeInfo) -> wire::RegistryConfig {

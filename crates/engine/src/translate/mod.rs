@@ -7,6 +7,7 @@
 //! [`ErrorKind::InvalidArgument`]: crate::ErrorKind::InvalidArgument
 //! [`ErrorKind::Unimplemented`]: crate::ErrorKind::Unimplemented
 
+pub mod attached;
 mod bound;
 pub(crate) mod conflict;
 pub mod container;
@@ -18,6 +19,7 @@ pub mod info;
 pub mod mount;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod running;
 pub mod service;
 pub mod swarm;

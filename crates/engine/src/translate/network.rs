@@ -1,9 +1,14 @@
 //! Networks.
 
-use std::collections::BTreeMap;
+mod create;
 
-use skep_model::{Network, NetworkAttachment, Node};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use skep_model::{Network, NetworkAttachment, Node, NodeId, Service, Task, TaskState};
+
+pub use self::create::create_from_wire;
+use crate::backend::cluster::ClusterView;
 use crate::backend::container::ContainerInfo;
 use crate::types::meta::{Driver, ObjectVersion, StringMap};
 use crate::types::network as wire;
@@ -12,13 +17,16 @@ use crate::types::task::{AttachedNetwork, AttachedNetworkSpec, IpamOptions, Netw
 const VXLAN_ID: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
 fn options(network: &Network) -> StringMap {
-    StringMap::from([(VXLAN_ID.to_owned(), network.vni.to_string())])
+    let mut options = network.spec.options.clone();
+    options.insert(VXLAN_ID.to_owned(), network.vni.to_string());
+    options
 }
 
 fn ipam(network: &Network) -> wire::IpamConfig {
     wire::IpamConfig {
         subnet: network.spec.ipam.subnet.to_string(),
         gateway: network.spec.ipam.gateway.to_string(),
+        ip_range: network.spec.ipam.range.map(|range| range.to_string()).unwrap_or_default(),
         ..wire::IpamConfig::default()
     }
 }
@@ -33,6 +41,9 @@ pub fn to_wire(network: &Network) -> wire::Network {
         scope: "swarm".to_owned(),
         driver: "overlay".to_owned(),
         ipam: wire::Ipam { driver: "default".to_owned(), options: None, config: vec![ipam(network)] },
+        enable_ipv6: network.spec.ipv6,
+        internal: network.spec.internal,
+        attachable: network.spec.attachable,
         ingress: network.spec.ingress,
         options: Some(options(network)),
         labels: (!network.spec.labels.is_empty()).then(|| network.spec.labels.clone()),
@@ -40,35 +51,77 @@ pub fn to_wire(network: &Network) -> wire::Network {
     }
 }
 
-/// Writes a network with this node's containers on it and the nodes that it reaches.
+/// Writes a network with this node's containers on it.
 #[must_use]
-pub fn inspect<'a>(
-    network: &Network,
-    containers: &[ContainerInfo],
-    nodes: impl Iterator<Item = &'a Node>,
-) -> wire::Network {
+pub fn with_containers(network: &Network, containers: &[ContainerInfo]) -> wire::Network {
     let mut wire = to_wire(network);
     let mut attached = BTreeMap::new();
     for container in containers {
         for (_, attachment) in container.networks.iter().filter(|(_, a)| a.network == network.id) {
-            attached.insert(container.id.clone(), endpoint(container, attachment));
+            attached.insert(container.id.clone(), endpoint(network, container, attachment));
         }
     }
     wire.containers = Some(attached);
     wire.labels.get_or_insert_default();
-    let peer =
-        |node: &Node| Some(wire::Peer { name: node.id.as_str()[..12].to_owned(), ip: node.status.addr?.to_string() });
-    wire.peers = nodes.filter(|n| n.overlay_addr.is_some()).filter_map(peer).collect();
     wire
 }
 
-fn endpoint(container: &ContainerInfo, attachment: &NetworkAttachment) -> wire::EndpointResource {
+/// The nodes that run a task on the network; of the routing mesh's, every one.
+pub(crate) fn peers(network: &Network, view: &ClusterView) -> Vec<wire::Peer> {
+    let on_it = |task: &&Arc<Task>| holds(task) && task.attachments.iter().any(|a| a.network == network.id);
+    let tasks: BTreeSet<&NodeId> = view.tasks.values().filter(on_it).filter_map(|task| task.node.as_ref()).collect();
+    let meant = |node: &&Arc<Node>| match network.spec.ingress {
+        true => node.overlay_addr.is_some(),
+        false => tasks.contains(&node.id),
+    };
+    let peer = |node: &Arc<Node>| {
+        Some(wire::Peer { name: node.id.as_str()[..12].to_owned(), ip: node.status.addr?.to_string() })
+    };
+    view.nodes.values().filter(meant).filter_map(peer).collect()
+}
+
+/// Whether a container of the task may be on its networks.
+fn holds(task: &Task) -> bool {
+    task.status.state >= TaskState::Assigned && !task.status.state.is_terminal()
+}
+
+/// The services on the network, with their addresses and tasks there.
+pub(crate) fn services(network: &Network, view: &ClusterView) -> BTreeMap<String, wire::ServiceInfo> {
+    let reached = |service: &Service| service.endpoint.virtual_ips.iter().any(|vip| vip.network == network.id);
+    let on_it = view.services.values().filter(|service| service.is_on(&network.id) || reached(service));
+    on_it.map(|service| (service.spec.name.to_string(), service_info(network, service, view))).collect()
+}
+
+fn service_info(network: &Network, service: &Service, view: &ClusterView) -> wire::ServiceInfo {
+    let vip = service.endpoint.virtual_ips.iter().find(|vip| vip.network == network.id);
+    let task = |task: &Arc<Task>| {
+        let here = task.attachments.iter().find(|a| a.network == network.id && holds(task))?;
+        let node = task.node.as_ref().and_then(|id| view.nodes.get(id)).and_then(|node| node.status.addr);
+        let info = node.map(|addr| ("Host IP".to_owned(), addr.to_string()));
+        Some(wire::TaskInfo {
+            name: format!("{}.{}", task.display_name(), task.id),
+            endpoint_id: task.status.container.as_ref().map(|c| c.id.clone()).unwrap_or_default(),
+            endpoint_ip: here.addr.addr().to_string(),
+            info: info.into_iter().collect(),
+        })
+    };
+    let ports = service.endpoint.ports.iter().filter(|_| network.spec.ingress);
+    wire::ServiceInfo {
+        vip: vip.map(|vip| vip.addr.addr().to_string()).unwrap_or_default(),
+        ports: ports.map(|port| format!("Target: {}, Publish: {}", port.target, port.published)).collect(),
+        local_lb_index: 0,
+        tasks: view.tasks_of(&service.id).filter_map(task).collect(),
+    }
+}
+
+fn endpoint(network: &Network, container: &ContainerInfo, attachment: &NetworkAttachment) -> wire::EndpointResource {
+    let ipv6 = || skep_model::mesh_ipv6(attachment.addr.addr()).to_string();
     wire::EndpointResource {
         name: container.name.clone(),
         endpoint_id: container.id.clone(),
         mac_address: String::new(),
         ipv4_address: attachment.addr.to_string(),
-        ipv6_address: String::new(),
+        ipv6_address: if network.spec.ipv6 { ipv6() } else { String::new() },
     }
 }
 
@@ -86,10 +139,12 @@ pub fn attachment_to_wire(attachment: &NetworkAttachment, network: &Network) -> 
                 name: network.spec.name.clone(),
                 labels: network.spec.labels.clone(),
                 driver_configuration: Some(Driver::default()),
+                ipv6_enabled: network.spec.ipv6,
+                internal: network.spec.internal,
+                attachable: network.spec.attachable,
                 ingress: network.spec.ingress,
                 ipam_options: Some(IpamOptions::default()),
                 scope: "swarm".to_owned(),
-                ..AttachedNetworkSpec::default()
             },
             driver_state: Driver { name: "overlay".to_owned(), options: options(network) },
             ipam_options: Some(IpamOptions { driver: driver("default"), configs: vec![ipam(network)] }),

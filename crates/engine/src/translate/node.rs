@@ -1,5 +1,7 @@
 //! Nodes.
 
+use std::collections::BTreeMap;
+
 use skep_model::{Node, NodeDescription, NodeSpec, Role};
 
 use super::{conflict, optional, signed, text};
@@ -82,7 +84,7 @@ pub fn spec_from_wire(spec: &wire::NodeSpec) -> Result<NodeSpec, Error> {
 
 /// Writes a node.
 #[must_use]
-pub fn to_wire(node: &Node, issuer: Option<&Issuer>) -> wire::Node {
+pub fn to_wire(node: &Node, issuers: &BTreeMap<String, Issuer>) -> wire::Node {
     wire::Node {
         id: node.id.to_string(),
         version: ObjectVersion { index: node.meta.version.0 },
@@ -94,7 +96,7 @@ pub fn to_wire(node: &Node, issuer: Option<&Issuer>) -> wire::Node {
             role: words::role(node.spec.role).to_owned(),
             availability: words::availability(node.spec.availability).to_owned(),
         },
-        description: node.description.as_ref().map(|d| description(d, issuer)).unwrap_or_default(),
+        description: node.description.as_ref().map(|d| description(d, issuers)).unwrap_or_default(),
         status: wire::NodeStatus {
             state: words::state(node.status.state).to_owned(),
             message: message(node),
@@ -113,7 +115,7 @@ fn message(node: &Node) -> String {
     if node.status.message.is_empty() { conflict::of_node(node) } else { node.status.message.clone() }
 }
 
-fn description(description: &NodeDescription, issuer: Option<&Issuer>) -> wire::NodeDescription {
+fn description(description: &NodeDescription, issuers: &BTreeMap<String, Issuer>) -> wire::NodeDescription {
     let plugin = |(kind, name): (&str, &str)| wire::PluginDescription { kind: kind.to_owned(), name: name.to_owned() };
     wire::NodeDescription {
         hostname: description.hostname.clone(),
@@ -130,15 +132,16 @@ fn description(description: &NodeDescription, issuer: Option<&Issuer>) -> wire::
             labels: description.engine.labels.clone(),
             plugins: [("Log", "json-file"), ("Network", "overlay"), ("Volume", "local")].map(plugin).to_vec(),
         },
-        tls_info: tls_info(issuer),
+        tls_info: description.tls.as_ref().map(|tls| tls_info(&tls.roots, &tls.issuer, issuers)).unwrap_or_default(),
     }
 }
 
-/// Writes what certificates are issued under: the same for the swarm and for each of its nodes.
-pub(super) fn tls_info(issuer: Option<&Issuer>) -> wire::TlsInfo {
-    issuer.map_or_else(wire::TlsInfo::default, |issuer| wire::TlsInfo {
-        trust_root: issuer.trust_root.clone(),
-        cert_issuer_subject: issuer.subject.clone(),
-        cert_issuer_public_key: issuer.public_key.clone(),
-    })
+/// Writes which root certificates somebody trusts, and which one his certificate is under.
+pub(super) fn tls_info(roots: &str, issuer: &str, issuers: &BTreeMap<String, Issuer>) -> wire::TlsInfo {
+    let named = issuers.get(issuer);
+    wire::TlsInfo {
+        trust_root: roots.to_owned(),
+        cert_issuer_subject: named.map(|named| named.subject.clone()).unwrap_or_default(),
+        cert_issuer_public_key: named.map(|named| named.public_key.clone()).unwrap_or_default(),
+    }
 }

@@ -1,7 +1,10 @@
 //! Services.
 
-use skep_model::{ContainerSpec, RestartPolicy, Service, ServiceMode, ServiceSpec, Task, TaskState, UpdateConfig};
+use skep_model::{
+    ContainerSpec, RestartPolicy, Service, ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, UpdateConfig,
+};
 
+use super::attached::{self, Networks};
 use super::{bound, endpoint, nanoseconds, task_spec, unsupported, update};
 use crate::error::Error;
 use crate::types::meta::ObjectVersion;
@@ -16,21 +19,25 @@ pub enum Defaults {
     Insert,
 }
 
-/// Reads a service's spec.
+/// Reads a service's spec. `networks` are those that there are.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for what makes no sense and
 /// [`ErrorKind::Unimplemented`](crate::ErrorKind::Unimplemented) for what skep cannot do, naming the field.
-pub fn spec_from_wire(spec: &wire::ServiceSpec) -> Result<ServiceSpec, Error> {
+pub fn spec_from_wire(spec: &wire::ServiceSpec, networks: &Networks) -> Result<ServiceSpec, Error> {
     let name = spec.name.parse().map_err(|e: skep_model::BadName| Error::invalid(e.to_string()))?;
-    task_spec::networks(&spec.networks)?;
+    // Where old clients put them counts when they are nowhere else.
+    let template = &spec.task_template.networks;
+    let attached = if template.is_empty() { &spec.networks } else { template };
+    let task =
+        TaskSpec { networks: attached::from_wire(attached, networks)?, ..task_spec::from_wire(&spec.task_template)? };
     let config = |direction, config: Option<&wire::UpdateConfig>| {
         config.map(|c| update::config_from_wire(direction, c)).transpose()
     };
     Ok(ServiceSpec {
         name,
         labels: bound::labels(spec)?,
-        task: task_spec::from_wire(&spec.task_template)?,
+        task,
         mode: mode_from_wire(&spec.mode)?,
         update: config(update::Direction::Update, spec.update_config.as_ref())?,
         rollback: config(update::Direction::Rollback, spec.rollback_config.as_ref())?,

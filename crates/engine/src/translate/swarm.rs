@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use skep_model::{ClusterSpec, Dispatcher};
+use skep_model::{CertificateSpec, ClusterSpec, Dispatcher, PrivateKey};
 
 use super::node::tls_info;
 use super::{amount, duration, nanoseconds, node, signed, unsupported};
-use crate::backend::cluster::ClusterView;
+use crate::backend::cluster::{ClusterView, GivenRoot};
 use crate::backend::swarm::{Host, HostPort, InitOptions, JoinOptions};
 use crate::error::Error;
-use crate::types::meta::{Nanoseconds, ObjectVersion};
+use crate::types::meta::ObjectVersion;
 use crate::types::swarm as wire;
 
 /// Where managers listen unless told otherwise.
@@ -22,8 +22,6 @@ const RAFT: wire::Raft = wire::Raft {
     election_tick: 10,
     heartbeat_tick: 1,
 };
-/// 90 days.
-const CERT_EXPIRY: Nanoseconds = 7_776_000_000_000_000;
 
 /// Reads the swarm's spec. Zero is the default for everything but the task history, where only absence is.
 ///
@@ -37,7 +35,6 @@ pub fn spec_from_wire(spec: &wire::Spec) -> Result<ClusterSpec, Error> {
         return Err(unsupported("TaskDefaults.LogDriver", "this version of skep keeps logs itself"));
     }
     refuse_raft(&spec.raft)?;
-    refuse_ca(&spec.ca_config)?;
     let default = ClusterSpec::default();
     let task_history_limit = match spec.orchestration.task_history_retention_limit {
         None => default.task_history_limit,
@@ -51,7 +48,38 @@ pub fn spec_from_wire(spec: &wire::Spec) -> Result<ClusterSpec, Error> {
         task_history_limit,
         dispatcher: Dispatcher { heartbeat },
         autolock: spec.encryption_config.auto_lock_managers,
+        certificates: certificates(&spec.ca_config)?,
     })
+}
+
+fn certificates(ca: &wire::CaConfig) -> Result<CertificateSpec, Error> {
+    if !ca.external_cas.is_empty() {
+        return Err(unsupported(
+            "CAConfig.ExternalCAs",
+            "skep's managers sign the nodes' certificates themselves and ask no external CA; with --ca-cert and --ca-key they sign them with a root of yours",
+        ));
+    }
+    let expiry = duration("CAConfig.NodeCertExpiry", ca.node_cert_expiry)?;
+    let expiry = if expiry.is_zero() { CertificateSpec::default().expiry } else { expiry };
+    Ok(CertificateSpec { expiry, force_rotate: ca.force_rotate })
+}
+
+/// Reads the root certificate that a change of the swarm's spec brings along, if it does. It is nothing that the spec keeps.
+///
+/// # Errors
+/// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for half of one.
+pub fn given_root(spec: &wire::Spec) -> Result<Option<GivenRoot>, Error> {
+    let ca = &spec.ca_config;
+    match (ca.signing_ca_cert.trim(), ca.signing_ca_key.trim()) {
+        ("", "") => Ok(None),
+        ("", _) => Err(Error::invalid("if a signing CA key is provided, the signing CA cert must also be provided")),
+        (_, "") => Err(Error::invalid(
+            "CAConfig.SigningCAKey: skep's managers sign the nodes' certificates themselves, and need the key of the root certificate: give --ca-key too",
+        )),
+        (certificate, key) => {
+            Ok(Some(GivenRoot { certificate: certificate.to_owned(), key: PrivateKey(key.to_owned()) }))
+        }
+    }
 }
 
 fn refuse_raft(raft: &wire::Raft) -> Result<(), Error> {
@@ -65,18 +93,6 @@ fn refuse_raft(raft: &wire::Raft) -> Result<(), Error> {
     if all { Ok(()) } else { Err(unsupported("Raft", "skep has no such settings; leave them as they are")) }
 }
 
-fn refuse_ca(ca: &wire::CaConfig) -> Result<(), Error> {
-    let expiry = ca.node_cert_expiry == 0 || ca.node_cert_expiry == CERT_EXPIRY;
-    let own = ca.external_cas.is_empty() && ca.signing_ca_cert.is_empty() && ca.signing_ca_key.is_empty();
-    if expiry && own && ca.force_rotate == 0 {
-        return Ok(());
-    }
-    Err(unsupported(
-        "CAConfig",
-        "certificates are valid for 90 days, and this version of skep cannot replace its root certificate yet",
-    ))
-}
-
 /// Writes the swarm's spec.
 #[must_use]
 pub fn spec_to_wire(spec: &ClusterSpec) -> wire::Spec {
@@ -86,7 +102,11 @@ pub fn spec_to_wire(spec: &ClusterSpec) -> wire::Spec {
         orchestration: wire::Orchestration { task_history_retention_limit: Some(signed(spec.task_history_limit)) },
         raft: RAFT,
         dispatcher: wire::Dispatcher { heartbeat_period: nanoseconds(spec.dispatcher.heartbeat) },
-        ca_config: wire::CaConfig { node_cert_expiry: CERT_EXPIRY, ..wire::CaConfig::default() },
+        ca_config: wire::CaConfig {
+            node_cert_expiry: nanoseconds(spec.certificates.expiry),
+            force_rotate: spec.certificates.force_rotate,
+            ..wire::CaConfig::default()
+        },
         encryption_config: wire::EncryptionConfig { auto_lock_managers: spec.autolock },
         ..wire::Spec::default()
     }
@@ -103,8 +123,8 @@ pub fn to_wire(view: &ClusterView) -> wire::ClusterInfo {
         created_at: cluster.meta.created.into(),
         updated_at: cluster.meta.updated.into(),
         spec: spec_to_wire(&cluster.spec),
-        tls_info: tls_info(view.issuer.as_ref()),
-        root_rotation_in_progress: false,
+        tls_info: tls_info(&cluster.authority.trust().roots, cluster.authority.wanted(), &view.issuers),
+        root_rotation_in_progress: cluster.authority.rotation.is_some(),
         default_addr_pool: (!pools.is_empty()).then_some(pools),
         subnet_size: cluster.subnet_size.into(),
         data_path_port: cluster.data_path_port.into(),
@@ -124,6 +144,12 @@ pub fn to_wire_with_tokens(view: &ClusterView) -> wire::ClusterInfo {
 /// # Errors
 /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) for addresses and numbers that are none.
 pub fn init_from_wire(request: &wire::InitRequest) -> Result<InitOptions, Error> {
+    if given_root(&request.spec)?.is_some() {
+        return Err(unsupported(
+            "CAConfig.SigningCACert",
+            "a swarm begins with a root certificate of its own: `docker swarm ca --rotate --ca-cert FILE --ca-key FILE` puts yours in its place",
+        ));
+    }
     let mut spec = spec_from_wire(&request.spec)?;
     spec.autolock |= request.auto_lock_managers;
     let pools = request.default_addr_pool.iter().map(|pool| {

@@ -5,7 +5,7 @@ use skep_model::{
 };
 
 use super::{amount, container, signed, unsupported, update};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::types::node::Platform as WirePlatform;
 use crate::types::service as wire;
 
@@ -14,10 +14,10 @@ const LEAST_MEMORY: u64 = 4 * 1024 * 1024;
 /// The least share of a CPU: a thousandth.
 const LEAST_CPU: u64 = 1_000_000;
 
-/// Reads `TaskTemplate`.
+/// Reads `TaskTemplate` without its networks, which a spec may have elsewhere.
 ///
 /// # Errors
-/// As [`container::from_wire`]; also everything that is attached to a network by name, as only the ingress network exists.
+/// As [`container::from_wire`].
 pub fn from_wire(spec: &wire::TaskSpec) -> Result<TaskSpec, Error> {
     let container = match (&spec.container_spec, spec.runtime.as_str()) {
         (Some(container), "" | "container") if !foreign(spec) => container::from_wire(container)?,
@@ -30,7 +30,6 @@ pub fn from_wire(spec: &wire::TaskSpec) -> Result<TaskSpec, Error> {
         _ => return Err(Error::invalid("TaskTemplate: mismatched Runtime and *Spec fields")),
     };
     refuse_log_driver(spec)?;
-    networks(&spec.networks)?;
     Ok(TaskSpec {
         container,
         resources: spec.resources.as_ref().map(resources).transpose()?.unwrap_or_default(),
@@ -38,6 +37,8 @@ pub fn from_wire(spec: &wire::TaskSpec) -> Result<TaskSpec, Error> {
         placement: spec.placement.as_ref().map(placement).transpose()?.unwrap_or_default(),
         networks: Vec::new(),
         force_update: spec.force_update,
+        // It does not come with the spec, and never leaves with one.
+        registry_auth: None,
     })
 }
 
@@ -51,24 +52,6 @@ fn refuse_log_driver(spec: &wire::TaskSpec) -> Result<(), Error> {
             unsupported("TaskTemplate.LogDriver", "this version of skep keeps logs itself and takes no options for it"),
         ),
         _ => Ok(()),
-    }
-}
-
-/// Refuses every network: services are attached to the ingress network by publishing ports, and there is no other.
-///
-/// # Errors
-/// Always, unless the list is empty. The wording for one that does not exist is Docker's, as is its status.
-pub fn networks(networks: &[wire::NetworkAttachmentConfig]) -> Result<(), Error> {
-    let Some(network) = networks.first() else { return Ok(()) };
-    match network.target.as_str() {
-        "ingress" => Err(Error::invalid(
-            "TaskTemplate.Networks: Service cannot be explicitly attached to the ingress network; publish a port instead",
-        )),
-        "host" | "bridge" | "none" => Err(unsupported(
-            "TaskTemplate.Networks",
-            &format!("this version of skep attaches tasks to its own network only, not to {:?}", network.target),
-        )),
-        other => Err(Error::new(ErrorKind::Unknown, format!("network {other} not found"))),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod info;
 pub mod meta;
 pub mod network;
 pub mod node;
+pub mod registry;
 pub mod service;
 pub mod swarm;
 pub mod system;

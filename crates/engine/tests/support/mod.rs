@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use skep_engine::backend::Backend as _;
 use skep_engine::fake::FakeBackend;
 use skep_engine::{Listeners, ServeError, Server};
+use skep_model::Service;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -102,10 +104,22 @@ impl Node {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
+    /// A service as the backend has it.
+    pub(crate) async fn service(&self, name: &str) -> Arc<Service> {
+        let view = self.backend.cluster().await.unwrap();
+        view.services.values().find(|service| service.spec.name.as_str() == name).unwrap().clone()
+    }
+
     /// One request over a connection of its own.
     pub(crate) async fn request(&self, method: &str, target: &str, body: &str) -> Answer {
+        self.request_as("", method, target, body).await
+    }
+
+    /// With what somebody proves to a registry: JSON in base64.
+    pub(crate) async fn request_as(&self, auth: &str, method: &str, target: &str, body: &str) -> Answer {
+        let auth = if auth.is_empty() { String::new() } else { format!("X-Registry-Auth: {auth}\r\n") };
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            "{method} {target} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{auth}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         let (socket, head_only) = (self.socket(), method == "HEAD");

@@ -1,91 +1,157 @@
-//! Addresses of a network.
+//! Addresses of networks.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use skep_model::{Meta, Network, NetworkId, Node, Service, Task, Timestamp};
+use skep_model::{Network, NetworkId, Node, Service, Task, TaskState};
 use skep_store::Tables;
 
-/// A network has no address left.
+/// Why there is no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no address is left on network {network} ({subnet}): remove services or tasks, or start the swarm with a larger pool"
-)]
-pub struct Exhausted {
-    /// The network's name.
-    network: String,
-    /// Its pool.
-    subnet: Ipv4Net,
+pub enum AddressError {
+    /// All of the network's pool is in use.
+    #[error("no address is left on network {network} ({subnet}): {way_out}")]
+    Exhausted {
+        /// The network's name.
+        network: String,
+        /// What its addresses are given from.
+        subnet: Ipv4Net,
+        /// What can be done about it.
+        way_out: &'static str,
+    },
+    /// The network was removed.
+    #[error("network {0} is not there any more: take the service off it (docker service update --network-rm {0})")]
+    NoNetwork(NetworkId),
 }
 
-/// The free addresses of one network.
-///
-/// They are given out onward from the one that was given last, and from the start again only at the end of the pool: an address
-/// that became free is left alone for as long as possible, because other nodes may still have flows to it.
-pub(crate) struct Pool {
-    name: String,
-    subnet: Ipv4Net,
-    taken: HashSet<Ipv4Addr>,
-    last: Ipv4Addr,
+/// The free addresses of all networks, when the nodes, services and tasks of the tables have what they have. They are looked through once,
+/// and only when an address is asked for.
+pub(crate) struct Pools<'a> {
+    tables: &'a Tables,
+    built: Option<HashMap<&'a NetworkId, Pool<'a>>>,
 }
 
-/// The address that was given last among those seen so far.
-struct Newest(Option<(Timestamp, Ipv4Addr)>);
-
-impl Newest {
-    fn see(&mut self, meta: &Meta, addr: Ipv4Addr) {
-        self.0 = self.0.max(Some((meta.created, addr)));
+impl<'a> Pools<'a> {
+    pub(crate) fn new(tables: &'a Tables) -> Self {
+        Self { tables, built: None }
     }
-}
 
-impl Pool {
-    /// What is free of `network` when the nodes, services and tasks of `tables` have what they have.
-    pub(crate) fn of(network: &Network, tables: &Tables) -> Self {
-        let mut taken = HashSet::from([network.spec.ipam.gateway]);
-        let mut newest = Newest(None);
-        for node in tables.all::<Node>() {
-            if let Some(addr) = node.overlay_addr.filter(|_| network.spec.ingress) {
-                taken.insert(addr);
-                newest.see(&node.meta, addr);
-            }
-        }
-        for service in tables.all::<Service>() {
-            for vip in service.endpoint.virtual_ips.iter().filter(|vip| vip.network == network.id) {
-                taken.insert(vip.addr.addr());
-                newest.see(&service.meta, vip.addr.addr());
-            }
-        }
-        for task in tables.all::<Task>() {
-            if let Some(addr) = on(task, &network.id) {
-                // The address of an ended task is free, and still the one that was given last.
-                newest.see(&task.meta, addr);
-                if !task.status.state.is_terminal() {
-                    taken.insert(addr);
-                }
-            }
-        }
-        let last = newest.0.map_or(network.spec.ipam.gateway, |(_, addr)| addr);
-        Self { name: network.spec.name.clone(), subnet: network.spec.ipam.subnet, taken, last }
+    /// Whether [`Self::take`] would find an address.
+    ///
+    /// # Errors
+    /// When it would not.
+    pub(crate) fn check(&mut self, network: &NetworkId) -> Result<(), AddressError> {
+        let pool = self.pool(network)?;
+        if pool.has_room() { Ok(()) } else { Err(pool.exhausted()) }
     }
 
     /// The next free address, with the length of the network's prefix.
     ///
     /// # Errors
-    /// When there is none.
-    pub(crate) fn take(&mut self) -> Result<Ipv4Net, Exhausted> {
-        let (first, end) = (u32::from(self.subnet.network()) + 1, u32::from(self.subnet.broadcast()));
-        let size = end.saturating_sub(first);
-        let start = u32::from(self.last).wrapping_sub(first).wrapping_add(1);
-        let candidates = (0..size).map(|step| Ipv4Addr::from(first + ((start % size).wrapping_add(step)) % size));
-        let exhausted = || Exhausted { network: self.name.clone(), subnet: self.subnet };
-        let free = candidates.into_iter().find(|addr| !self.taken.contains(addr)).ok_or_else(exhausted)?;
-        self.taken.insert(free);
-        self.last = free;
-        Ok(Ipv4Net::new_assert(free, self.subnet.prefix_len()))
+    /// When there is none, or no such network.
+    pub(crate) fn take(&mut self, network: &NetworkId) -> Result<Ipv4Net, AddressError> {
+        let pool = self.pool(network)?;
+        pool.take().ok_or_else(|| pool.exhausted())
+    }
+
+    /// The networks that addresses were taken of: they are to remember which was the last.
+    pub(crate) fn into_changed(self) -> impl Iterator<Item = Network> {
+        let pools = self.built.into_iter().flat_map(HashMap::into_values);
+        pools
+            .filter(|pool| pool.network.last != pool.last)
+            .map(|pool| Network { last: pool.last, ..Network::clone(pool.network) })
+    }
+
+    fn pool(&mut self, network: &NetworkId) -> Result<&mut Pool<'a>, AddressError> {
+        let built = self.built.get_or_insert_with(|| build(self.tables));
+        built.get_mut(network).ok_or_else(|| AddressError::NoNetwork(network.clone()))
     }
 }
 
-fn on(task: &Task, network: &NetworkId) -> Option<Ipv4Addr> {
-    task.attachments.iter().find(|attachment| attachment.network == *network).map(|a| a.addr.addr())
+fn build(tables: &Tables) -> HashMap<&NetworkId, Pool<'_>> {
+    let mut pools: HashMap<_, _> = tables.all::<Network>().map(|network| (&network.id, Pool::new(network))).collect();
+    let mut mark = |network: &NetworkId, addr: Ipv4Addr| {
+        if let Some(pool) = pools.get_mut(network) {
+            pool.mark(addr);
+        }
+    };
+    if let Some(ingress) = tables.ingress() {
+        tables.all::<Node>().filter_map(|node| node.overlay_addr).for_each(|addr| mark(&ingress.id, addr));
+    }
+    for vip in tables.all::<Service>().flat_map(|service| &service.endpoint.virtual_ips) {
+        mark(&vip.network, vip.addr.addr());
+    }
+    for attachment in tables.all::<Task>().filter(|task| holds(task)).flat_map(|task| &task.attachments) {
+        mark(&attachment.network, attachment.addr.addr());
+    }
+    pools
+}
+
+/// Whether somebody may use the task's addresses: it has not ended, and what was never given to a node must still be wanted.
+fn holds(task: &Task) -> bool {
+    !task.status.state.is_terminal() && (task.status.state >= TaskState::Assigned || task.is_live())
+}
+
+/// The addresses of one network.
+///
+/// They are given out onward from the one that was given last, and from the start again only at the end of the pool.
+struct Pool<'a> {
+    network: &'a Arc<Network>,
+    /// The first address, and how many there are from it on.
+    first: u32,
+    size: u32,
+    /// How far from the first those are that somebody has.
+    taken: HashSet<u32>,
+    last: Option<Ipv4Addr>,
+}
+
+impl<'a> Pool<'a> {
+    fn new(network: &'a Arc<Network>) -> Self {
+        let ipam = &network.spec.ipam;
+        let (mut first, mut end) = (u32::from(ipam.subnet.network()) + 1, u32::from(ipam.subnet.broadcast()));
+        if let Some(range) = ipam.range {
+            first = first.max(range.network().into());
+            end = end.min(u32::from(range.broadcast()).saturating_add(1));
+        }
+        let size = end.saturating_sub(first);
+        let mut pool = Self { network, first, size, taken: HashSet::new(), last: network.last };
+        pool.mark(ipam.gateway);
+        pool
+    }
+
+    fn place(&self, addr: Ipv4Addr) -> Option<u32> {
+        u32::from(addr).checked_sub(self.first).filter(|place| *place < self.size)
+    }
+
+    fn mark(&mut self, addr: Ipv4Addr) {
+        self.taken.extend(self.place(addr));
+    }
+
+    fn has_room(&self) -> bool {
+        self.taken.len() < self.size as usize
+    }
+
+    fn take(&mut self) -> Option<Ipv4Net> {
+        if !self.has_room() {
+            return None;
+        }
+        let start = self.last.and_then(|last| self.place(last)).map_or(0, |place| place + 1);
+        let place = (start..self.size).chain(0..start).find(|place| !self.taken.contains(place))?;
+        self.taken.insert(place);
+        let addr = Ipv4Addr::from(self.first + place);
+        self.last = Some(addr);
+        Some(Ipv4Net::new_assert(addr, self.network.spec.ipam.subnet.prefix_len()))
+    }
+
+    fn exhausted(&self) -> AddressError {
+        let spec = &self.network.spec;
+        let way_out = match spec.ingress {
+            true => "remove services or tasks, or start the swarm with a larger pool",
+            false => "remove services or tasks from it, or put some on another network",
+        };
+        let subnet = spec.ipam.range.unwrap_or(spec.ipam.subnet);
+        AddressError::Exhausted { network: spec.name.clone(), subnet, way_out }
+    }
 }

@@ -3,19 +3,26 @@
 mod addresses;
 mod ports;
 mod subnet;
+#[cfg(test)]
+mod tests;
+mod vni;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use skep_model::{
-    Endpoint, EndpointMode, Network, NetworkAttachment, PublishMode, Service, ServiceSpec, Task, TaskState, VirtualIp,
+    Endpoint, EndpointMode, Network, NetworkAttachment, NetworkId, Node, PublishMode, Service, ServiceSpec, Task,
+    TaskState, VirtualIp,
 };
 use skep_store::Tables;
 
-pub use self::addresses::Exhausted;
-pub(crate) use self::addresses::Pool;
+pub use self::addresses::AddressError;
+pub(crate) use self::addresses::Pools;
 pub use self::ports::PortError;
-pub(crate) use self::subnet::collision;
 pub use self::subnet::{SubnetError, ingress_subnet};
+pub(crate) use self::subnet::{collision, ipam};
+pub(crate) use self::vni::{INGRESS_VNI, next_vni};
 use crate::draft::Draft;
 
 /// Why a service cannot answer where it was asked to.
@@ -24,68 +31,87 @@ pub enum EndpointError {
     /// A port cannot be had.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// There is no address left for it.
+    /// There is no address for it.
     #[error(transparent)]
-    Address(#[from] Exhausted),
+    Address(#[from] AddressError),
     /// The routing mesh has no network.
     #[error("service needs ingress network, but no ingress network is present")]
     NoIngress,
+    /// It is to be on a network that is not there.
+    #[error("network {0} not found")]
+    NoNetwork(NetworkId),
 }
 
 /// Where a service with `spec` answers. `before` is the service that the spec is for, if it exists: what was chosen for it stays.
 ///
 /// # Errors
-/// When a port or an address cannot be had.
+/// When a port or an address cannot be had, or a network is not there.
 pub(crate) fn endpoint(
     tables: &Tables,
+    pools: &mut Pools<'_>,
     before: Option<&Service>,
     spec: &ServiceSpec,
 ) -> Result<Endpoint, EndpointError> {
+    let mut attached = spec.task.networks.iter().map(|(network, _)| network);
+    if let Some(gone) = attached.find(|network| tables.get::<Network>(network).is_none()) {
+        return Err(EndpointError::NoNetwork(gone.clone()));
+    }
     let ports = ports::choose(tables, before, spec)?;
     let mode = spec.endpoint.as_ref().and_then(|e| e.mode).unwrap_or_default();
     let meshed = ports.iter().any(|port| port.mode == PublishMode::Ingress);
-    let kept = before.map(|service| service.endpoint.virtual_ips.clone()).unwrap_or_default();
-    let virtual_ips = match (meshed && mode == EndpointMode::Vip, kept.is_empty()) {
-        (true, true) => {
-            let network = tables.ingress().ok_or(EndpointError::NoIngress)?;
-            let addr = Pool::of(network, tables).take()?;
-            vec![VirtualIp { network: network.id.clone(), addr }]
-        }
-        (true, false) => kept,
-        (false, _) => Vec::new(),
+    let kept = before.map(|service| service.endpoint.virtual_ips.as_slice()).unwrap_or_default();
+    let virtual_ips = match mode {
+        EndpointMode::Vip => virtual_ips(pools, kept, &reached_on(tables, spec, meshed)?)?,
+        EndpointMode::Dnsrr => Vec::new(),
     };
     Ok(Endpoint { spec: spec.endpoint.clone(), ports, virtual_ips })
 }
 
-/// Gives every node and every new task of the draft its address on the routing mesh's network.
+/// The networks on which a service has an address of its own: the routing mesh's if it publishes anything there, then those of its spec.
+fn reached_on(tables: &Tables, spec: &ServiceSpec, meshed: bool) -> Result<Vec<NetworkId>, EndpointError> {
+    let ingress = if meshed { Some(tables.ingress().ok_or(EndpointError::NoIngress)?.id.clone()) } else { None };
+    Ok(ingress.into_iter().chain(spec.task.networks.iter().map(|(network, _)| network.clone())).collect())
+}
+
+fn virtual_ips(
+    pools: &mut Pools<'_>,
+    kept: &[VirtualIp],
+    networks: &[NetworkId],
+) -> Result<Vec<VirtualIp>, AddressError> {
+    let kept: BTreeMap<&NetworkId, Ipv4Net> = kept.iter().map(|vip| (&vip.network, vip.addr)).collect();
+    let one = |network: &NetworkId| {
+        let addr = kept.get(network).copied().map_or_else(|| pools.take(network), Ok)?;
+        Ok(VirtualIp { network: network.clone(), addr })
+    };
+    networks.iter().map(one).collect()
+}
+
+/// Gives every node of the draft its address on the routing mesh's network, and every new task one on each of its networks.
 pub(crate) fn allocate(draft: &mut Draft<'_>) {
-    let Some(network) = draft.tables().ingress() else { return };
+    let Some(ingress) = draft.tables().ingress() else { return };
     let nodes: Vec<_> = draft.all_nodes().filter(|node| node.overlay_addr.is_none()).cloned().collect();
-    let tasks: Vec<_> = draft.all_tasks().filter(|task| task.status.state == TaskState::New).cloned().collect();
-    if nodes.is_empty() && tasks.is_empty() {
-        return;
-    }
-    let mut pool = Pool::of(network, draft.tables());
+    let new = |task: &&Arc<Task>| task.status.state == TaskState::New && task.is_live();
+    let tasks: Vec<_> = draft.all_tasks().filter(new).cloned().collect();
     for node in nodes {
-        if let Ok(addr) = pool.take() {
-            let mut node = skep_model::Node::clone(&node);
+        if let Ok(addr) = draft.pools().take(&ingress.id) {
+            let mut node = Node::clone(&node);
             node.overlay_addr = Some(addr.addr());
             draft.put_node(node);
         }
     }
     for task in tasks {
-        let allocated = attach(&task, network, &mut pool);
+        let allocated = attach(&task, &ingress.id, draft.pools());
         if allocated != *task {
             draft.put_task(allocated);
         }
     }
 }
 
-fn attach(task: &Arc<Task>, network: &Network, pool: &mut Pool) -> Task {
-    let mut task = Task::clone(task);
-    match pool.take() {
-        Ok(addr) => {
-            task.attachments = vec![NetworkAttachment { network: network.id.clone(), addr }];
+fn attach(task: &Task, ingress: &NetworkId, pools: &mut Pools<'_>) -> Task {
+    let mut task = task.clone();
+    match attachments(&task, ingress, pools) {
+        Ok(attachments) => {
+            task.attachments = attachments;
             task.status.state = TaskState::Pending;
             "pending task scheduling".clone_into(&mut task.status.message);
             task.status.err = None;
@@ -93,4 +119,15 @@ fn attach(task: &Arc<Task>, network: &Network, pool: &mut Pool) -> Task {
         Err(error) => task.status.err = Some(error.to_string()),
     }
     task
+}
+
+/// An address on each of a task's networks, the routing mesh's first; or none at all: what waits must keep nothing from others.
+fn attachments(
+    task: &Task,
+    ingress: &NetworkId,
+    pools: &mut Pools<'_>,
+) -> Result<Vec<NetworkAttachment>, AddressError> {
+    let networks = || std::iter::once(ingress).chain(task.spec.networks.iter().map(|(network, _)| network));
+    networks().try_for_each(|network| pools.check(network))?;
+    networks().map(|network| Ok(NetworkAttachment { network: network.clone(), addr: pools.take(network)? })).collect()
 }

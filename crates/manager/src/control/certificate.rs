@@ -22,7 +22,7 @@ pub(crate) fn renew(
 
 /// What a member proves itself with, and whom it may trust.
 pub(crate) struct Issued {
-    /// Its certificate, then its issuer's, in PEM.
+    /// Its certificate, then its issuer's, then what others may need to recognize it by, in PEM.
     pub(crate) certificate: String,
     /// All trusted roots, in PEM.
     pub(crate) roots: String,
@@ -36,6 +36,7 @@ pub(crate) fn issue(
     now: Timestamp,
 ) -> Result<Issued, ControlError> {
     let identity = PeerIdentity { cluster: cluster.id.clone(), node: node.id.clone(), role: node.spec.role };
-    let certificate = RootCa::of(&cluster.authority)?.sign(request, &identity, now)?;
+    let root = RootCa::of(&cluster.authority)?.issuing_for(cluster.spec.certificates.expiry);
+    let certificate = root.sign(request, &identity, now)?;
     Ok(Issued { certificate, roots: cluster.authority.trusted.concat() })
 }

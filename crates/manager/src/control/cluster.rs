@@ -1,12 +1,16 @@
 //! The swarm's own object.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use skep_ca::{JoinToken, RootCertificate, UnlockKey, new_secret};
-use skep_model::{Cluster, ClusterSpec, UnlockSecret, Version};
+use skep_ca::{CaError, JoinToken, RootCa, RootCertificate, UnlockKey, new_secret};
+use skep_model::{Cluster, ClusterSpec, PrivateKey, Timestamp, UnlockSecret, Version};
 
 use super::{Control, cluster, in_sequence};
 use crate::{ControlError, SpecError};
+
+/// How long a node's certificate may be valid: not so short that it is renewed all the time, and not longer than a root.
+const CERTIFICATE_LIFE: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(20 * 365 * 24);
 
 /// The texts that `docker swarm join --token` takes. `Debug` does not show them.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,8 +27,8 @@ impl std::fmt::Debug for JoinTokens {
     }
 }
 
-/// Which join tokens to replace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// What to replace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Rotate {
     /// The one for workers.
     pub worker: bool,
@@ -32,6 +36,17 @@ pub struct Rotate {
     pub manager: bool,
     /// The unlock key too, when the swarm is locked.
     pub unlock_key: bool,
+    /// The root certificate, by this one.
+    pub root: Option<GivenRoot>,
+}
+
+/// A root certificate that somebody brings, and its private key, both in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRoot {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: PrivateKey,
 }
 
 impl Control {
@@ -49,20 +64,26 @@ impl Control {
         })
     }
 
-    /// Changes the swarm's spec, its join tokens, or both. `version` is that of the swarm as the caller has seen it.
+    /// Changes the swarm's spec, its join tokens, or both, and begins to replace its root certificate when the spec or the caller asks for that.
+    /// `version` is that of the swarm as the caller has seen it.
     ///
     /// # Errors
-    /// When the swarm has changed since, the spec makes no sense, or it cannot be written.
+    /// When the swarm's spec has changed since, it makes no sense, or a root that is given cannot be used; or when it cannot be written.
     pub async fn update_cluster(
         &self,
         version: Version,
         spec: ClusterSpec,
         rotate: Rotate,
     ) -> Result<(), ControlError> {
+        let now = Timestamp::now();
         self.write(|tables| {
             let mut cluster = Cluster::clone(cluster(tables)?);
-            in_sequence(version, cluster.meta.version)?;
+            in_sequence(version, &cluster.meta)?;
             check(&spec)?;
+            let forced = spec.certificates.force_rotate != cluster.spec.certificates.force_rotate;
+            if let Some(root) = next_root(rotate.root.as_ref(), forced, now)? {
+                cluster.authority = root.succeed(&cluster.authority, now)?;
+            }
             cluster.spec = spec;
             if rotate.worker {
                 cluster.join.worker = new_secret();
@@ -81,6 +102,15 @@ impl Control {
     }
 }
 
+/// The root that is to take the place of the present one, if one is.
+fn next_root(given: Option<&GivenRoot>, forced: bool, now: Timestamp) -> Result<Option<RootCa>, CaError> {
+    match given {
+        Some(given) => RootCa::given(&given.certificate, &given.key.0, now).map(Some),
+        None if forced => RootCa::generate(now).map(Some),
+        None => Ok(None),
+    }
+}
+
 pub(super) fn new_unlock_key() -> UnlockSecret {
     UnlockSecret(UnlockKey::random().to_string())
 }
@@ -91,6 +121,9 @@ pub(super) fn check(spec: &ClusterSpec) -> Result<(), SpecError> {
     }
     if spec.dispatcher.heartbeat < Duration::from_secs(1) {
         return Err(SpecError::Heartbeat);
+    }
+    if !CERTIFICATE_LIFE.contains(&spec.certificates.expiry) {
+        return Err(SpecError::CertificateExpiry);
     }
     Ok(())
 }

@@ -143,7 +143,7 @@ fn find<'a, K: Kept>(tables: &'a Tables, id: &K::Id) -> Result<&'a K, ControlErr
 
 fn update<K: Kept>(tables: &Tables, id: &K::Id, version: Version, spec: DataSpec) -> Result<Vec<Change>, ControlError> {
     let mut kept = find::<K>(tables, id)?.clone();
-    in_sequence(version, kept.meta().version)?;
+    in_sequence(version, kept.meta())?;
     // Clients need not send what they are never shown.
     let same = spec.data.0.is_empty() || spec.data == kept.spec().data;
     if spec.name != kept.spec().name || !same {

@@ -1,7 +1,7 @@
 //! The first objects of a new swarm.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 use skep_ca::{RootCa, new_secret};
@@ -11,13 +11,11 @@ use skep_model::{
 };
 use skep_store::Change;
 
-use crate::allocator::ingress_subnet;
+use crate::allocator::{INGRESS_VNI, ingress_subnet};
 use crate::{ControlError, gossip_keys};
 
 /// Docker's default pool.
-const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 8);
-/// Number of the routing mesh's network in VXLAN headers.
-const INGRESS_VNI: u32 = 4096;
+const DEFAULT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8);
 
 /// How a swarm starts.
 #[derive(Debug, Clone)]
@@ -64,7 +62,7 @@ pub fn init_cluster(init: InitCluster) -> Result<Vec<Change>, ControlError> {
         || ControlError::BadJoin("the address pool is too small for the routing mesh: give the swarm a larger one");
     let gateway = hosts.next().ok_or_else(no_room)?;
     let overlay = hosts.next().ok_or_else(no_room)?;
-    let network = ingress(subnet, gateway, now);
+    let network = ingress(subnet, gateway, overlay, now);
     let cluster = Cluster {
         id: init.cluster.clone(),
         meta: Meta::new(now),
@@ -75,26 +73,32 @@ pub fn init_cluster(init: InitCluster) -> Result<Vec<Change>, ControlError> {
         default_pools,
         subnet_size: init.subnet_size,
         data_path_port: init.data_path_port,
+        last_vni: INGRESS_VNI,
         gossip_keys: Some(gossip_keys::first(now)),
     };
     Ok(vec![cluster.into(), network.into(), first_manager(init, overlay, now).into()])
 }
 
-fn ingress(subnet: Ipv4Net, gateway: std::net::Ipv4Addr, now: Timestamp) -> Network {
+fn ingress(subnet: Ipv4Net, gateway: Ipv4Addr, last: Ipv4Addr, now: Timestamp) -> Network {
     Network {
         id: NetworkId::random(),
         meta: Meta::new(now),
         spec: NetworkSpec {
             name: "ingress".to_owned(),
             labels: BTreeMap::new(),
-            ipam: IpamConfig { subnet, gateway },
+            ipam: IpamConfig { subnet, gateway, range: None },
             ingress: true,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            options: BTreeMap::new(),
         },
         vni: INGRESS_VNI,
+        last: Some(last),
     }
 }
 
-fn first_manager(init: InitCluster, overlay: std::net::Ipv4Addr, now: Timestamp) -> Node {
+fn first_manager(init: InitCluster, overlay: Ipv4Addr, now: Timestamp) -> Node {
     Node {
         id: init.node,
         meta: Meta::new(now),

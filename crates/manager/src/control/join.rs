@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use skep_model::{Availability, Meta, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp};
+use skep_model::{
+    Availability, Meta, Network, Node, NodeDescription, NodeId, NodeSpec, NodeState, NodeStatus, Role, Timestamp,
+};
 use skep_store::{Change, Tables};
 
 use super::cluster;
 use crate::ControlError;
-use crate::allocator::{EndpointError, Pool, collision};
+use crate::allocator::{EndpointError, Pools, collision};
+
+const START_ELSEWHERE: &str = "start the swarm with another --default-addr-pool";
+const REPLACE: &str = "replace the network by one with another --subnet";
 
 /// A machine that wants to be a member.
 #[derive(Debug, Clone)]
@@ -29,15 +34,13 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
     cluster(tables)?;
     check_address(tables, joining.addr)?;
     let ingress = tables.ingress().ok_or(EndpointError::NoIngress)?;
-    let subnet = ingress.spec.ipam.subnet;
-    if let Some(route) = collision(subnet, &joining.routes) {
-        return Err(ControlError::RouteCollision { network: ingress.spec.name.clone(), subnet, route });
-    }
+    check_routes(tables, &joining.routes)?;
     // Asked again after an answer that got lost.
     if let Some(member) = tables.all::<Node>().find(|node| node.credential == joining.credential) {
         return Ok((Node::clone(member), Vec::new()));
     }
-    let overlay = Pool::of(ingress, tables).take().map_err(EndpointError::from)?;
+    let mut pools = Pools::new(tables);
+    let overlay = pools.take(&ingress.id).map_err(EndpointError::from)?;
     let node = Node {
         id: NodeId::random(),
         meta: Meta::new(now),
@@ -53,7 +56,20 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
         overlay_addr: Some(overlay.addr()),
         credential: joining.credential,
     };
-    Ok((node.clone(), vec![node.into()]))
+    let changes = std::iter::once(node.clone().into()).chain(pools.into_changed().map(Change::from));
+    Ok((node, changes.collect()))
+}
+
+/// Addresses of the swarm's networks must not lead elsewhere on a node.
+fn check_routes(tables: &Tables, routes: &[IpNet]) -> Result<(), ControlError> {
+    for network in tables.all::<Network>() {
+        let subnet = network.spec.ipam.subnet;
+        if let Some(route) = collision(subnet, routes) {
+            let way_out = if network.spec.ingress { START_ELSEWHERE } else { REPLACE };
+            return Err(ControlError::RouteCollision { network: network.spec.name.clone(), subnet, route, way_out });
+        }
+    }
+    Ok(())
 }
 
 /// Overlay packets are taken from members' addresses only, and come from an address of the family that they go to: all nodes of a swarm

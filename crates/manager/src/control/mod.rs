@@ -8,6 +8,7 @@ mod data;
 mod init;
 mod join;
 mod logs;
+pub(crate) mod network;
 mod node;
 mod recover;
 pub(crate) mod service;
@@ -15,11 +16,11 @@ mod validate;
 
 use std::sync::Arc;
 
-use skep_model::{Cluster, Version};
+use skep_model::{Cluster, Meta, Version};
 use skep_store::{Change, Store, Tables, Writer};
 
 pub(crate) use self::certificate::{issue, renew};
-pub use self::cluster::{JoinTokens, Rotate};
+pub use self::cluster::{GivenRoot, JoinTokens, Rotate};
 pub use self::init::{InitCluster, init_cluster};
 pub(crate) use self::join::{Joining, join};
 pub use self::logs::{TaskLogOptions, TaskLogSource};
@@ -64,7 +65,8 @@ fn cluster(tables: &Tables) -> Result<&Arc<Cluster>, ControlError> {
     tables.cluster().ok_or(ControlError::NoCluster)
 }
 
-/// Refuses a change of something that the caller has seen in another state.
-fn in_sequence(seen: Version, is: Version) -> Result<(), ControlError> {
-    if seen == is { Ok(()) } else { Err(ControlError::OutOfSequence) }
+/// Refuses a change of what is asked of something when the caller has not seen what is asked of it now. What has changed by itself since then (who
+/// leads, how far an update has come) is no reason: the caller says nothing of it.
+fn in_sequence(seen: Version, is: &Meta) -> Result<(), ControlError> {
+    if (is.asked..=is.version).contains(&seen) { Ok(()) } else { Err(ControlError::OutOfSequence) }
 }

@@ -30,7 +30,7 @@ impl Control {
     pub async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), ControlError> {
         self.write(|tables| {
             let mut node = find(tables, id)?.clone();
-            in_sequence(version, node.meta.version)?;
+            in_sequence(version, &node.meta)?;
             if (node.spec.role, spec.role) == (Role::Manager, Role::Worker) {
                 may_go(tables, self.group.as_ref(), &node)?;
             }

@@ -8,6 +8,7 @@ use skep_model::{
 use skep_store::{Change, Key, Tables};
 
 use super::{Control, cluster, data, in_sequence, validate};
+use crate::allocator::Pools;
 use crate::orchestrator::{changes_tasks, roll_back};
 use crate::{ControlError, allocator};
 
@@ -37,8 +38,8 @@ impl Control {
     /// Goes back to the spec before the last update. `version` is that of the service as the caller has seen it.
     ///
     /// # Errors
-    /// When the service is not there, has changed since, or was never updated; when one of its old ports is taken by now; or
-    /// when it cannot be written.
+    /// When the service is not there, has changed since, or was never updated; when one of its old ports is taken by now, or one of its
+    /// old networks gone; or when it cannot be written.
     pub async fn rollback_service(&self, id: &ServiceId, version: Version) -> Result<(), ControlError> {
         self.write(|tables| Ok(((), rollback(tables, id, version, Timestamp::now())?))).await
     }
@@ -71,7 +72,9 @@ pub(crate) fn create(
     if tables.service_named(spec.name.as_str()).is_some() {
         return Err(ControlError::NameTaken(spec.name.to_string()));
     }
-    let endpoint: Endpoint = allocator::endpoint(tables, None, &spec)?;
+    validate::networks(tables, &spec)?;
+    let mut pools = Pools::new(tables);
+    let endpoint: Endpoint = allocator::endpoint(tables, &mut pools, None, &spec)?;
     validate::labels(&spec, &endpoint)?;
     let service = Service {
         id: ServiceId::random(),
@@ -82,7 +85,7 @@ pub(crate) fn create(
         endpoint,
         update_status: None,
     };
-    Ok((service.id.clone(), vec![service.into()]))
+    Ok((service.id.clone(), with_pools(service, pools)))
 }
 
 pub(crate) fn update(
@@ -93,7 +96,7 @@ pub(crate) fn update(
     now: Timestamp,
 ) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
-    in_sequence(version, before.meta.version)?;
+    in_sequence(version, &before.meta)?;
     validate::service(&spec)?;
     data::check(tables, &spec)?;
     if spec.name != before.spec.name {
@@ -102,8 +105,10 @@ pub(crate) fn update(
     if same_mode(before.spec.mode, spec.mode).is_none() {
         return Err(ControlError::ModeChange);
     }
+    validate::networks(tables, &spec)?;
     let mut service = Service::clone(before);
-    service.endpoint = allocator::endpoint(tables, Some(before), &spec)?;
+    let mut pools = Pools::new(tables);
+    service.endpoint = allocator::endpoint(tables, &mut pools, Some(before), &spec)?;
     validate::labels(&spec, &service.endpoint)?;
     let replaces = changes_tasks(&before.spec, &spec);
     if replaces {
@@ -112,7 +117,12 @@ pub(crate) fn update(
     service.update_status = update_status(before, replaces, now);
     service.previous_spec = Some(Box::new(before.spec.clone()));
     service.spec = spec;
-    Ok(vec![service.into()])
+    Ok(with_pools(service, pools))
+}
+
+/// The service, and the networks that gave it addresses.
+fn with_pools(service: Service, pools: Pools<'_>) -> Vec<Change> {
+    std::iter::once(service.into()).chain(pools.into_changed().map(Change::from)).collect()
 }
 
 fn same_mode(before: ServiceMode, after: ServiceMode) -> Option<()> {
@@ -145,11 +155,12 @@ pub(crate) fn rollback(
     now: Timestamp,
 ) -> Result<Vec<Change>, ControlError> {
     let before = find(tables, id)?;
-    in_sequence(version, before.meta.version)?;
+    in_sequence(version, &before.meta)?;
     let back = roll_back(before, tables.version().next(), now, "manually requested rollback");
     let mut back = back.ok_or_else(|| ControlError::NoPreviousSpec(id.clone()))?;
     data::check(tables, &back.spec)?;
-    back.endpoint = allocator::endpoint(tables, Some(before), &back.spec)?;
+    let mut pools = Pools::new(tables);
+    back.endpoint = allocator::endpoint(tables, &mut pools, Some(before), &back.spec)?;
     validate::labels(&back.spec, &back.endpoint)?;
-    Ok(vec![back.into()])
+    Ok(with_pools(back, pools))
 }

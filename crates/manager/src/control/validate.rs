@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use skep_model::{
-    BadConstraint, BadLabel, Constraint, ContainerSpec, Endpoint, EndpointMode, ImageRef, MountKind, PublishMode,
-    ServiceSpec, UpdateConfig, publish_options,
+    BadConstraint, BadLabel, BadName, Constraint, ContainerSpec, Endpoint, EndpointMode, ImageRef, MountKind, Network,
+    PublishMode, ServiceName, ServiceSpec, UpdateConfig, publish_options,
 };
+use skep_store::Tables;
 
 /// The least memory that a container can live on, in bytes.
 const LEAST_MEMORY: u64 = 4 << 20;
@@ -46,12 +47,29 @@ pub enum SpecError {
     /// The mesh needs a virtual address.
     #[error("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")]
     IngressWithoutVip,
+    /// Ports are published on it; nothing else is done there.
+    #[error("Service cannot be explicitly attached to the ingress network {0:?}: publish a port instead")]
+    Ingress(String),
+    /// One network, twice.
+    #[error("TaskTemplate.Networks: network {0} is listed twice: name it once, with all aliases")]
+    NetworkTwice(String),
+    /// A name that nobody could ask for.
+    #[error(
+        "TaskTemplate.Networks: the alias {0:?} is no name: write letters, digits, '-' and '_', with dots between parts"
+    )]
+    Alias(String),
+    /// A network's name is none.
+    #[error(transparent)]
+    Name(#[from] BadName),
     /// A label that begins with `skep.` is wrong.
     #[error(transparent)]
     Label(#[from] BadLabel),
     /// Nodes are lost sooner than they can report.
     #[error("invalid dispatcher heartbeat: it must be at least 1 second")]
     Heartbeat,
+    /// Certificates that would be renewed all the time, or outlive every root.
+    #[error("invalid certificate expiry: minimum certificate expiry time is 1h0m0s, and the longest is 20 years")]
+    CertificateExpiry,
     /// The swarm's name is fixed.
     #[error("swarm spec must be named \"default\"")]
     ClusterName,
@@ -70,6 +88,30 @@ pub(super) fn service(spec: &ServiceSpec) -> Result<(), SpecError> {
         return Err(SpecError::IngressWithoutVip);
     }
     Ok(())
+}
+
+/// Checks the networks that a service is to be on. One that is not there is left to the allocator.
+pub(super) fn networks(tables: &Tables, spec: &ServiceSpec) -> Result<(), SpecError> {
+    let mut seen = BTreeSet::new();
+    for (id, aliases) in &spec.task.networks {
+        let network = tables.get::<Network>(id);
+        let name = || network.map_or_else(|| id.to_string(), |network| network.spec.name.clone());
+        if network.is_some_and(|network| network.spec.ingress) {
+            return Err(SpecError::Ingress(name()));
+        }
+        if !seen.insert(id) {
+            return Err(SpecError::NetworkTwice(name()));
+        }
+        if let Some(bad) = aliases.iter().find(|alias| !is_name(alias)) {
+            return Err(SpecError::Alias(bad.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether it can be asked for in DNS: labels with dots between them, 253 characters at most (RFC 1035, 2.3.4).
+fn is_name(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(|label| label.parse::<ServiceName>().is_ok())
 }
 
 /// Checks the labels that are options of the service's ports, once it is known which ports it has.

@@ -1,10 +1,11 @@
 //! What a node should run and know, and what of it the node has been told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use skep_model::{
-    Config, ConfigId, GossipKeys, Member, Network, NetworkId, Node, NodeId, Secret, SecretId, Task, TaskId, TaskState,
-    Version,
+    Config, ConfigId, GossipKeys, Member, Meta, Network, NetworkId, Node, NodeId, Secret, SecretId, Task, TaskId,
+    TaskState, Trust, Version,
 };
 use skep_rpc::{encode, proto};
 use skep_store::{Entity, Tables};
@@ -19,10 +20,11 @@ pub(super) struct Told {
     /// All else in a task never changes once it is assigned.
     tasks: BTreeMap<TaskId, TaskState>,
     services: Published,
-    networks: BTreeMap<NetworkId, Network>,
+    networks: BTreeMap<NetworkId, Arc<Network>>,
     members: BTreeMap<NodeId, Member>,
     node: Option<Node>,
     gossip_keys: Option<GossipKeys>,
+    trust: Option<Trust>,
     /// Their content never changes.
     secrets: BTreeSet<SecretId>,
     configs: BTreeSet<ConfigId>,
@@ -38,14 +40,18 @@ impl Told {
             let is = self.node(node, &mut message);
             (message.services, message.removed_services) = self.services.next(tables, node, is);
         }
-        let networks = tables.all::<Network>().map(|n| (n.id.clone(), Network::clone(n))).collect();
-        (message.networks, message.removed_networks) = difference(&mut self.networks, networks);
+        self.networks(tables, &mut message);
         let members = tables.all::<Node>().filter_map(|n| Some((n.id.clone(), member(n)?))).collect();
         (message.members, message.removed_members) = difference(&mut self.members, members);
         let keys = tables.cluster().and_then(|cluster| cluster.gossip_keys.clone());
         if let Some(new) = keys.as_ref().filter(|_| self.gossip_keys != keys) {
             message.gossip_keys = Some(proto::GossipKeys { keys: encode(new) });
             self.gossip_keys = keys;
+        }
+        let trust = tables.cluster().map(|cluster| cluster.authority.trust());
+        if let Some(new) = trust.as_ref().filter(|_| self.trust != trust) {
+            message.trust = Some(proto::Trust { trust: encode(new) });
+            self.trust = trust;
         }
         if !message.full && message == proto::Assignments::default() {
             return None;
@@ -63,6 +69,25 @@ impl Told {
         message.node = encode(&node);
         self.node = Some(node);
         NodeIs::Changed
+    }
+
+    fn networks(&mut self, tables: &Tables, message: &mut proto::Assignments) {
+        // There may be thousands, and they seldom change.
+        for network in tables.all::<Network>() {
+            let told = self.networks.get(&network.id);
+            if told.is_some_and(|told| Arc::ptr_eq(told, network)) {
+                continue;
+            }
+            let now = unchanging(network);
+            if told.is_none_or(|told| unchanging(told) != now) {
+                message.networks.push(encode(&now));
+            }
+            self.networks.insert(network.id.clone(), network.clone());
+        }
+        if self.networks.len() > tables.all::<Network>().len() {
+            let gone = self.networks.extract_if(.., |id, _| tables.get::<Network>(id).is_none());
+            message.removed_networks = gone.map(|(id, _)| id.to_string()).collect();
+        }
     }
 
     fn tasks(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
@@ -83,8 +108,7 @@ impl Told {
 impl Told {
     /// A node is given the secrets and configs of tasks that it has, as long as these have not ended, and no others.
     fn data(&mut self, tables: &Tables, id: &NodeId, message: &mut proto::Assignments) {
-        let is_alive =
-            |task: &&std::sync::Arc<Task>| task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
+        let is_alive = |task: &&Arc<Task>| task.status.state >= TaskState::Assigned && !task.status.state.is_terminal();
         let (mut secrets, mut configs) = (BTreeSet::new(), BTreeSet::new());
         for task in tables.tasks_of_node(id).filter(is_alive) {
             secrets.extend(task.spec.container.secrets.iter().map(|secret| secret.id.clone()));
@@ -121,6 +145,14 @@ fn difference<K: Ord + ToString, V: PartialEq + serde::Serialize>(
     (new, gone)
 }
 
+/// The network without what changes whenever it gives an address, which is nobody's business.
+fn unchanging(network: &Network) -> Network {
+    let mut network = network.clone();
+    network.meta = Meta { version: Version(0), updated: network.meta.created, ..network.meta };
+    network.last = None;
+    network
+}
+
 fn member(node: &Node) -> Option<Member> {
     Some(Member {
         node: node.id.clone(),
@@ -138,12 +170,16 @@ fn comparable(node: &Node) -> Node {
     node.meta.updated = node.meta.created;
     // It is the node itself that says so.
     node.status.port_conflicts.clear();
+    if let Some(description) = &mut node.description {
+        description.tls = None;
+    }
     node
 }
 
 #[cfg(test)]
 mod tests {
-    use skep_model::{Data, DataSpec, FileReference, Meta, ServiceId, Timestamp};
+    use skep_model::{Data, DataSpec, FileReference, NewNetwork, ServiceId, Timestamp};
+    use skep_store::{Change, Key};
 
     use super::*;
     use crate::tests::{Sim, spec};
@@ -188,5 +224,27 @@ mod tests {
         let last = here.next(&sim.tables, &nodes[0]).unwrap();
         assert_eq!(last.removed_secrets, [used.id.to_string()]);
         assert!(Told::default().next(&sim.tables, &nodes[0]).unwrap().secrets.is_empty(), "nor does a new session");
+    }
+
+    #[test]
+    fn networks_are_told_once_and_the_addresses_that_they_give_are_not() {
+        let mut sim = Sim::new(0);
+        let node = sim.nodes()[0].clone();
+        let mut told = Told::default();
+        let mut news = |sim: &Sim| {
+            let message = told.next(&sim.tables, &node).unwrap_or_default();
+            (message.networks.len(), message.removed_networks)
+        };
+        assert_eq!(news(&sim), (1, Vec::new()));
+        let id = sim.network(NewNetwork { name: "net".to_owned(), ..Default::default() }).unwrap();
+        assert_eq!(news(&sim), (1, Vec::new()));
+        let mut web = spec("web", 1);
+        web.task.networks = vec![(id.clone(), Vec::new())];
+        let web = sim.create(web).unwrap();
+        assert!(sim.tables.get::<Network>(&id).unwrap().last.is_some());
+        assert_eq!(news(&sim), (0, Vec::new()));
+        sim.apply(vec![Change::Delete(Key::Service(web)), Change::Delete(Key::Network(id.clone()))]);
+        assert_eq!(news(&sim), (0, vec![id.to_string()]));
+        assert_eq!(news(&sim), (0, Vec::new()));
     }
 }

@@ -23,13 +23,26 @@ const HELD_UP: Duration = Duration::from_secs(1);
 const HELD_UP_PATIENCE: u32 = 6;
 /// How long it counts that such a daemon was found there.
 const SEEN: Duration = Duration::from_secs(1);
+/// How many times in a row nobody must be found at a node that says nothing, until it is given up before its time. One packet that is lost says
+/// nothing, three of them and the silence do.
+const NOBODY: u32 = 3;
+
+/// What is at the address of a node that says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Its daemon, be it that it does not get to answer: its kernel takes connections for it.
+    Daemon,
+    /// The machine, without its daemon: that may be starting again.
+    Machine,
+    /// Nobody who answers.
+    Nobody,
+}
 
 /// Finds out whether a node is there although it says nothing.
 #[async_trait]
 pub trait Presence: Send + Sync {
-    /// Whether a daemon is at that address, be it that it does not get to answer: its kernel takes connections for it. Answers within half a
-    /// second.
-    async fn is_there(&self, addr: IpAddr) -> bool;
+    /// What is at that address. Answers within half a second.
+    async fn look_for(&self, addr: IpAddr) -> Found;
 }
 
 /// When each node was heard of last. A node that was never heard of counts from when it was first looked for.
@@ -38,11 +51,14 @@ pub(super) struct Liveness {
     heard: Mutex<BTreeMap<NodeId, Instant>>,
     /// When each was found there last, of those that were not heard of.
     there: Mutex<BTreeMap<NodeId, Instant>>,
+    /// How many times in a row nobody was found there.
+    nobody: Mutex<BTreeMap<NodeId, u32>>,
 }
 
 impl Liveness {
     pub(super) fn heard(&self, node: &NodeId) {
         lock(&self.heard).insert(node.clone(), Instant::now());
+        lock(&self.nobody).remove(node);
     }
 
     fn silent_for(&self, node: &NodeId, now: Instant) -> Duration {
@@ -53,12 +69,29 @@ impl Liveness {
         lock(&self.there).get(node).is_some_and(|seen| now.duration_since(*seen) < SEEN)
     }
 
-    fn is_there(&self, node: &NodeId, now: Instant) {
-        lock(&self.there).insert(node.clone(), now);
+    /// Whether a node that has said nothing for so long is to be given up, after it was looked for.
+    fn judge(&self, node: &NodeId, found: Found, missed: Missed, now: Instant) -> bool {
+        let mut nobody = lock(&self.nobody);
+        if found != Found::Nobody {
+            nobody.remove(node);
+        }
+        match found {
+            Found::Daemon => {
+                lock(&self.there).insert(node.clone(), now);
+                false
+            }
+            Found::Machine => missed == Missed::Period,
+            Found::Nobody => {
+                let times = nobody.entry(node.clone()).or_default();
+                *times += 1;
+                missed == Missed::Period || *times >= NOBODY
+            }
+        }
     }
 
     fn forgive(&self) {
         lock(&self.heard).clear();
+        lock(&self.nobody).clear();
     }
 
     /// Nodes that have missed a heartbeat. With the ways of the messages that is noticed within two heartbeats.
@@ -70,15 +103,25 @@ impl Liveness {
         quiet.map(|(node, _)| node.clone()).collect()
     }
 
-    fn lost(&self, tables: &Tables, now: Instant) -> Vec<NodeId> {
-        let period = heartbeat(tables);
+    /// Counts from now for nodes that were never heard of, and forgets those that are no members any more.
+    fn follow(&self, tables: &Tables, now: Instant) {
         let mut heard = lock(&self.heard);
         heard.retain(|node, _| tables.get::<Node>(node).is_some());
         lock(&self.there).retain(|node, _| heard.contains_key(node));
-        let believed = tables.all::<Node>().filter(|node| node.status.state != NodeState::Down);
-        let silent = believed.filter(|node| now > *heard.entry(node.id.clone()).or_insert(now) + period);
-        silent.map(|node| node.id.clone()).collect()
+        lock(&self.nobody).retain(|node, _| heard.contains_key(node));
+        for node in tables.all::<Node>().filter(|node| node.status.state != NodeState::Down) {
+            heard.entry(node.id.clone()).or_insert(now);
+        }
     }
+}
+
+/// How much of its time a node has said nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    /// A heartbeat.
+    Heartbeat,
+    /// As long as it may be silent.
+    Period,
 }
 
 /// Agents report at least this often, however patient the managers are.
@@ -113,49 +156,89 @@ impl Hub {
         }
     }
 
-    /// Those of the lost that are lost: a node whose daemon is only held up (its machine is overloaded, or was paused) loses nothing, for its
-    /// tasks run and its data plane works without.
-    async fn gone(&self, lost: Vec<NodeId>) -> Vec<NodeId> {
+    /// Those of the quiet that are lost. A node whose daemon is only held up (its machine is overloaded, or was paused) loses nothing, for its
+    /// tasks run and its data plane works without. Where nobody answers at all, the rest of the time is not waited for.
+    async fn gone(&self, quiet: Vec<NodeId>) -> Vec<NodeId> {
         let now = Instant::now();
         let addr = |node: &NodeId| self.writer.store().view(|t| t.get::<Node>(node).and_then(|n| n.status.addr));
-        let patience = self.writer.store().view(heartbeat) * HELD_UP_PATIENCE;
-        let judged = lost.into_iter().map(|node| async {
-            if self.liveness.silent_for(&node, now) > patience {
+        let period = self.writer.store().view(heartbeat);
+        let judged = quiet.into_iter().map(|node| async {
+            let silent = self.liveness.silent_for(&node, now);
+            let missed = if silent > period { Missed::Period } else { Missed::Heartbeat };
+            if silent > period * HELD_UP_PATIENCE {
                 return Some(node);
             }
             if self.liveness.was_there(&node, now) {
                 return None;
             }
-            let Some(addr) = addr(&node) else { return Some(node) };
-            if !self.presence.is_there(addr).await {
-                return Some(node);
-            }
-            self.liveness.is_there(&node, now);
-            None
+            let found = match addr(&node) {
+                Some(addr) => self.presence.look_for(addr).await,
+                // Nobody knows where to look for it.
+                None => Found::Machine,
+            };
+            self.liveness.judge(&node, found, missed, now).then_some(node)
         });
         futures::future::join_all(judged).await.into_iter().flatten().collect()
     }
 
     async fn look(&self) {
-        self.writer.store().view(|tables| {
+        let quiet = self.writer.store().view(|tables| {
+            self.liveness.follow(tables, Instant::now());
+            let quiet = self.liveness.quiet(tables, Instant::now());
             let down = |node: &Node| node.status.state == NodeState::Down;
             let past = |node: &NodeId| tables.get::<Node>(node).is_none_or(|node| down(node));
-            self.silence.look(self.liveness.quiet(tables, Instant::now()), past);
+            self.silence.look(quiet.iter().cloned(), past);
+            quiet
         });
-        let lost = self.writer.store().view(|tables| self.liveness.lost(tables, Instant::now()));
-        let gone = if lost.is_empty() { lost } else { self.gone(lost).await };
+        let gone = if quiet.is_empty() { quiet } else { self.gone(quiet).await };
         if gone.is_empty() {
             return;
         }
         let marked = self.writer.update(|tables| {
             // Looked at again in the turn: a node that came back meanwhile is not lost.
-            let mut lost = self.liveness.lost(tables, Instant::now());
+            let mut lost = self.liveness.quiet(tables, Instant::now());
             lost.retain(|node| gone.contains(node));
             Ok::<_, Infallible>((lost.clone(), lose(tables, &lost, "heartbeat failure")))
         });
         match marked.await {
             Ok(lost) => lost.iter().for_each(|node| tracing::warn!(%node, "lost: no sign of life")),
             Err(error) => tracing::warn!("cannot mark nodes as down: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_where_nobody_answers_is_given_up_before_its_time_and_no_other() {
+        let (liveness, now) = (Liveness::default(), Instant::now());
+        let (dead, restarting, held_up) = (NodeId::random(), NodeId::random(), NodeId::random());
+        let judge = |node: &NodeId, found, missed| liveness.judge(node, found, missed, now);
+        for _ in 1..NOBODY {
+            assert!(!judge(&dead, Found::Nobody, Missed::Heartbeat));
+        }
+        assert!(judge(&dead, Found::Nobody, Missed::Heartbeat));
+        for _ in 0..10 * NOBODY {
+            assert!(!judge(&restarting, Found::Machine, Missed::Heartbeat));
+            assert!(!judge(&held_up, Found::Daemon, Missed::Period));
+        }
+        assert!(judge(&restarting, Found::Machine, Missed::Period));
+        assert!(liveness.was_there(&held_up, now) && !liveness.was_there(&dead, now));
+    }
+
+    #[test]
+    fn a_lost_answer_now_and_then_gives_nobody_up() {
+        let (liveness, now, node) = (Liveness::default(), Instant::now(), NodeId::random());
+        for word in 0..10 {
+            for _ in 1..NOBODY {
+                assert!(!liveness.judge(&node, Found::Nobody, Missed::Heartbeat, now));
+            }
+            match word % 2 {
+                0 => liveness.heard(&node),
+                _ => assert!(!liveness.judge(&node, Found::Machine, Missed::Heartbeat, now)),
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
 use self::liveness::Liveness;
-pub use self::liveness::Presence;
+pub use self::liveness::{Found, Presence};
 pub(crate) use self::logs::Logs;
 pub use self::logs::{LogLine, LogStream};
 pub use self::membership::MembershipService;

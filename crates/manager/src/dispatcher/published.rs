@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use skep_model::{
-    Constraint, Node, PortOptions, PublishMode, PublishOptions, Service, ServiceEntry, ServiceId, Version,
-    publish_options,
+    Constraint, Node, PortOptions, PublishMode, PublishOptions, Service, ServiceEntry, ServiceId, ServiceNetwork,
+    Version, publish_options,
 };
 use skep_rpc::encode;
 use skep_store::Tables;
@@ -68,6 +68,7 @@ fn entry(service: &Service, node: &Node) -> ServiceEntry {
         ports: ports.copied().collect(),
         options: Vec::new(),
         virtual_ips: service.endpoint.virtual_ips.clone(),
+        networks: networks(service),
     };
     match publish_options(&service.spec.labels, &service.endpoint.ports) {
         Ok(options) => {
@@ -86,13 +87,19 @@ fn entry(service: &Service, node: &Node) -> ServiceEntry {
     entry
 }
 
+fn networks(service: &Service) -> Vec<ServiceNetwork> {
+    let asked = service.spec.task.networks.iter();
+    asked.map(|(network, aliases)| ServiceNetwork { network: network.clone(), aliases: aliases.clone() }).collect()
+}
+
 fn answers(options: &PublishOptions, node: &Node) -> bool {
     options.nodes.iter().all(|text| text.parse::<Constraint>().is_ok_and(|constraint| constraint.matches(node)))
 }
 
 /// The mesh does not care for the version alone.
 fn same(a: &ServiceEntry, b: &ServiceEntry) -> bool {
-    (&a.name, &a.ports, &a.options, &a.virtual_ips) == (&b.name, &b.ports, &b.options, &b.virtual_ips)
+    let of = |entry: &ServiceEntry| ServiceEntry { version: Version(0), ..entry.clone() };
+    of(a) == of(b)
 }
 
 #[cfg(test)]

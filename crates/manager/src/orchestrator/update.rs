@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::{
-    FailureAction, Service, ServiceSpec, Task, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
+    FailureAction, Service, ServiceSpec, Task, TaskSpec, TaskState, Timestamp, UpdateConfig, UpdateOrder, UpdateState,
     UpdateStatus, Version,
 };
 
 use super::slot::{Slot, SlotKey, Slots, is_outdated};
-use crate::allocator;
+use crate::allocator::{self, EndpointError};
 use crate::draft::{Draft, after, earlier};
 
-/// Whether tasks must be replaced when a service goes from one spec to the other.
+/// Whether tasks must be replaced when a service goes from one spec to the other. What lets nodes in at a registry is no matter for those that run.
 pub(crate) fn changes_tasks(before: &ServiceSpec, after: &ServiceSpec) -> bool {
-    before.task != after.task || !before.host_ports().eq(after.host_ports())
+    let runs = |spec: &ServiceSpec| TaskSpec { registry_auth: None, ..spec.task.clone() };
+    runs(before) != runs(after) || !before.host_ports().eq(after.host_ports())
 }
 
 /// The service with its previous spec, and with tasks that are to be replaced from `version` on. Its endpoint is left to the caller.
@@ -183,7 +184,17 @@ fn fail(draft: &mut Draft<'_>, service: &Service, direction: Direction, action: 
             let Some(back) = roll_back(service, version, draft.now(), &message) else {
                 return stop(draft, service, UpdateState::Paused, format!("update paused {why}"));
             };
-            draft.put_service(with_endpoint(draft, service, back));
+            match with_endpoint(draft, service, back) {
+                Ok(back) => draft.put_service(back),
+                Err(error) => {
+                    stop(
+                        draft,
+                        service,
+                        UpdateState::Paused,
+                        format!("update paused {why}; it cannot be rolled back: {error}"),
+                    );
+                }
+            }
         }
         // There is nothing to go back to from going back.
         (Direction::Back, FailureAction::Pause | FailureAction::Rollback) => {
@@ -194,9 +205,13 @@ fn fail(draft: &mut Draft<'_>, service: &Service, direction: Direction, action: 
 
 /// Lets the service answer where its previous spec says. If somebody else has taken a port meanwhile, it goes on answering where it does:
 /// tasks that work are worth more than all of the old spec.
-fn with_endpoint(draft: &Draft<'_>, service: &Service, mut back: Service) -> Service {
-    match allocator::endpoint(draft.tables(), Some(service), &back.spec) {
+///
+/// # Errors
+/// When the old tasks were on a network that is gone.
+fn with_endpoint(draft: &mut Draft<'_>, service: &Service, mut back: Service) -> Result<Service, EndpointError> {
+    match allocator::endpoint(draft.tables(), draft.pools(), Some(service), &back.spec) {
         Ok(endpoint) => back.endpoint = endpoint,
+        Err(gone @ EndpointError::NoNetwork(_)) => return Err(gone),
         Err(error) => {
             if let Some(status) = &mut back.update_status {
                 status.message = format!("{}; its ports stay as they are: {error}", status.message);
@@ -204,7 +219,7 @@ fn with_endpoint(draft: &Draft<'_>, service: &Service, mut back: Service) -> Ser
             back.spec.endpoint = service.spec.endpoint.clone();
         }
     }
-    back
+    Ok(back)
 }
 
 fn stop(draft: &mut Draft<'_>, service: &Service, state: UpdateState, message: String) {

@@ -117,6 +117,7 @@ pub(crate) fn publish_more(desired: &mut Desired, count: u16) {
             ports: vec![ingress(Protocol::Tcp, FIRST_PORT + n, 80)],
             options: vec![],
             virtual_ips: vec![],
+            networks: Vec::new(),
         });
         desired.endpoints.push(LocatedEndpoint {
             key: EndpointKey { network: network.clone(), task: TaskId::random() },
@@ -127,6 +128,7 @@ pub(crate) fn publish_more(desired: &mut Desired, count: u16) {
                 state: EndpointState::Ready,
                 weight: 1,
                 aliases: vec![],
+                host_ports: Vec::new(),
             },
         });
     }

@@ -5,18 +5,21 @@ use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use skep_model::{Protocol, PublishMode, TaskId};
+use skep_model::{EndpointKey, Protocol, PublishMode};
 
 use super::PROBE_PORT;
 use super::layout::{
     ADDRESS_DIRECT, ADDRESS_MEMBER, ADDRESS_OWN, ADDRESS_TRUSTED, Addr, FRONTEND_AFFINITY, FRONTEND_HOST,
-    FRONTEND_SILENT, Frontend, FrontendKey, IDLE_AT_ONCE, LAYOUT, LocalKey, NODE_REPLY_DIRECT, Network, Node, PortBits,
-    Table,
+    FRONTEND_SILENT, Frontend, FrontendKey, IDLE_AT_ONCE, LAYOUT, LIST_OVERLAYS, LocalKey, NO_PORT, NODE_REPLY_DIRECT,
+    Network, Node, PortBits, Table, Vip, Way,
 };
-use super::maps::NetworkKey;
+use super::maps::{NetworkKey, WayKey};
 use crate::datapath::DatapathError;
 use crate::maglev::{self, SLOTS};
 use crate::table::{self, AddressOwner, Answering, GroupKey, Idle, NodeFacts, Place, Tables};
+
+/// Routes that fit, as `bpf/maps.h` says.
+const WAYS: usize = 16_384;
 
 pub(super) fn node(facts: &NodeFacts) -> Node {
     Node {
@@ -65,8 +68,8 @@ pub(super) fn addresses(tables: &Tables) -> BTreeMap<Addr, u32> {
 }
 
 /// All tasks by their addresses, and what those of the node serve on.
-pub(super) fn locals(tables: &Tables, slots: &BTreeMap<TaskId, u16>) -> BTreeMap<LocalKey, u32> {
-    let here = |task: &TaskId| tables.backends.get(task).filter(|b| matches!(b.place, Place::Here { .. }));
+pub(super) fn locals(tables: &Tables, slots: &BTreeMap<EndpointKey, u16>) -> BTreeMap<LocalKey, u32> {
+    let here = |task: &EndpointKey| tables.backends.get(task).filter(|b| matches!(b.place, Place::Here { .. }));
     let tasks = slots.iter().filter_map(|(task, &slot)| {
         let addr = tables.backends.get(task)?.addr.octets();
         Some((LocalKey { addr, port: [0; 2], proto: 0, pad: 0 }, u32::from(slot)))
@@ -84,6 +87,39 @@ pub(super) fn locals(tables: &Tables, slots: &BTreeMap<TaskId, u16>) -> BTreeMap
     tasks.chain(served).collect()
 }
 
+/// Services' own addresses.
+pub(super) fn vips(tables: &Tables) -> BTreeMap<Vip, Frontend> {
+    let encode = |vip: &table::Vip| Frontend {
+        table: table_number(&vip.group),
+        number: NO_PORT,
+        sources: 0,
+        listen: 0,
+        network: vip.network,
+        target: [0; 2],
+        flags: 0,
+        idle: 0,
+        pad: 0,
+    };
+    tables.vips.iter().map(|(addr, vip)| (Vip(addr.octets()), encode(vip))).collect()
+}
+
+/// The node's routes; the most general ones when they do not all fit.
+pub(super) fn ways(tables: &Tables) -> BTreeMap<WayKey, Way> {
+    let mut ways: Vec<_> = tables.ways.iter().collect();
+    ways.sort_by_key(|(net, _)| net.prefix_len());
+    let encode = |(net, way): (&IpNet, &table::Way)| {
+        let (bits, addr) = prefix(net);
+        ((bits, addr), Way { source: way.source.into(), ifindex: way.device, mtu: u32::from(way.mtu) })
+    };
+    ways.into_iter().take(WAYS).map(encode).collect()
+}
+
+/// The swarm's own networks as a list of its own, and all lists of `lists`.
+pub(super) fn networks(tables: &Tables, lists: &Lists) -> BTreeMap<NetworkKey, u32> {
+    let own = tables.subnets.iter().map(|(net, number)| (network(LIST_OVERLAYS, net), *number));
+    lists.networks().into_iter().chain(own).collect()
+}
+
 /// Lists of networks by number: equal lists share one.
 #[derive(Default)]
 pub(super) struct Lists {
@@ -94,7 +130,7 @@ impl Lists {
     pub(super) fn of(tables: &Tables) -> Self {
         let frontends = tables.frontends.values();
         let lists: BTreeSet<_> = frontends.flat_map(|f| f.listen.iter().chain(&f.sources)).collect();
-        let mut taken = BTreeSet::from([0]);
+        let mut taken = BTreeSet::from([LIST_OVERLAYS]);
         let mut numbers = BTreeMap::new();
         for list in lists {
             let number = (0..).map(|salt| digest(list, salt)).find(|number| taken.insert(*number));
@@ -115,11 +151,17 @@ impl Lists {
 }
 
 fn network(list: u32, net: &IpNet) -> NetworkKey {
+    let (bits, addr) = prefix(net);
+    (32 + bits, Network { list, addr })
+}
+
+/// A network of mapped addresses.
+fn prefix(net: &IpNet) -> (u32, Addr) {
     let mapped = match net.network() {
         IpAddr::V4(_) => 96,
         IpAddr::V6(_) => 0,
     };
-    (32 + mapped + u32::from(net.prefix_len()), Network { list, addr: net.network().into() })
+    (mapped + u32::from(net.prefix_len()), net.network().into())
 }
 
 /// The same for equal values on every run of the daemon: numbers are found again in the maps.
@@ -149,11 +191,12 @@ pub(super) fn table_number(group: &GroupKey) -> u32 {
     let name = match group {
         GroupKey::Service(service, local_first) => format!("{service}/{local_first}"),
         GroupKey::Host(key) => format!("{}/{}", key.protocol, key.port),
+        GroupKey::Vip(service, network) => format!("{service}/{network}"),
     };
     (maglev::hash(&name, 1) >> 32) as u32
 }
 
-pub(super) fn tables(tables: &Tables, slots: &BTreeMap<TaskId, u16>) -> BTreeMap<u32, Table> {
+pub(super) fn tables(tables: &Tables, slots: &BTreeMap<EndpointKey, u16>) -> BTreeMap<u32, Table> {
     let encode = |(key, group): (&GroupKey, &table::Group)| {
         let number = table_number(key);
         let ready: Vec<u16> = group.ready.iter().map(|task| slots.get(task).copied().unwrap_or_default()).collect();
@@ -220,6 +263,7 @@ fn encode(frontend: &table::Frontend, lists: &Lists, number: u32) -> Frontend {
         number,
         sources: lists.number(frontend.sources.as_ref()),
         listen: lists.number(frontend.listen.as_ref()),
+        network: 0,
         target: frontend.target.to_be_bytes(),
         flags: flag(frontend.mode == PublishMode::Host, FRONTEND_HOST)
             | flag(frontend.answering != Answering::Yes, FRONTEND_SILENT)

@@ -7,7 +7,7 @@ use aya::Pod;
 use crate::maglev::SLOTS;
 
 /// Version of everything in this file. Maps of another version are never read.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 
 pub(super) const NODE_REPLY_DIRECT: u32 = 1;
 
@@ -71,7 +71,10 @@ pub(super) const FRONTEND_AFFINITY: u16 = 4;
 
 pub(super) const IDLE_AT_ONCE: u16 = 0xffff;
 
-/// Entry of `frontends`.
+/// The number of what nobody counts by port.
+pub(super) const NO_PORT: u32 = 0xffff;
+
+/// Entry of `frontends` and of `vips`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Frontend {
@@ -79,11 +82,15 @@ pub(super) struct Frontend {
     pub(super) number: u32,
     pub(super) sources: u32,
     pub(super) listen: u32,
+    pub(super) network: u32,
     pub(super) target: [u8; 2],
     pub(super) flags: u16,
     pub(super) idle: u16,
     pub(super) pad: u16,
 }
+
+/// The list in `networks` of the swarm's own networks; the other lists have no number 0.
+pub(super) const LIST_OVERLAYS: u32 = 0;
 
 /// Key of `networks` behind the number of bits.
 #[repr(C)]
@@ -107,8 +114,9 @@ pub(super) const BACKEND_READY: u8 = 1;
 pub(super) const BACKEND_DRAINING: u8 = 2;
 pub(super) const BACKEND_STARTING: u8 = 3;
 
-/// Of its flags: its kernel has no IPv6.
+/// Of its flags: its kernel has no IPv6; it may talk to the world outside.
 pub(super) const BACKEND_NO_IPV6: u8 = 1;
+pub(super) const BACKEND_EGRESS: u8 = 2;
 
 /// Entry of `backends`.
 #[repr(C)]
@@ -120,9 +128,25 @@ pub(super) struct Backend {
     pub(super) ifindex: u32,
     pub(super) generation: u32,
     pub(super) peer: u32,
+    pub(super) network: u32,
+    pub(super) pad: u32,
     pub(super) state: u8,
     pub(super) mac: [u8; 6],
     pub(super) flags: u8,
+}
+
+/// Key of `vips`: a service's own address.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Vip(pub(super) [u8; 4]);
+
+/// Entry of `ways`, whose keys are a number of bits and an [`Addr`].
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) source: Addr,
+    pub(super) ifindex: u32,
+    pub(super) mtu: u32,
 }
 
 /// Entry of `peers`: when a node was heard, and when it was suspected, in ticks; 0 for never.
@@ -210,6 +234,6 @@ macro_rules! pod {
 }
 
 pod! {
-    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 24, Network = 20, Table = 4016, Backend = 48, Peer = 8, LocalKey = 8,
-    FlowKey = 40, Flow = 64, Traffic = 40,
+    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 28, Network = 20, Table = 4016, Backend = 56, Peer = 8, LocalKey = 8,
+    FlowKey = 40, Vip = 4, Way = 24, Flow = 64, Traffic = 40,
 }

@@ -6,7 +6,9 @@ use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::{Ebpf, Pod};
 
-use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Network, Node, Peer, PortBits, Table, Traffic};
+use super::layout::{
+    Addr, Backend, Frontend, FrontendKey, LocalKey, Network, Node, Peer, PortBits, Table, Traffic, Vip, Way,
+};
 use super::links::say;
 use super::update::{Found, Step, Update};
 use crate::datapath::{Applied, DatapathError};
@@ -17,6 +19,8 @@ pub(super) struct Maps {
     pub(super) addresses: HashMap<MapData, Addr, u32>,
     pub(super) networks: LpmTrie<MapData, Network, u32>,
     pub(super) frontends: HashMap<MapData, FrontendKey, Frontend>,
+    pub(super) vips: HashMap<MapData, Vip, Frontend>,
+    pub(super) ways: LpmTrie<MapData, Addr, Way>,
     pub(super) tables: HashMap<MapData, u32, Table>,
     pub(super) backends: Array<MapData, Backend>,
     pub(super) locals: HashMap<MapData, LocalKey, u32>,
@@ -42,6 +46,8 @@ impl Maps {
             addresses: take(ebpf, "addresses")?,
             networks: take(ebpf, "networks")?,
             frontends: take(ebpf, "frontends")?,
+            vips: take(ebpf, "vips")?,
+            ways: take(ebpf, "ways")?,
             tables: take(ebpf, "tables")?,
             backends: take(ebpf, "backends")?,
             locals: take(ebpf, "locals")?,
@@ -61,6 +67,8 @@ impl Maps {
             backends_room: u16::try_from(self.backends.len()).unwrap_or(u16::MAX),
             frontends: self.frontends.entries().map_err(in_map("frontends"))?,
             frontends_room: self.port_counters.len(),
+            vips: self.vips.entries().map_err(in_map("vips"))?,
+            ways: self.ways.entries().map_err(in_map("ways"))?,
             addresses: self.addresses.entries().map_err(in_map("addresses"))?,
             locals: self.locals.entries().map_err(in_map("locals"))?,
             networks: self.networks.entries().map_err(in_map("networks"))?,
@@ -84,11 +92,15 @@ impl Maps {
             Step::PutLocals => update.locals.put(&mut self.locals, applied),
             Step::PutAddresses => update.addresses.put(&mut self.addresses, applied),
             Step::PutNetworks => update.networks.put(&mut self.networks, applied),
+            Step::PutWays => update.ways.put(&mut self.ways, applied),
             Step::WriteTables => self.tables_to(update)?.put(&mut self.tables, applied),
             Step::PutFrontends => update.frontends.put(&mut self.frontends, applied),
+            Step::PutVips => update.vips.put(&mut self.vips, applied),
             Step::WritePorts => self.write_ports(&update.ports, applied),
             Step::DeleteFrontends => update.frontends.delete(&mut self.frontends, applied),
+            Step::DeleteVips => update.vips.delete(&mut self.vips, applied),
             Step::PruneTables => self.tables_to(update)?.delete(&mut self.tables, applied),
+            Step::DeleteWays => update.ways.delete(&mut self.ways, applied),
             Step::DeleteNetworks => update.networks.delete(&mut self.networks, applied),
             Step::DeleteLocals => update.locals.delete(&mut self.locals, applied),
             Step::DeleteAddresses => update.addresses.delete(&mut self.addresses, applied),
@@ -198,16 +210,19 @@ impl<K: Pod + Ord, V: Pod> Keyed<K, V> for HashMap<MapData, K, V> {
 /// A network of a list: how many bits of the rest count, those of the list's number among them.
 pub(super) type NetworkKey = (u32, Network);
 
-impl Keyed<NetworkKey, u32> for LpmTrie<MapData, Network, u32> {
-    fn entries(&self) -> Result<BTreeMap<NetworkKey, u32>, MapError> {
+/// A route of the node: how many bits of the address count.
+pub(super) type WayKey = (u32, Addr);
+
+impl<K: Pod + Ord, V: Pod> Keyed<(u32, K), V> for LpmTrie<MapData, K, V> {
+    fn entries(&self) -> Result<BTreeMap<(u32, K), V>, MapError> {
         self.iter().map(|entry| entry.map(|(key, value)| ((key.prefix_len(), key.data()), value))).collect()
     }
 
-    fn put(&mut self, key: &NetworkKey, value: &u32) -> Result<(), MapError> {
+    fn put(&mut self, key: &(u32, K), value: &V) -> Result<(), MapError> {
         self.insert(&Key::new(key.0, key.1), value, 0)
     }
 
-    fn delete(&mut self, key: &NetworkKey) -> Result<(), MapError> {
+    fn delete(&mut self, key: &(u32, K)) -> Result<(), MapError> {
         self.remove(&Key::new(key.0, key.1))
     }
 }

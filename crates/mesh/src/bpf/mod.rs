@@ -44,6 +44,9 @@ pub const REPLY_VNI: u32 = 0x73_6b02;
 /// Network identifier of packets that an owner passed on because its own task takes no new flows; never passed on again.
 pub const SECOND_CHANCE_VNI: u32 = 0x73_6b03;
 
+/// Network identifier of packets from one task to another.
+pub const DIRECT_VNI: u32 = 0x73_6b04;
+
 /// Where probes go that prove a node able to answer another's clients (`bpf/probe.h`): UDP from the other node's underlay address to the
 /// same address, from and to this port, with the prober's own underlay address as payload (16 bytes, IPv4 ones mapped).
 pub const PROBE_PORT: u16 = 7946;
@@ -51,16 +54,17 @@ pub const PROBE_PORT: u16 = 7946;
 /// The programs, built from `bpf/` by `cargo xtask bpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("skep.bpf.o");
 
-/// How much fits, and thereby how much memory the kernel sets aside for one node: with the defaults about 190 MB, and 11 MB more for
+/// How much fits, and thereby how much memory the kernel sets aside for one node: with the defaults about 200 MB, and 11 MB more for
 /// each CPU. Maps that an earlier daemon left keep the sizes that it gave them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapSizes {
     /// Flows: one for each connection that this node was asked for, and one for each that its tasks have; about 176 bytes each, set aside
     /// at once. When full, the longest unused ones make room.
     pub flows: u32,
-    /// Published ports, about 100 bytes each while in use; and the services behind them, 4 KiB each.
+    /// Published ports, about 100 bytes each while in use; and the services behind them and on the networks of this node's tasks, 4 KiB each.
     pub frontends: u32,
-    /// Tasks behind published ports, 52 bytes each and 80 more per CPU. At most 65,535.
+    /// Tasks on their networks: those behind published ports, and those that tasks of this node may talk to; 60 bytes each and 80 more per
+    /// CPU. At most 65,535.
     pub backends: u16,
 }
 

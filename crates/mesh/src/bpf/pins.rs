@@ -12,12 +12,14 @@ use super::layout::{self, LAYOUT};
 use crate::datapath::DatapathError;
 
 /// Every map by its name in the object.
-pub(super) const MAPS: [&str; 19] = [
+pub(super) const MAPS: [&str; 21] = [
     "node",
     "ports",
     "addresses",
     "networks",
     "frontends",
+    "vips",
+    "ways",
     "tables",
     "backends",
     "suspects",

@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use skep_model::{Protocol, TaskId};
+use skep_model::{EndpointKey, Protocol, TaskId};
 
 use super::encode;
 use super::layout::{
     self, BACKEND_GONE, FLOW_ANSWERED, FLOW_CHANGED, FLOW_CLIENT_FIN, FLOW_RESET, FLOW_TASK_FIN, FlowKey, KIND_ASKED,
-    KIND_SERVED, OUT_DIRECT, OUT_TUNNEL,
+    KIND_SERVED, NO_PORT, OUT_DIRECT, OUT_TUNNEL,
 };
 use super::maps::{Maps, in_map};
 use super::slots;
@@ -21,10 +21,13 @@ use crate::table::{FrontendKey, Place, Tables};
 
 /// A UDP flow without a packet for this long, in the kernel's ticks of 2^20 ns, is not in use.
 const UDP_IDLE: u32 = 5 * 954;
+/// As many as `bpf/maps.h` has room for.
+const VIPS: u32 = 65_536;
+const NETWORKS: u32 = 65_536;
 /// For how long who did not answer is passed over.
 const SUSPICION: u32 = 10 * 954;
 
-/// Whose entries of `backends` and `port_counters` are which, as the last apply left them.
+/// Whose entries of `backends` and `port_counters` are which, as the last apply left them. A task has one on each of its networks.
 #[derive(Clone, Default)]
 pub(super) struct Owners {
     tasks: BTreeMap<u32, (TaskId, Place)>,
@@ -33,12 +36,12 @@ pub(super) struct Owners {
 
 impl Owners {
     pub(super) fn new(
-        slots: &BTreeMap<TaskId, u16>,
+        slots: &BTreeMap<EndpointKey, u16>,
         frontends: &BTreeMap<layout::FrontendKey, layout::Frontend>,
         tables: &Tables,
     ) -> Self {
-        let task = |(task, slot): (&TaskId, &u16)| {
-            tables.backends.get(task).map(|backend| (u32::from(*slot), (task.clone(), backend.place)))
+        let task = |(key, slot): (&EndpointKey, &u16)| {
+            tables.backends.get(key).map(|backend| (u32::from(*slot), (key.task.clone(), backend.place)))
         };
         let port = |(key, frontend): (&layout::FrontendKey, &layout::Frontend)| {
             encode::decode_key(*key).map(|key| (frontend.number, key))
@@ -54,9 +57,9 @@ pub(super) fn counters(maps: &Maps, owners: &Owners) -> Result<Counters, Datapat
         if matches!(place, Place::Here { .. }) {
             let mut all = asked;
             add(&mut all, &traffic(&maps.counters, "counters", slot * 2 + 1)?);
-            counters.tasks.insert(task.clone(), all);
+            add(counters.tasks.entry(task.clone()).or_default(), &all);
         }
-        counters.backends.insert(task.clone(), asked);
+        add(counters.backends.entry(task.clone()).or_default(), &asked);
     }
     for (&number, &key) in &owners.ports {
         counters.ports.insert(key, traffic(&maps.port_counters, "port_counters", number)?);
@@ -122,6 +125,7 @@ impl Flows {
             protocol,
             client,
             asked,
+            vip: u32::from(flow.frontend) == NO_PORT,
             task: owner.map(|(task, _)| task.clone()),
             place: owner.map(|(_, place)| *place),
             role,
@@ -189,6 +193,8 @@ pub(super) fn usage(maps: &Maps) -> Result<Vec<Usage>, DatapathError> {
     Ok(vec![
         used("frontends", maps.frontends.keys().count(), maps.port_counters.len()),
         used("backends", backends, maps.backends.len()),
+        used("vips", maps.vips.keys().count(), VIPS),
+        used("networks", maps.networks.keys().count(), NETWORKS),
     ])
 }
 

@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use skep_model::TaskId;
+use skep_model::{EndpointKey, TaskId};
 
-use super::layout::{self, Addr, BACKEND_DRAINING, BACKEND_GONE, BACKEND_NO_IPV6, BACKEND_READY, BACKEND_STARTING};
+use super::layout::{
+    self, Addr, BACKEND_DRAINING, BACKEND_EGRESS, BACKEND_GONE, BACKEND_NO_IPV6, BACKEND_READY, BACKEND_STARTING,
+};
 use crate::maglev;
 use crate::table::{Backend, BackendState, Place};
 
@@ -14,7 +16,7 @@ use crate::table::{Backend, BackendState, Place};
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// The number of each backend.
-    pub(super) slots: BTreeMap<TaskId, u16>,
+    pub(super) slots: BTreeMap<EndpointKey, u16>,
     /// Entries to write before anything refers to them.
     pub(super) write: Vec<(u16, layout::Backend)>,
     /// Entries that belonged to somebody else: their counters start anew.
@@ -26,34 +28,34 @@ pub(super) struct Plan {
 /// Compares entries with what should be there. `None` when `room` entries are not enough. `members` are the other nodes.
 pub(super) fn plan(
     entries: &[layout::Backend],
-    wanted: &BTreeMap<TaskId, Backend>,
+    wanted: &BTreeMap<EndpointKey, Backend>,
     members: &BTreeSet<IpAddr>,
     room: u16,
 ) -> Option<Plan> {
-    let known: BTreeMap<u64, u16> =
-        (0..).zip(entries).filter(|(_, e)| e.generation > 0).map(|(n, e)| (e.task, n)).collect();
+    let known: BTreeMap<_, u16> =
+        (0..).zip(entries).filter(|(_, e)| e.generation > 0).map(|(n, e)| ((e.task, e.network), n)).collect();
     let peers: BTreeMap<IpAddr, u32> = members.iter().copied().zip(1..).collect();
     let mut plan = Plan::default();
     let mut newcomers = Vec::new();
     let mut used = BTreeSet::new();
-    for (task, backend) in wanted {
-        let entry = encode(task, backend, &peers);
-        match known.get(&entry.task) {
+    for (key, backend) in wanted {
+        let entry = encode(key, backend, &peers);
+        match known.get(&(entry.task, entry.network)) {
             Some(&slot) => {
                 used.insert(slot);
-                plan.keep(task, slot, &entries[usize::from(slot)], entry);
+                plan.keep(key, slot, &entries[usize::from(slot)], entry);
             }
-            None => newcomers.push((task, entry)),
+            None => newcomers.push((key, entry)),
         }
     }
     let taken =
         |slot: u16| used.contains(&slot) || entries.get(usize::from(slot)).is_some_and(|e| e.state != BACKEND_GONE);
     // An entry whose owner left just now is free from the next time on: packets may still be on their way to it.
     let mut free = (0..room).filter(|&slot| !taken(slot));
-    for (task, entry) in newcomers {
+    for (key, entry) in newcomers {
         let slot = free.next()?;
         let before = entries.get(usize::from(slot)).map_or(0, |e| e.generation);
-        plan.start(task, slot, layout::Backend { generation: next(before), ..entry });
+        plan.start(key, slot, layout::Backend { generation: next(before), ..entry });
     }
     let left = (0..).zip(entries).filter(|(slot, e)| e.state != BACKEND_GONE && !used.contains(slot));
     plan.retire = left.map(|(slot, e)| (slot, layout::Backend { state: BACKEND_GONE, ..*e })).collect();
@@ -66,42 +68,46 @@ fn next(generation: u32) -> u32 {
 }
 
 impl Plan {
-    fn keep(&mut self, task: &TaskId, slot: u16, before: &layout::Backend, entry: layout::Backend) {
+    fn keep(&mut self, key: &EndpointKey, slot: u16, before: &layout::Backend, entry: layout::Backend) {
         let moved = (before.addr, before.node, before.ifindex) != (entry.addr, entry.node, entry.ifindex);
         let generation = if moved { next(before.generation) } else { before.generation };
         let entry = layout::Backend { generation, ..entry };
         if entry != *before {
             self.write.push((slot, entry));
         }
-        self.slots.insert(task.clone(), slot);
+        self.slots.insert(key.clone(), slot);
     }
 
-    fn start(&mut self, task: &TaskId, slot: u16, entry: layout::Backend) {
+    fn start(&mut self, key: &EndpointKey, slot: u16, entry: layout::Backend) {
         self.fresh.push(slot);
         self.write.push((slot, entry));
-        self.slots.insert(task.clone(), slot);
+        self.slots.insert(key.clone(), slot);
     }
 }
 
-/// How an entry names its task.
+/// How an entry names its task. It is that task on the network whose number it has.
 pub(super) fn name(task: &TaskId) -> u64 {
     maglev::hash(task.as_str(), 0)
 }
 
-fn encode(task: &TaskId, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -> layout::Backend {
+fn encode(key: &EndpointKey, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -> layout::Backend {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
     let (node, ifindex, mac, peer, flags) = match backend.place {
         Place::Here { ifindex, mac, ipv6 } => {
-            (Addr::default(), ifindex, mac, 0, if ipv6 { 0 } else { BACKEND_NO_IPV6 })
+            let flags = flag(!ipv6, BACKEND_NO_IPV6) | flag(backend.egress, BACKEND_EGRESS);
+            (Addr::default(), ifindex, mac, 0, flags)
         }
         Place::There(node) => (node.into(), 0, [0; 6], peers.get(&node).copied().unwrap_or(0), 0),
     };
     layout::Backend {
-        task: name(task),
+        task: name(&key.task),
         node,
         addr: backend.addr.octets(),
         ifindex,
         generation: 0,
         peer,
+        network: backend.network,
+        pad: 0,
         state: match backend.state {
             BackendState::Starting => BACKEND_STARTING,
             BackendState::Ready => BACKEND_READY,
@@ -116,19 +122,25 @@ fn encode(task: &TaskId, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -> la
 mod tests {
     use super::*;
 
-    fn key(digit: char) -> TaskId {
-        digit.to_string().repeat(25).parse().unwrap()
+    fn key(digit: char) -> EndpointKey {
+        on(digit, 'n')
+    }
+
+    fn on(task: char, network: char) -> EndpointKey {
+        let text = |digit: char| digit.to_string().repeat(25);
+        EndpointKey { network: text(network).parse().unwrap(), task: text(task).parse().unwrap() }
     }
 
     fn backend(ifindex: u32, state: BackendState) -> Backend {
-        Backend { addr: [10, 0, 0, 9].into(), place: Place::Here { ifindex, mac: [2; 6], ipv6: true }, state }
+        let place = Place::Here { ifindex, mac: [2; 6], ipv6: true };
+        Backend { addr: [10, 0, 0, 9].into(), network: 0, egress: true, place, state }
     }
 
-    fn wanted(list: &[(char, u32, BackendState)]) -> BTreeMap<TaskId, Backend> {
+    fn wanted(list: &[(char, u32, BackendState)]) -> BTreeMap<EndpointKey, Backend> {
         list.iter().map(|&(digit, ifindex, state)| (key(digit), backend(ifindex, state))).collect()
     }
 
-    fn apply(entries: &mut Vec<layout::Backend>, wanted: &BTreeMap<TaskId, Backend>, room: u16) {
+    fn apply(entries: &mut Vec<layout::Backend>, wanted: &BTreeMap<EndpointKey, Backend>, room: u16) {
         let plan = plan(entries, wanted, &BTreeSet::new(), room).unwrap();
         for (slot, entry) in plan.write.iter().chain(&plan.retire) {
             let slot = usize::from(*slot);
@@ -183,6 +195,23 @@ mod tests {
         apply(&mut entries, &wanted(&[('a', 1, BackendState::Ready)]), 8);
         apply(&mut entries, &wanted(&[('a', 7, BackendState::Ready)]), 8);
         assert_eq!((entries.len(), entries[0].generation, entries[0].ifindex), (1, 2, 7));
+    }
+
+    #[test]
+    fn a_task_has_an_entry_on_each_of_its_networks() {
+        let [here, there] = [0, 4097].map(|network| Backend { network, ..backend(1, BackendState::Ready) });
+        let mut all = BTreeMap::from([(on('a', 'n'), here), (on('a', 'm'), there)]);
+        let mut entries = Vec::new();
+        apply(&mut entries, &all, 8);
+        let numbers = |entries: &[layout::Backend]| -> BTreeMap<u32, u32> {
+            entries.iter().map(|e| (e.network, e.generation)).collect()
+        };
+        assert_eq!(numbers(&entries), [(0, 1), (4097, 1)].into());
+        let before = entries.clone();
+        all.remove(&on('a', 'n'));
+        apply(&mut entries, &all, 8);
+        assert_eq!(entries.iter().filter(|e| e.state != BACKEND_GONE).count(), 1);
+        assert_eq!(entries.iter().find(|e| e.network == 4097), before.iter().find(|e| e.network == 4097));
     }
 
     #[test]

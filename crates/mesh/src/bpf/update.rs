@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::encode::{self, Frontends, Lists};
-use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Node, PortBits, Table};
-use super::maps::{Changes, NetworkKey};
+use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Node, PortBits, Table, Vip, Way};
+use super::maps::{Changes, NetworkKey, WayKey};
 use super::slots::{self, Plan};
 use crate::datapath::DatapathError;
 use crate::table::Tables;
@@ -17,6 +17,8 @@ pub(super) struct Found {
     pub(super) backends_room: u16,
     pub(super) frontends: BTreeMap<FrontendKey, Frontend>,
     pub(super) frontends_room: u32,
+    pub(super) vips: BTreeMap<Vip, Frontend>,
+    pub(super) ways: BTreeMap<WayKey, Way>,
     pub(super) addresses: BTreeMap<Addr, u32>,
     pub(super) locals: BTreeMap<LocalKey, u32>,
     pub(super) networks: BTreeMap<NetworkKey, u32>,
@@ -32,6 +34,8 @@ pub(super) struct Update {
     pub(super) wanted_frontends: BTreeMap<FrontendKey, Frontend>,
     pub(super) fresh_frontends: Vec<u32>,
     pub(super) frontends: Changes<FrontendKey, Frontend>,
+    pub(super) vips: Changes<Vip, Frontend>,
+    pub(super) ways: Changes<WayKey, Way>,
     pub(super) addresses: Changes<Addr, u32>,
     pub(super) locals: Changes<LocalKey, u32>,
     pub(super) networks: Changes<NetworkKey, u32>,
@@ -46,11 +50,15 @@ pub(super) enum Step {
     PutLocals,
     PutAddresses,
     PutNetworks,
+    PutWays,
     WriteTables,
     PutFrontends,
+    PutVips,
     WritePorts,
     DeleteFrontends,
+    DeleteVips,
     PruneTables,
+    DeleteWays,
     DeleteNetworks,
     DeleteLocals,
     DeleteAddresses,
@@ -58,18 +66,22 @@ pub(super) enum Step {
 }
 
 /// What others refer to comes first, and goes last: whenever the daemon is killed, nothing refers to what is not there.
-pub(super) const ORDER: [Step; 15] = [
+pub(super) const ORDER: [Step; 19] = [
     Step::Node,
     Step::ResetCounters,
     Step::WriteBackends,
     Step::PutLocals,
     Step::PutAddresses,
     Step::PutNetworks,
+    Step::PutWays,
     Step::WriteTables,
     Step::PutFrontends,
+    Step::PutVips,
     Step::WritePorts,
     Step::DeleteFrontends,
+    Step::DeleteVips,
     Step::PruneTables,
+    Step::DeleteWays,
     Step::DeleteNetworks,
     Step::DeleteLocals,
     Step::DeleteAddresses,
@@ -92,9 +104,11 @@ impl Update {
             frontends: Changes::between("frontends", &found.frontends, ports.entries.clone()),
             wanted_frontends: ports.entries,
             fresh_frontends: ports.fresh,
+            vips: Changes::between("vips", &found.vips, encode::vips(tables)),
+            ways: Changes::between("ways", &found.ways, encode::ways(tables)),
             addresses: Changes::between("addresses", &found.addresses, encode::addresses(tables)),
             locals: Changes::between("locals", &found.locals, locals),
-            networks: Changes::between("networks", &found.networks, lists.networks()),
+            networks: Changes::between("networks", &found.networks, encode::networks(tables, &lists)),
             backends,
         })
     }

@@ -1,9 +1,12 @@
-use skep_model::{EndpointKey, EndpointRecord, Member, NetworkId, Protocol, ServiceEntry, ServiceId, Version};
+use skep_model::{
+    EndpointRecord, Member, NetworkId, Protocol, ServiceEntry, ServiceId, ServiceNetwork, TaskId, Version, VirtualIp,
+};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::desired::{Devices, OwnNode};
+use crate::table::Way;
 use crate::world::{World, change};
 
 fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
@@ -39,13 +42,30 @@ fn service(digit: char, ports: &[PublishedPort]) -> ServiceEntry {
         ports: ports.to_vec(),
         options: vec![],
         virtual_ips: vec![],
+        networks: Vec::new(),
     }
 }
 
 fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
     let state = EndpointState::Ready;
-    let record = EndpointRecord { service: id(service), addr: [10, 0, 1, n].into(), state, weight: 1, aliases: vec![] };
+    let record = EndpointRecord {
+        service: id(service),
+        addr: [10, 0, 1, n].into(),
+        state,
+        weight: 1,
+        aliases: vec![],
+        host_ports: Vec::new(),
+    };
     LocatedEndpoint { key: EndpointKey { network: id::<NetworkId>('z'), task: id(task) }, owner: id(owner), record }
+}
+
+fn network(id_digit: char, number: u32, subnet: &str, kind: NetworkKind) -> Network {
+    Network { id: id(id_digit), number, subnet: subnet.parse().unwrap(), kind }
+}
+
+/// A task's entry on the network of the routing mesh.
+fn on_ingress(task: char) -> EndpointKey {
+    EndpointKey { network: id('z'), task: id(task) }
 }
 
 fn local(task: char, n: u8) -> LocalTask {
@@ -53,6 +73,7 @@ fn local(task: char, n: u8) -> LocalTask {
     LocalTask {
         task: id(task),
         addr,
+        networks: vec![],
         host_ifindex: 100 + u32::from(n),
         mac: [2; 6],
         ipv6: true,
@@ -81,10 +102,13 @@ fn desired() -> Desired {
             underlay: Some(2),
             uplinks: [2].into(),
             tunnels: [3].into(),
+            ways: [("0.0.0.0/0".parse().unwrap(), Way { device: 2, mtu: 1500, source: address("198.51.100.1") })]
+                .into(),
         },
         members: vec![member('a', 1), member('b', 2)],
         member_addresses: ["198.51.100.1", "198.51.100.2"].map(address).into(),
         services: vec![service('s', &[port(8080, 80, PublishMode::Ingress)])],
+        networks: vec![network('z', 4096, "10.0.0.0/16", NetworkKind::Ingress)],
         endpoints: vec![endpoint('1', 's', 'a', 1), endpoint('2', 's', 'b', 2)],
         local_tasks: vec![local('1', 1)],
     }
@@ -95,12 +119,12 @@ fn key(port: u16) -> FrontendKey {
 }
 
 fn backend_of(tables: &Tables, task: char) -> Option<&Backend> {
-    tables.backends.get(&id::<TaskId>(task))
+    tables.backends.get(&on_ingress(task))
 }
 
 /// Who takes new flows of a port.
 fn ready(tables: &Tables, port: u16) -> Vec<TaskId> {
-    tables.groups[&tables.frontends[&key(port)].group].ready.clone()
+    tables.groups[&tables.frontends[&key(port)].group].ready.iter().map(|key| key.task.clone()).collect()
 }
 
 #[test]
@@ -220,6 +244,83 @@ fn weight_zero_takes_no_new_flows() {
     let mut desired = desired();
     desired.endpoints[0].record.weight = 0;
     assert_eq!(ready(&compile(&desired), 8080), vec![id::<TaskId>('2')]);
+}
+
+/// Service s with its own address on network o, its task 2 on node b starting; task 1 here is on it too, and on the internal network i.
+fn with_networks() -> Desired {
+    let mut desired = desired();
+    desired.networks.push(network('o', 4097, "10.1.0.0/24", NetworkKind::Open));
+    desired.networks.push(network('i', 4098, "10.2.0.0/24", NetworkKind::Internal));
+    desired.networks.push(network('f', 4099, "10.3.0.0/24", NetworkKind::Open));
+    let vip = |network, addr: &str| VirtualIp { network: id(network), addr: addr.parse().unwrap() };
+    desired.services[0].virtual_ips = vec![vip('z', "10.0.0.2/16"), vip('o', "10.1.0.2/24"), vip('f', "10.3.0.2/24")];
+    desired.services[0].networks = vec![ServiceNetwork { network: id('o'), aliases: vec![] }];
+    desired.local_tasks[0].networks = vec![(id('o'), [10, 1, 0, 11].into()), (id('i'), [10, 2, 0, 11].into())];
+    for (task, owner, network, addr, state) in [
+        ('1', 'a', 'o', [10, 1, 0, 11], EndpointState::Ready),
+        ('1', 'a', 'i', [10, 2, 0, 11], EndpointState::Ready),
+        ('2', 'b', 'o', [10, 1, 0, 12], EndpointState::Starting),
+        ('3', 'b', 'f', [10, 3, 0, 13], EndpointState::Ready),
+        ('3', 'b', 'x', [10, 9, 0, 13], EndpointState::Ready),
+    ] {
+        let mut endpoint = endpoint(task, 's', owner, 0);
+        endpoint.key.network = id(network);
+        (endpoint.record.addr, endpoint.record.state) = (addr.into(), state);
+        desired.endpoints.push(endpoint);
+    }
+    desired
+}
+
+fn on(task: char, network: char) -> EndpointKey {
+    EndpointKey { network: id(network), task: id(task) }
+}
+
+#[test]
+fn a_task_is_a_backend_on_each_of_its_networks() {
+    let tables = compile(&with_networks());
+    let numbers: Vec<_> = tables.backends.iter().map(|(key, b)| (key.clone(), b.network, b.addr.to_string())).collect();
+    let mut want = vec![
+        (on('1', 'z'), 0, "10.0.1.1".to_owned()),
+        (on('2', 'z'), 0, "10.0.1.2".to_owned()),
+        (on('1', 'o'), 4097, "10.1.0.11".to_owned()),
+        (on('2', 'o'), 4097, "10.1.0.12".to_owned()),
+        (on('1', 'i'), 4098, "10.2.0.11".to_owned()),
+    ];
+    want.sort();
+    assert_eq!(numbers, want, "nothing of networks that no task of the node is on, or that nobody knows");
+    assert_eq!(ready(&tables, 8080), vec![id::<TaskId>('1'), id('2')], "published ports have the mesh's own addresses");
+    // One that starts may talk already.
+    assert_eq!(tables.backends[&on('2', 'o')].state, BackendState::Starting);
+}
+
+#[test]
+fn a_services_own_address_is_known_where_a_task_may_ask_it() {
+    let tables = compile(&with_networks());
+    let own: Vec<_> = tables.vips.keys().map(ToString::to_string).collect();
+    assert_eq!(own, ["10.1.0.2"]);
+    let vip = &tables.vips[&Ipv4Addr::new(10, 1, 0, 2)];
+    assert_eq!((vip.network, &tables.groups[&vip.group].ready), (4097, &vec![on('1', 'o')]));
+}
+
+#[test]
+fn a_task_goes_out_unless_all_of_its_networks_keep_it() {
+    let egress = |networks: &[char]| {
+        let mut desired = with_networks();
+        desired.local_tasks[0].networks = networks.iter().map(|n| (id(*n), [10, 1, 0, 11].into())).collect();
+        compile(&desired).backends[&on('1', 'z')].egress
+    };
+    assert!(egress(&[]) && egress(&['o']) && egress(&['i', 'o']));
+    assert!(!egress(&['i']) && !egress(&['x']), "internal ones, and those that nobody knows");
+}
+
+#[test]
+fn all_addresses_of_the_swarm_are_known_and_the_ways_out() {
+    let tables = compile(&with_networks());
+    let subnets: Vec<_> = tables.subnets.iter().map(|(net, number)| format!("{net} {number}")).collect();
+    let want =
+        ["10.0.0.0/16 4096", "10.1.0.0/24 4097", "10.2.0.0/24 4098", "10.3.0.0/24 4099", "fd73:6b65:7000::/96 0"];
+    assert_eq!(subnets, want);
+    assert_eq!(tables.ways, with_networks().devices.ways);
 }
 
 #[test]

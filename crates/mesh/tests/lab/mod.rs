@@ -11,12 +11,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use ipnet::{IpNet, Ipv4Net};
 use skep_mesh::{
-    Applied, Bpf, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, MapSizes, OwnNode, compile,
+    Applied, Bpf, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, MapSizes, Network,
+    NetworkKind, OwnNode, Way, compile,
 };
 use skep_model::{
     EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, Protocol, PublishMode, PublishedPort,
-    ServiceEntry, ServiceId, TaskId, Version, mesh_ipv6,
+    ServiceEntry, ServiceId, TaskId, Version, VirtualIp, mesh_ipv6,
 };
 
 pub use netns::Netns;
@@ -62,6 +64,8 @@ pub struct Task {
     pub veth: String,
     pub state: EndpointState,
     pub host_ports: Vec<PublishedPort>,
+    /// Its addresses on other networks than that of the routing mesh.
+    pub networks: Vec<(NetworkId, Ipv4Addr)>,
     /// Whether its kernel has IPv6.
     pub ipv6: bool,
 }
@@ -73,7 +77,8 @@ pub struct Lab {
     pub nodes: Vec<Node>,
     pub tasks: Vec<Task>,
     pub services: Vec<ServiceEntry>,
-    pub network: NetworkId,
+    /// The routing mesh's own, and others that a test has made.
+    pub networks: Vec<Network>,
     kept: std::sync::Mutex<Vec<Netns>>,
     /// Tasks so far.
     made: usize,
@@ -126,9 +131,10 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         let nodes =
             (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach, sizes)).collect();
-        let network = NetworkId::random();
-        let kept = std::sync::Mutex::default();
-        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], network, kept, made: 0, dir };
+        let id = NetworkId::random();
+        let ingress = Network { id, number: 4096, subnet: "10.0.0.0/16".parse().unwrap(), kind: NetworkKind::Ingress };
+        let (networks, kept) = (vec![ingress], std::sync::Mutex::default());
+        let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], networks, kept, made: 0, dir };
         lab.apply();
         lab
     }
@@ -152,6 +158,7 @@ impl Lab {
             ports: ports.to_vec(),
             options: vec![],
             virtual_ips: vec![],
+            networks: Vec::new(),
         };
         self.services.push(entry);
         for &node in nodes {
@@ -198,6 +205,10 @@ impl Lab {
         host.ip(&format!("link add {veth} mtu {OVERLAY_MTU} type veth peer name eth0 netns {}", ns.name()));
         host.ip(&format!("addr add 169.254.1.1/32 dev {veth}"));
         host.ip(&format!("link set {veth} up"));
+        for family in ["ipv4", "ipv6"] {
+            host.sysctl(&format!("net/{family}/conf/{veth}/forwarding"), "1");
+        }
+        host.sysctl(&format!("net/ipv4/conf/{veth}/accept_local"), "1");
         host.ip(&format!("route add {addr}/32 dev {veth}"));
         ns.ip(&format!("link set eth0 mtu {OVERLAY_MTU}"));
         ns.ip(&format!("addr add {addr}/32 dev eth0"));
@@ -213,8 +224,48 @@ impl Lab {
         serve_at(&ns, addr, addr6.into(), 80);
         let task = TaskId::random();
         let (service, state) = (service.clone(), EndpointState::Ready);
-        self.tasks.push(Task { id: task, service, node, addr, ns, veth, state, host_ports: vec![], ipv6: true });
+        let (host_ports, networks) = (vec![], vec![]);
+        self.tasks.push(Task { id: task, service, node, addr, ns, veth, state, host_ports, networks, ipv6: true });
         n
+    }
+
+    /// One more network; its tasks are those that are put on it.
+    pub fn network(&mut self, subnet: &str, kind: NetworkKind) -> NetworkId {
+        let id = NetworkId::random();
+        let number = 4096 + u32::try_from(self.networks.len()).unwrap();
+        self.networks.push(Network { id: id.clone(), number, subnet: subnet.parse().unwrap(), kind });
+        id
+    }
+
+    /// Gives a task an address on a network, with the way to its other tasks, and servers on port 80; not applied yet.
+    pub fn join(&mut self, task: usize, network: &NetworkId) -> Ipv4Addr {
+        let net = self.networks.iter().find(|n| n.id == *network).unwrap().subnet;
+        let own = u8::try_from(10 + task).unwrap();
+        let addr = net.hosts().nth(usize::from(own) - 1).unwrap();
+        let task = &mut self.tasks[task];
+        let (host, ns) = (&self.nodes[task.node].ns, &task.ns);
+        let (addr6, net6) = (mesh_ipv6(addr), mesh_ipv6(net.network()));
+        ns.ip(&format!("addr add {addr}/32 dev eth0"));
+        ns.ip(&format!("route add {net} via 169.254.1.1 dev eth0 src {addr}"));
+        ns.ip(&format!("addr add {addr6}/128 dev eth0 nodad"));
+        ns.ip(&format!("-6 route add {net6}/{} via fe80::1 dev eth0 src {addr6}", 96 + net.prefix_len()));
+        ns.ip(&format!("-6 route replace default via fe80::1 dev eth0 src {}", mesh_ipv6(task.addr)));
+        host.ip(&format!("route add {addr}/32 dev {}", task.veth));
+        serve(ns, addr, 80);
+        serve_at(ns, addr, addr6.into(), 80);
+        task.networks.push((network.clone(), addr));
+        addr
+    }
+
+    /// Gives a service an address of its own on a network, which only the data plane knows.
+    pub fn own_address(&mut self, service: &ServiceId, network: &NetworkId) -> Ipv4Addr {
+        let net = self.networks.iter().find(|n| n.id == *network).unwrap().subnet;
+        let entry = self.services.iter_mut().find(|s| s.id == *service).unwrap();
+        let addr = net.hosts().nth(199).unwrap();
+        entry
+            .virtual_ips
+            .push(VirtualIp { network: network.clone(), addr: Ipv4Net::new(addr, net.prefix_len()).unwrap() });
+        addr
     }
 
     /// Brings every node's data plane to the lab's picture.
@@ -242,16 +293,21 @@ impl Lab {
             overlay: n.overlay,
             alive: n.alive,
         });
-        let endpoints = self.tasks.iter().map(|t| LocatedEndpoint {
-            key: EndpointKey { network: self.network.clone(), task: t.id.clone() },
-            owner: self.nodes[t.node].id.clone(),
-            record: EndpointRecord {
-                service: t.service.clone(),
-                addr: t.addr,
-                state: t.state,
-                weight: 1,
-                aliases: vec![],
-            },
+        let ingress = &self.networks[0].id;
+        let endpoints = self.tasks.iter().flat_map(|t| {
+            let on = |(network, addr): (&NetworkId, Ipv4Addr)| LocatedEndpoint {
+                key: EndpointKey { network: network.clone(), task: t.id.clone() },
+                owner: self.nodes[t.node].id.clone(),
+                record: EndpointRecord {
+                    service: t.service.clone(),
+                    addr,
+                    state: t.state,
+                    weight: 1,
+                    aliases: vec![],
+                    host_ports: Vec::new(),
+                },
+            };
+            [(ingress, t.addr)].into_iter().chain(t.networks.iter().map(|(n, a)| (n, *a))).map(on)
         });
         let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| t.local(index(&t.veth)));
         let others = self.nodes.iter().filter(|other| other.id != own.id);
@@ -279,9 +335,11 @@ impl Lab {
                     .chain([index("eth0")])
                     .collect(),
                 tunnels: own.more_devices.keys().filter(|d| !own.carries_frames(d)).map(|d| index(d)).collect(),
+                ways: own.ways(),
             },
             members: members.collect(),
             services: self.services.clone(),
+            networks: self.networks.clone(),
             endpoints: endpoints.collect(),
             local_tasks: locals.collect(),
         }
@@ -294,6 +352,7 @@ impl Task {
         LocalTask {
             task: self.id.clone(),
             addr: self.addr,
+            networks: self.networks.clone(),
             host_ifindex,
             mac: self.ns.mac("eth0"),
             ipv6: self.ipv6,
@@ -349,6 +408,14 @@ impl Node {
         let first = self.addresses().map(|a| (a, "eth0".to_owned()));
         let more = self.more_devices.iter().flat_map(|(device, list)| list.iter().map(|a| (*a, device.clone())));
         first.into_iter().chain(more).collect()
+    }
+
+    /// What is on the bridge, and behind a router there.
+    fn ways(&self) -> BTreeMap<IpNet, Way> {
+        let device = self.ns.ifindex("eth0");
+        let way = |(net, source): (&str, IpAddr)| (net.parse().unwrap(), Way { device, mtu: 1500, source });
+        let [v4, _, v6] = self.addresses();
+        [("10.99.0.0/24", v4), ("10.98.0.0/24", v4), ("fd99::/64", v6), ("fd98::/64", v6)].map(way).into()
     }
 
     fn carries_frames(&self, device: &str) -> bool {

@@ -153,7 +153,7 @@ fn too_many_or_too_long_extension_headers_are_nobodys() {
             let packet = Packet { extensions: chain(kinds), ..asking(&rig, proto, true) };
             rig.is_left(Via::Uplink, &packet.frame(), &format!("{kinds:?}"));
             let told = Packet { extensions: chain(kinds), ..told(&rig, proto, true) };
-            rig.is_left(Via::Task(0), &told.frame(), &format!("{kinds:?}"));
+            rig.is_dropped(Via::Task(0), &told.frame(), DropReason::NoWayOut, &format!("{kinds:?}"));
         }
     }
     // Authentication, encryption, mobility, none, and one that is not assigned.

@@ -89,7 +89,7 @@ fn a_fragment_waits_for_its_own_first() {
         }
         // What a task sends is remembered apart, and its later fragments may be of anything.
         let own = Packet::new(UDP, SocketAddr::new(rig.task_addr(0, v6), 9), client(v6, 9)).body(&[0; 40]);
-        rig.is_left(Via::Task(0), &cut(&own, 7, 8)[1], "a task's own");
+        rig.is_dropped(Via::Task(0), &cut(&own, 7, 8)[1], DropReason::NoWayOut, "a task's own");
         let forged = Packet { from: client(v6, 7), to: client(v6, 9), ..own };
         rig.is_dropped(Via::Task(0), &cut(&forged, 7, 8)[1], DropReason::Spoofed, "in another's name");
         assert_eq!(rig.run(Via::Uplink, &later).0, REDIRECT, "after all that");

@@ -12,6 +12,7 @@ mod bytes;
 mod errors;
 mod fragments;
 mod fuzz;
+mod networks;
 mod overlay;
 mod ports;
 mod refusals;

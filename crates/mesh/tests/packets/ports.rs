@@ -8,7 +8,7 @@ use skep_mesh::{Datapath as _, FrontendKey, Tables, choose};
 use skep_model::{Balance, ListenOn, Protocol, PublishMode, PublishOptions, PublishedPort, TaskId};
 
 use super::rig::{FAR, HERE, MIXED, NEXT, PROTOCOLS, REDIRECT, Rig, THERE, Via, client, options, parcel};
-use super::wire::{ACK, Packet, SYN, Seen, TCP, UDP};
+use super::wire::{ACK, ICMPV6, Packet, SYN, Seen, TCP, UDP};
 
 const ALL: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
@@ -273,7 +273,14 @@ fn a_node_that_is_not_to_answer_leaves_clients_alone() {
             rig.is_left(Via::Uplink, &Packet::new(proto, client(v6, 40_000), to).frame(), "outside");
             rig.is_left(Via::Loopback, &Packet::new(proto, client(v6, 40_000), to).frame(), "loopback");
             let task = SocketAddr::new(rig.task_addr(1, v6), 40_000);
-            rig.is_left(Via::Task(1), &Packet::new(proto, task, to).frame(), "a task");
+            // A task that asks gets what the node itself has there, by IPv4.
+            let (verdict, out) = rig.run(Via::Task(1), &Packet::new(proto, task, to).frame());
+            let seen = Seen::right(&out);
+            if v6 {
+                assert_eq!((verdict, seen.proto, seen.l4[1]), (REDIRECT, ICMPV6, 1));
+            } else {
+                assert_eq!((verdict, seen.from.ip(), seen.to), (NEXT, rig.own(false), to));
+            }
         }
     };
     everybody(&rig);
@@ -298,7 +305,7 @@ fn a_host_mode_port_answers_on_its_own_node_alone() {
     let asking = |from, to: IpAddr, port| Packet::new(TCP, from, SocketAddr::new(to, port));
     assert_eq!(rig.passes(Via::Uplink, &asking(client(false, 1), rig.own(false), 5050)).0.to.port(), 80);
     assert_eq!(rig.passes(Via::Task(1), &asking(task, rig.own(false), 5050)).0.to.port(), 80);
-    rig.is_left(Via::Task(1), &asking(task, FAR[0].into(), 5050).frame(), "another node's");
+    rig.goes_out(Via::Task(1), &asking(task, FAR[0].into(), 5050).frame(), "another node's");
     // In ingress mode any member's address will do, without a detour.
     assert_eq!(rig.passes(Via::Task(1), &asking(task, FAR[0].into(), HERE)).0.to.port(), 80);
     rig.is_left(Via::Uplink, &asking(client(false, 1), FAR[0].into(), HERE).frame(), "for tasks only");

@@ -90,7 +90,7 @@ impl Rig {
         }
         for (task, service, node, addr) in &self.far_tasks {
             desired.endpoints.push(LocatedEndpoint {
-                key: EndpointKey { network: self.lab.network.clone(), task: task.clone() },
+                key: EndpointKey { network: self.lab.networks[0].id.clone(), task: task.clone() },
                 owner: self.far[*node].clone(),
                 record: EndpointRecord {
                     service: service.clone(),
@@ -98,6 +98,7 @@ impl Rig {
                     state: EndpointState::Ready,
                     weight: 1,
                     aliases: vec![],
+                    host_ports: Vec::new(),
                 },
             });
         }
@@ -161,6 +162,27 @@ impl Rig {
         let (verdict, out) = self.run(via, &packet.frame());
         assert_eq!(verdict, REDIRECT, "{via:?} {packet:?}");
         (Seen::right(&out), out)
+    }
+
+    /// What a task sends must go to the world outside, by the node's own address.
+    pub fn goes_out(&self, via: Via, frame: &[u8], what: &str) -> Seen {
+        let (verdict, out) = self.run(via, frame);
+        assert_eq!(verdict, REDIRECT, "{via:?} {what}");
+        let seen = Seen::right(&out);
+        assert_eq!(seen.from.ip(), self.own(seen.from.is_ipv6()), "{via:?} {what}");
+        assert!(seen.from.port() >= 61_000 || seen.from.port() == 0, "{via:?} {what}: {seen:?}");
+        seen
+    }
+
+    /// What a task sends must be answered with an ICMP error of this type and code.
+    pub fn is_told(&self, via: Via, frame: &[u8], reason: DropReason, told: (u8, u8)) -> Seen {
+        let before = self.drops(reason);
+        let (verdict, out) = self.run(via, frame);
+        assert_eq!(verdict, REDIRECT, "{via:?} {reason:?}");
+        let seen = Seen::right(&out);
+        assert_eq!((seen.l4[0], seen.l4[1]), told, "{via:?} {reason:?}");
+        assert_eq!(self.drops(reason), before + 1, "{via:?} {reason:?}");
+        seen
     }
 
     /// The packet must be left alone.
@@ -235,7 +257,7 @@ impl Rig {
 
     /// The address of the task with this number.
     pub fn backend(&self, slot: u32) -> Ipv4Addr {
-        let backends: Array<MapData, [u8; 48]> = self.map("backends").try_into().unwrap();
+        let backends: Array<MapData, [u8; 56]> = self.map("backends").try_into().unwrap();
         let entry = backends.get(&slot, 0).unwrap();
         Ipv4Addr::new(entry[24], entry[25], entry[26], entry[27])
     }
@@ -284,8 +306,9 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// But for who closed first, which only flows to the world outside ask for.
     pub fn flags(&self) -> u8 {
-        self.value[61]
+        self.value[61] & 0x7f
     }
 
     pub fn tries(&self) -> u8 {

@@ -13,7 +13,7 @@ fn a_task_sends_by_its_own_addresses_only() {
     for (proto, v6) in PROTOCOLS.into_iter().flat_map(|proto| [(proto, false), (proto, true)]) {
         let to = client(v6, 443);
         let sends = |from: IpAddr| Packet::new(proto, SocketAddr::new(from, 40_000), to).frame();
-        rig.is_left(Via::Task(0), &sends(rig.task_addr(0, v6)), "its own address");
+        rig.goes_out(Via::Task(0), &sends(rig.task_addr(0, v6)), "its own address");
         let mut others = vec![rig.task_addr(1, v6), rig.overlay(v6), rig.own(v6), client(v6, 0).ip()];
         others.push(inside(FAR[0], v6));
         if v6 {
@@ -26,11 +26,13 @@ fn a_task_sends_by_its_own_addresses_only() {
         }
         // Protocols without ports likewise.
         let raw = |from: IpAddr| Packet::new(proto, SocketAddr::new(from, 0), to).around(47, &[0; 20]);
-        rig.is_left(Via::Task(0), &raw(rig.task_addr(0, v6)), "its own address");
+        let prohibited = if v6 { (1, 1) } else { (3, 13) };
+        rig.is_told(Via::Task(0), &raw(rig.task_addr(0, v6)), DropReason::NoWayOut, prohibited);
         rig.is_dropped(Via::Task(0), &raw(rig.task_addr(1, v6)), DropReason::Spoofed, "another's");
     }
-    let echo = |from| Packet::new(UDP, SocketAddr::new(from, 0), client(false, 0)).around(1, &[8, 0, 0, 0, 0, 0, 0, 0]);
-    rig.is_left(Via::Task(0), &echo(rig.task_addr(0, false)), "a ping");
+    let echo =
+        |from| Packet::new(UDP, SocketAddr::new(from, 0), client(false, 0)).around(1, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+    rig.goes_out(Via::Task(0), &echo(rig.task_addr(0, false)), "a ping");
     rig.is_dropped(Via::Task(0), &echo(rig.task_addr(1, false)), DropReason::Spoofed, "a ping in another's name");
 }
 
@@ -77,12 +79,12 @@ fn an_answer_of_no_known_flow_stays_inside() {
                 rig.is_left(Via::Task(0), &says(proto, SocketAddr::new(own, 40_000), flags), "to the node");
             }
         }
-        rig.is_left(Via::Task(0), &says(TCP, outside, SYN), "a connection of its own");
-        rig.is_left(Via::Task(0), &says(SCTP, outside, 1), "an association of its own");
+        rig.goes_out(Via::Task(0), &says(TCP, outside, SYN), "a connection of its own");
+        rig.goes_out(Via::Task(0), &says(SCTP, outside, 1), "an association of its own");
         let link: IpAddr = if v6 { "fe80::1".parse().unwrap() } else { Ipv4Addr::new(169, 254, 1, 1).into() };
         rig.is_left(Via::Task(0), &says(TCP, SocketAddr::new(link, 9), ACK), "to the end of its cable");
         let other = Packet::new(UDP, SocketAddr::new(task.ip(), 53), outside).frame();
-        rig.is_left(Via::Task(0), &other, "from a port that nobody serves on");
+        rig.goes_out(Via::Task(0), &other, "from a port that nobody serves on");
     }
 }
 
@@ -105,7 +107,7 @@ fn a_task_asks_published_ports_of_every_node_here() {
             assert_eq!(out[..6], rig.lab.tasks[1].ns.mac("eth0"));
         }
         let elsewhere = Packet::new(proto, SocketAddr::new(rig.task_addr(1, v6), 1), client(v6, HERE)).frame();
-        rig.is_left(Via::Task(1), &elsewhere, "the same port of somebody outside");
+        rig.goes_out(Via::Task(1), &elsewhere, "the same port of somebody outside");
     }
 }
 

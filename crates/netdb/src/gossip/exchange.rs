@@ -49,11 +49,7 @@ impl Gossip {
         }
         self.schedule.at = now + EVERY.mul_f64(self.rng.random_range(0.7..1.3));
         let preferred = self.schedule.with.take().filter(|node| self.admitted.contains_key(node));
-        let with = preferred.or_else(|| {
-            let mut pool = if self.live.is_empty() { self.others() } else { self.live.clone() };
-            self.choose(&mut pool, 1);
-            pool.pop()
-        });
+        let with = preferred.or_else(|| self.choose(1).pop());
         match with {
             Some(with) => self.begin(with, Vec::new()),
             None => self.schedule.at = now + AGAIN,
@@ -121,10 +117,10 @@ impl Gossip {
         self.check_sender(&from)?;
         match Frame::read(content)? {
             Frame::Digest { members, ranks } => {
-                let before = self.states();
+                let lacks = self.states_unlike(&members);
                 self.learn(members, now);
                 let (deltas, wants) = self.compare(tables, &ranks);
-                Ok(Some(Frame::Answer { members: before, deltas, wants }))
+                Ok(Some(Frame::Answer { members: lacks, deltas, wants }))
             }
             Frame::Answer { members, deltas, wants } => {
                 self.learn(members, now);
@@ -181,6 +177,14 @@ impl Gossip {
         let Some(swim) = &self.swim else { return Vec::new() };
         let own = Member::alive(swim.own().clone());
         swim.states().cloned().chain([own]).collect()
+    }
+
+    /// What this node knows of members otherwise than somebody else, or alone: seldom much.
+    fn states_unlike(&self, theirs: &[Member<Identity>]) -> Vec<Member<Identity>> {
+        let theirs: BTreeMap<_, _> = theirs.iter().map(|state| (state.id().addr, state)).collect();
+        let mut states = self.states();
+        states.retain(|state| theirs.get(&state.id().addr) != Some(&state));
+        states
     }
 
     fn learn(&mut self, states: Vec<Member<Identity>>, now: Duration) {

@@ -5,9 +5,10 @@ use std::time::Duration;
 use skep_model::NodeId;
 
 use super::Gossip;
-use super::message::{self, Part};
+use super::message::{self, Change, NewsWriter, Part};
 use super::rounds::ROOM;
 use super::rumours::{self, Urgency};
+use super::shorts::Short;
 use crate::seal::Way;
 use crate::wire::{Reader, Writer};
 use crate::{Delta, Merged, Tables, Unreadable};
@@ -15,7 +16,9 @@ use crate::{Delta, Merged, Tables, Unreadable};
 /// How long an answer is waited for before somebody is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(120);
 /// So many questions without an answer lead to an exchange.
-const QUESTIONS: u32 = 6;
+const QUESTIONS: u32 = 8;
+/// How many are asked again at a time: either question or either answer may be lost.
+const ASKED: usize = 2;
 
 /// What is known to be missing here.
 #[derive(Debug, Clone)]
@@ -71,30 +74,61 @@ impl Gossip {
                     self.send_swim(sends);
                 }
             }
-            Part::Delta(delta) => {
-                let (owner, version) = message::delta_head(delta)?;
-                let known = owner != self.own && tables.rank(&owner).is_some_and(|(known, _)| known >= version);
-                if !known && self.apply(tables, Reader::new(delta).delta()?, Urgency::Hot, heard.now) == Merged::Gap {
-                    self.ask(tables, heard, owner, version);
+            Part::News(news) => {
+                for change in &news.changes {
+                    self.take_change(tables, heard, change)?;
                 }
-            }
-            Part::Mentions(mentions) => {
-                for (short, version) in mentions {
-                    let Some(owner) = self.shorts.get(&short).cloned() else { continue };
-                    if owner == self.own {
-                        // Two lives of this node may have counted differently.
-                        if version > tables.own().version {
-                            tables.outdo(version);
-                        }
-                    } else if tables.rank(&owner).is_none_or(|(known, _)| known < version) {
+                for (short, version) in news.mentions {
+                    if let Some(owner) = self.lacking(tables, short, version) {
                         self.ask(tables, heard, owner, version);
                     }
                 }
             }
-            Part::Want(owner, known) => self.answer_want(tables, heard, &owner, known),
-            Part::TooLarge(owner) => self.fetch(heard.from, owner, 0, heard.now),
+            Part::Want(short, known) => {
+                if let Some(owner) = self.shorts.node(short).cloned() {
+                    self.answer_want(tables, heard, &owner, known);
+                }
+            }
+            Part::TooLarge(short) => {
+                if let Some(owner) = self.shorts.node(short).cloned() {
+                    self.fetch(heard.from, owner, 0, heard.now);
+                }
+            }
         }
         Ok(())
+    }
+
+    fn take_change(
+        &mut self,
+        tables: &mut Tables,
+        heard: &mut Heard<'_>,
+        change: &Change<'_>,
+    ) -> Result<(), Unreadable> {
+        if let Some(owner) = self.lacking(tables, change.owner, change.to) {
+            let delta = change.delta(owner.clone())?;
+            if self.apply(tables, delta, Urgency::Hot, heard.now) == Merged::Gap {
+                self.ask(tables, heard, owner, change.to);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose table it is, if another one's that is not known here at that version.
+    fn lacking(&mut self, tables: &mut Tables, short: Short, version: u64) -> Option<NodeId> {
+        let known = self.shorts.get_mut(short)?;
+        if known.version >= version {
+            // Most of what comes is no news, and this is the quick way to know.
+            return None;
+        }
+        if known.node == self.own {
+            // Two lives of this node may have counted differently.
+            if version > tables.own().version {
+                tables.outdo(version);
+            }
+            return None;
+        }
+        known.version = tables.rank(&known.node).map_or(0, |(version, _)| version);
+        (known.version < version).then(|| known.node.clone())
     }
 
     /// Asks who told of it for what is missing, unless somebody has just been asked.
@@ -111,22 +145,34 @@ impl Gossip {
         self.send_if_full(heard);
     }
 
-    /// Questions that were not answered are asked anew, of anybody: most know by now. In the end it is a matter for an exchange.
+    /// Questions that were not answered are asked anew, of any two: most know by now. In the end it is a matter for an exchange.
     pub(super) fn ask_again(&mut self, tables: &Tables, now: Duration) {
-        let due = self.questions.iter().filter(|(_, question)| question.again <= now);
-        let due: Vec<_> = due.map(|(owner, question)| (owner.clone(), question.clone())).collect();
-        for (owner, question) in due {
-            if question.times >= QUESTIONS {
-                self.fetch(&question.teller, owner, question.version, now);
+        if self.questions.values().all(|question| question.again > now) {
+            return;
+        }
+        let (mut content, mut lost) = (Writer::default(), Vec::new());
+        let whom = self.choose(ASKED);
+        for (owner, question) in &mut self.questions {
+            // Those that are due soon come along.
+            if question.again > now + ASK_AGAIN / 4 {
                 continue;
             }
-            let mut anybody = self.live.clone();
-            self.choose(&mut anybody, 1);
-            let whom = anybody.pop().unwrap_or_else(|| question.teller.clone());
-            let mut content = Writer::default();
-            write_want(tables, &owner, &mut content);
-            self.send_to(&whom, &content.into_bytes());
-            self.questions.insert(owner, Question { again: now + ASK_AGAIN, times: question.times + 1, ..question });
+            if question.times >= QUESTIONS {
+                lost.push((question.teller.clone(), owner.clone(), question.version));
+                continue;
+            }
+            if content.len() + message::WANT_LEN > ROOM {
+                // The others are asked for at once, of another two.
+                break;
+            }
+            (question.again, question.times) = (now + ASK_AGAIN, question.times + 1);
+            write_want(tables, owner, &mut content);
+        }
+        if content.len() > 0 {
+            self.send_all(&whom, &content.into_bytes());
+        }
+        for (teller, owner, version) in lost {
+            self.fetch(&teller, owner, version, now);
         }
     }
 
@@ -135,15 +181,18 @@ impl Gossip {
             return;
         }
         let Some(delta) = tables.delta(owner, known) else { return };
-        let body = message::delta(&delta);
-        if body.len() > rumours::LARGEST {
-            message::too_large(&mut heard.reply, owner);
+        let content = message::content(&delta);
+        if content.len() > rumours::LARGEST {
+            message::too_large(&mut heard.reply, Short::of(owner));
         } else {
-            if heard.reply.len() + body.len() > ROOM {
+            let change = Change { owner: Short::of(owner), from: delta.from, to: delta.to, content: &content };
+            let mut news = NewsWriter::new(delta.to);
+            news.change(&change, usize::MAX);
+            if heard.reply.len() + news.len() > ROOM {
                 let full = std::mem::take(&mut heard.reply).into_bytes();
                 self.send_to(heard.from, &full);
             }
-            heard.reply.bytes(&body);
+            news.finish(&mut heard.reply);
         }
         self.send_if_full(heard);
     }
@@ -177,5 +226,5 @@ impl Gossip {
 
 fn write_want(tables: &Tables, owner: &NodeId, content: &mut Writer) {
     let known = tables.rank(owner).map_or(0, |(version, _)| version);
-    message::want(content, owner, known);
+    message::want(content, Short::of(owner), known);
 }

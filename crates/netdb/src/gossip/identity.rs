@@ -24,7 +24,7 @@ impl foca::Identity for Identity {
 
     fn renew(&self) -> Option<Self> {
         // A second at a time: who was restarted with its clock set back must come above its former life some time.
-        Some(Self { incarnation: self.incarnation + 1000, ..self.clone() })
+        Some(Self { incarnation: self.incarnation.saturating_add(1000), ..self.clone() })
     }
 
     fn addr(&self) -> SocketAddr {

@@ -4,7 +4,8 @@ use foca::Member;
 use skep_model::NodeId;
 
 use super::identity::{Identity, read_member, write_member};
-use crate::wire::{Reader, Writer};
+use super::shorts::{SHORT_LEN, Short};
+use crate::wire::{self, LEAST_DELTA, Reader, Writer};
 use crate::{Delta, Unreadable};
 
 /// Part of a datagram.
@@ -12,33 +13,39 @@ use crate::{Delta, Unreadable};
 pub(crate) enum Part<'a> {
     /// Of the failure detector.
     Swim(&'a [u8]),
-    /// News, read further only when they are any.
-    Delta(&'a [u8]),
-    /// Somebody's table is known at a version: an owner in short, and the version.
-    Mentions(Vec<(u32, u64)>),
+    /// Changes, and versions that there are: see [`News`].
+    News(News<'a>),
     /// Asks for what is newer than a version of an owner's table.
-    Want(NodeId, u64),
+    Want(Short, u64),
     /// The answer to a question is too large for a datagram.
-    TooLarge(NodeId),
+    TooLarge(Short),
+}
+
+/// Changes of tables, and versions at which tables are known. All versions are written as their distance from one of them: most are of this second.
+#[derive(Debug)]
+pub(crate) struct News<'a> {
+    pub(crate) changes: Vec<Change<'a>>,
+    pub(crate) mentions: Vec<(Short, u64)>,
+}
+
+/// A change, read further only when it is news: most that come are known already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change<'a> {
+    pub(crate) owner: Short,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) content: &'a [u8],
 }
 
 const SWIM: u8 = 1;
-const DELTA: u8 = 2;
-const MENTIONS: u8 = 3;
-const WANT: u8 = 4;
-const TOO_LARGE: u8 = 5;
+const NEWS: u8 = 2;
+const WANT: u8 = 3;
+const TOO_LARGE: u8 = 4;
 
-/// Bytes of the head of mentions, and of one mention, at the most.
-pub(crate) const MENTION_HEAD: usize = 3;
-pub(crate) const MENTION: usize = 4 + 7;
-
-/// An owner in short. When two have the same, one is asked for what it does not have, and no harm is done.
-pub(crate) fn short(node: &NodeId) -> u32 {
-    let mut writer = Writer::default();
-    writer.id(node.as_str());
-    let id = writer.into_bytes();
-    u32::from_be_bytes([id[4], id[5], id[6], id[7]])
-}
+/// Bytes of news with nothing in them, at the most.
+const NEWS_HEAD: usize = 1 + 8 + 2 + 2;
+/// Bytes of a question or a notice, at the most.
+pub(crate) const WANT_LEN: usize = 1 + SHORT_LEN + 10;
 
 pub(crate) fn swim(writer: &mut Writer, message: &[u8]) {
     writer.u8(SWIM);
@@ -46,34 +53,95 @@ pub(crate) fn swim(writer: &mut Writer, message: &[u8]) {
     writer.bytes(message);
 }
 
-pub(crate) fn delta(delta: &Delta) -> Vec<u8> {
+/// A delta without its head.
+pub(crate) fn content(delta: &Delta) -> Vec<u8> {
     let mut content = Writer::default();
-    content.delta(delta);
-    let mut writer = Writer::with_capacity(content.len() + 4);
-    writer.u8(DELTA);
-    writer.count(content.len());
-    writer.bytes(&content.into_bytes());
-    writer.into_bytes()
+    content.changes(delta);
+    content.into_bytes()
 }
 
-pub(crate) fn mentions(writer: &mut Writer, mentions: &[(u32, u64)]) {
-    writer.u8(MENTIONS);
-    writer.count(mentions.len());
-    for (owner, version) in mentions {
-        writer.u32(*owner);
-        writer.varint(*version);
+/// News being written.
+pub(crate) struct NewsWriter {
+    base: u64,
+    changes: (usize, Writer),
+    mentions: (usize, Writer),
+}
+
+impl NewsWriter {
+    /// `base` is near most versions that are told.
+    pub(crate) fn new(base: u64) -> Self {
+        Self { base, changes: (0, Writer::default()), mentions: (0, Writer::default()) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.0 + self.mentions.0 == 0
+    }
+
+    /// Bytes so far, at the most.
+    pub(crate) fn len(&self) -> usize {
+        NEWS_HEAD + self.changes.1.len() + self.mentions.1.len()
+    }
+
+    /// Adds a change if it takes no more than `room` bytes. Whether it did.
+    pub(crate) fn change(&mut self, change: &Change<'_>, room: usize) -> bool {
+        let fits = change.len(self.base) <= room;
+        if fits {
+            let (count, writer) = &mut self.changes;
+            *count += 1;
+            writer.bytes(&change.owner.to_bytes());
+            writer.varint(wire::distance(change.to, self.base));
+            writer.varint(wire::back(change.from, change.to));
+            writer.count(change.content.len());
+            writer.bytes(change.content);
+        }
+        fits
+    }
+
+    /// Adds a mention if it takes no more than `room` bytes. Whether it did.
+    pub(crate) fn mention(&mut self, owner: Short, version: u64, room: usize) -> bool {
+        let fits = mention_len(version, self.base) <= room;
+        if fits {
+            let (count, writer) = &mut self.mentions;
+            *count += 1;
+            writer.bytes(&owner.to_bytes());
+            writer.varint(wire::distance(version, self.base));
+        }
+        fits
+    }
+
+    /// Adds it all to a datagram.
+    pub(crate) fn finish(self, datagram: &mut Writer) {
+        datagram.u8(NEWS);
+        datagram.u64(self.base);
+        for (count, writer) in [self.changes, self.mentions] {
+            datagram.count(count);
+            datagram.bytes(&writer.into_bytes());
+        }
     }
 }
 
-pub(crate) fn want(writer: &mut Writer, owner: &NodeId, from: u64) {
+impl Change<'_> {
+    /// Bytes that it takes.
+    fn len(&self, base: u64) -> usize {
+        let numbers = [wire::back(self.from, self.to), self.content.len() as u64].map(wire::varint_len);
+        mention_len(self.to, base) + numbers.iter().sum::<usize>() + self.content.len()
+    }
+}
+
+/// Bytes that a mention takes.
+fn mention_len(version: u64, base: u64) -> usize {
+    SHORT_LEN + wire::varint_len(wire::distance(version, base))
+}
+
+pub(crate) fn want(writer: &mut Writer, owner: Short, from: u64) {
     writer.u8(WANT);
-    writer.id(owner.as_str());
+    writer.bytes(&owner.to_bytes());
     writer.varint(from);
 }
 
-pub(crate) fn too_large(writer: &mut Writer, owner: &NodeId) {
+pub(crate) fn too_large(writer: &mut Writer, owner: Short) {
     writer.u8(TOO_LARGE);
-    writer.id(owner.as_str());
+    writer.bytes(&owner.to_bytes());
 }
 
 impl<'a> Part<'a> {
@@ -83,26 +151,38 @@ impl<'a> Part<'a> {
                 let length = reader.count(1)?;
                 Ok(Self::Swim(reader.take(length)?))
             }
-            DELTA => {
-                let length = reader.count(1)?;
-                Ok(Self::Delta(reader.take(length)?))
-            }
-            MENTIONS => {
-                let count = reader.count(5)?;
-                let mentions = (0..count).map(|_| Ok((reader.u32()?, reader.varint()?)));
-                Ok(Self::Mentions(mentions.collect::<Result<_, _>>()?))
-            }
-            WANT => Ok(Self::Want(reader.id()?, reader.varint()?)),
-            TOO_LARGE => Ok(Self::TooLarge(reader.id()?)),
+            NEWS => Ok(Self::News(News::read(reader)?)),
+            WANT => Ok(Self::Want(read_short(reader)?, reader.varint()?)),
+            TOO_LARGE => Ok(Self::TooLarge(read_short(reader)?)),
             _ => Err(Unreadable::Garbled),
         }
     }
 }
 
-/// Whose change it is, and the version that it leads to: most that come are known already, and need not be read.
-pub(crate) fn delta_head(delta: &[u8]) -> Result<(NodeId, u64), Unreadable> {
-    let mut reader = Reader::new(delta);
-    Ok((reader.id()?, reader.varint()?))
+fn read_short(reader: &mut Reader<'_>) -> Result<Short, Unreadable> {
+    Ok(Short::from_bytes(reader.array()?))
+}
+
+impl<'a> News<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
+        let base = reader.u64()?;
+        let version = |reader: &mut Reader<'a>| reader.varint().map(|distance| wire::at_distance(distance, base));
+        let changes = read_all(reader, SHORT_LEN + 3, |reader| {
+            let (owner, to) = (read_short(reader)?, version(reader)?);
+            let from = reader.from(to)?;
+            let length = reader.count(1)?;
+            Ok(Change { owner, from, to, content: reader.take(length)? })
+        })?;
+        let mentions = read_all(reader, SHORT_LEN + 1, |reader| Ok((read_short(reader)?, version(reader)?)))?;
+        Ok(Self { changes, mentions })
+    }
+}
+
+impl Change<'_> {
+    /// Reads it further, for the owner that is meant.
+    pub(crate) fn delta(&self, owner: NodeId) -> Result<Delta, Unreadable> {
+        Reader::new(self.content).changes(owner, self.from, self.to)
+    }
 }
 
 /// One message of an exchange over TCP.
@@ -158,10 +238,10 @@ impl Frame {
             }),
             2 => Ok(Self::Answer {
                 members: read_all(&mut reader, 27, read_member)?,
-                deltas: read_all(&mut reader, 23, Reader::delta)?,
+                deltas: read_all(&mut reader, LEAST_DELTA, Reader::delta)?,
                 wants: read_all(&mut reader, 18, read_want)?,
             }),
-            3 => Ok(Self::Deltas(read_all(&mut reader, 23, Reader::delta)?)),
+            3 => Ok(Self::Deltas(read_all(&mut reader, LEAST_DELTA, Reader::delta)?)),
             4 => Ok(Self::Wants(read_all(&mut reader, 18, read_want)?)),
             _ => Err(Unreadable::Garbled),
         }
@@ -194,7 +274,9 @@ fn read_all<'a, T>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use skep_model::{EndpointKey, EndpointRecord, EndpointState, NetworkId, ServiceId, TaskId};
+    use skep_model::{
+        EndpointKey, EndpointRecord, EndpointState, NetworkId, Protocol, PublishMode, PublishedPort, ServiceId, TaskId,
+    };
 
     use super::*;
 
@@ -207,16 +289,28 @@ mod tests {
             state,
             weight: 1,
             aliases: Vec::new(),
+            host_ports: Vec::new(),
         };
-        let named = EndpointRecord { weight: 700, aliases: vec!["web".into()], ..record(EndpointState::Starting) };
+        let port = PublishedPort {
+            protocol: Protocol::Sctp,
+            target: 80.try_into().unwrap(),
+            published: 32_768.try_into().unwrap(),
+            mode: PublishMode::Host,
+        };
+        let named = EndpointRecord {
+            weight: 700,
+            aliases: vec!["web".into()],
+            host_ports: vec![port],
+            ..record(EndpointState::Starting)
+        };
         Delta {
             owner: NodeId::random(),
             from: 7,
             to: 1_790_000_000_000,
             changed: vec![
-                (key(0), record(EndpointState::Ready)),
-                (key(1), named),
-                (key(2), record(EndpointState::Draining)),
+                (key(0), record(EndpointState::Ready).into()),
+                (key(1), named.into()),
+                (key(2), record(EndpointState::Draining).into()),
             ],
             states: vec![((&key(4)).into(), EndpointState::Draining)],
             removed: vec![(&key(3)).into(), (&key(5)).into()],
@@ -232,10 +326,30 @@ mod tests {
             Delta { addresses: None, ..example() },
             Delta { addresses: Some([].into()), changed: Vec::new(), ..example() },
         ] {
-            let bytes = super::delta(&delta);
-            let Part::Delta(read) = Part::read(&mut Reader::new(&bytes)).unwrap() else { panic!("no delta") };
-            assert_eq!(delta_head(read), Ok((delta.owner.clone(), delta.to)));
-            assert_eq!(Reader::new(read).delta().unwrap(), delta);
+            let mut writer = Writer::default();
+            writer.delta(&delta);
+            assert_eq!(Reader::new(&writer.into_bytes()).delta().unwrap(), delta);
+        }
+    }
+
+    #[test]
+    fn news_are_read_as_they_were_written_whatever_the_clocks_say() {
+        for base in [0, 1, 1_789_999_999_999, 1_790_000_000_001, u64::MAX] {
+            let (delta, owner) = (example(), Short::of(&NodeId::random()));
+            let content = content(&delta);
+            let change = Change { owner, from: delta.from, to: delta.to, content: &content };
+            let mut news = NewsWriter::new(base);
+            assert!(news.change(&change, 1000) && !news.change(&change, content.len()));
+            assert!(news.mention(owner, 0, 100) && news.mention(owner, u64::MAX, 100) && !news.mention(owner, base, 5));
+            let most = news.len();
+            let mut datagram = Writer::default();
+            news.finish(&mut datagram);
+            let bytes = datagram.into_bytes();
+            assert!(bytes.len() <= most);
+            let Part::News(read) = Part::read(&mut Reader::new(&bytes)).unwrap() else { panic!("no news") };
+            assert_eq!(read.mentions, [(owner, 0), (owner, u64::MAX)]);
+            assert_eq!((read.changes.len(), read.changes[0].owner), (1, owner));
+            assert_eq!(read.changes[0].delta(delta.owner.clone()).unwrap(), delta);
         }
     }
 
@@ -254,8 +368,8 @@ mod tests {
             let _ = Frame::read(&bytes);
             let mut reader = Reader::new(&bytes);
             while let Ok(part) = Part::read(&mut reader) {
-                if let Part::Delta(delta) = part {
-                    let _ = (delta_head(delta), Reader::new(delta).delta());
+                if let Part::News(news) = part {
+                    news.changes.iter().for_each(|change| drop(change.delta(NodeId::random())));
                 }
             }
         }

@@ -12,9 +12,10 @@ mod identity;
 mod message;
 mod rounds;
 mod rumours;
+mod shorts;
 mod swim;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use self::hearing::Question;
 use self::identity::Identity;
 use self::rounds::FANOUT;
 use self::rumours::Rumours;
+use self::shorts::Shorts;
 use self::swim::{Admitted, Swim};
 use crate::seal::KeyRing;
 use crate::{Tables, Unreadable};
@@ -85,7 +87,9 @@ pub struct Gossip {
     keys: KeyRing,
     rng: StdRng,
     admitted: Admitted,
-    shorts: HashMap<u32, NodeId>,
+    shorts: Shorts,
+    /// All members but this one.
+    others: Vec<NodeId>,
     /// `None` until managers have said where this node is.
     swim: Option<Swim>,
     /// Members that can be spoken to.
@@ -116,7 +120,8 @@ impl Gossip {
             keys: KeyRing::empty(),
             rng: StdRng::from_seed(seed),
             admitted: BTreeMap::new(),
-            shorts: HashMap::new(),
+            shorts: Shorts::default(),
+            others: Vec::new(),
             swim: None,
             live: Vec::new(),
             rumours: Rumours::default(),
@@ -148,14 +153,15 @@ impl Gossip {
             self.schedule.soon(new, now + soon);
         }
         self.admitted = members;
-        self.shorts = self.admitted.keys().map(|node| (message::short(node), node.clone())).collect();
+        self.others = self.admitted.keys().filter(|node| **node != self.own).cloned().collect();
+        self.shorts = Shorts::of(self.admitted.keys());
         self.rumours.set_members(self.admitted.len());
         self.live.retain(|node| self.admitted.contains_key(node));
         self.questions.retain(|owner, _| self.admitted.contains_key(owner));
         match own {
             None => self.swim = None,
             Some(addr) if self.swim.as_ref().is_none_or(|swim| swim.own().addr != addr) => {
-                let before = self.swim.take().map_or(0, |swim| swim.own().incarnation + 1);
+                let before = self.swim.take().map_or(0, |swim| swim.own().incarnation.saturating_add(1));
                 self.incarnation = self.incarnation.max(before);
                 let identity = Identity { node: self.own.clone(), addr, incarnation: self.incarnation };
                 self.swim = Some(Swim::new(identity, &mut self.rng, now));
@@ -247,10 +253,9 @@ impl Gossip {
 
     fn greet(&mut self, now: Duration) {
         self.greet_at = now + GREET.mul_f64(self.rng.random_range(0.8..1.2));
-        let live: BTreeSet<_> = self.live.iter().cloned().collect();
-        let mut quiet: Vec<_> = self.others().into_iter().filter(|node| !live.contains(node)).collect();
-        self.choose(&mut quiet, FANOUT);
-        for node in quiet {
+        let live: BTreeSet<_> = self.live.iter().collect();
+        let quiet: Vec<_> = self.others.iter().filter(|node| !live.contains(node)).cloned().collect();
+        for node in rounds::choose(&mut self.rng, &quiet, FANOUT) {
             if let (Some(swim), Some(addr)) = (&mut self.swim, self.admitted.get(&node)) {
                 let sends = swim.greet(node, *addr, now);
                 self.send_swim(sends);

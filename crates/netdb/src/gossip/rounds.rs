@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
+use rand::rngs::StdRng;
 use skep_model::NodeId;
 
 use super::message;
-use super::rumours::{Rumours, Urgency};
+use super::rumours::Urgency;
+use super::shorts::Short;
 use super::swim::Sends;
 use super::{Gossip, Output};
 use crate::Tables;
@@ -32,9 +34,10 @@ const AT_ONCE: Duration = Duration::from_millis(10);
 const BURST: usize = 12;
 impl Gossip {
     pub(super) fn pass_on(&mut self, tables: &Tables, owner: &NodeId, before: u64, urgency: Urgency, now: Duration) {
-        let start = self.rumours.start(owner, before);
+        let short = Short::of(owner);
+        let start = self.rumours.start(short, before);
         let Some(delta) = tables.delta(owner, start) else { return };
-        self.rumours.add(owner, start, delta.to, message::delta(&delta), urgency);
+        self.rumours.add(short, delta.from, delta.to, message::content(&delta), urgency);
         let wait = match urgency {
             Urgency::Own => self.last_round + AT_ONCE,
             Urgency::Hot | Urgency::Late => now + self.rng.random_range(COMPANY / 2..COMPANY * 2),
@@ -72,8 +75,7 @@ impl Gossip {
         self.told = self.own_version;
         if recipients.is_empty() {
             // Nobody is there to be told; who comes compares everything.
-            self.rumours = Rumours::default();
-            self.rumours.set_members(self.admitted.len());
+            self.rumours.clear();
             return;
         }
         let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
@@ -92,24 +94,19 @@ impl Gossip {
 
     /// A few of those who answer, or all of them when there are few; while nobody is known to answer, of those who were admitted.
     pub(super) fn recipients(&mut self) -> Vec<NodeId> {
-        let mut pool = if self.live.is_empty() { self.others() } else { self.live.clone() };
-        let wanted = if pool.len() <= FEW { pool.len() } else { FANOUT };
-        self.choose(&mut pool, wanted);
-        pool
+        let known = self.known().len();
+        self.choose(if known <= FEW { known } else { FANOUT })
     }
 
-    pub(super) fn others(&self) -> Vec<NodeId> {
-        self.admitted.keys().filter(|node| **node != self.own).cloned().collect()
+    /// Those who answer; while nobody is known to, those who were admitted.
+    fn known(&self) -> &[NodeId] {
+        if self.live.is_empty() { &self.others } else { &self.live }
     }
 
-    /// Keeps that many of `pool`, any.
-    pub(super) fn choose(&mut self, pool: &mut Vec<NodeId>, wanted: usize) {
-        let wanted = wanted.min(pool.len());
-        for place in 0..wanted {
-            let other = self.rng.random_range(place..pool.len());
-            pool.swap(place, other);
-        }
-        pool.truncate(wanted);
+    /// That many of [`Self::known`], or all when there are no more.
+    pub(super) fn choose(&mut self, wanted: usize) -> Vec<NodeId> {
+        let pool = if self.live.is_empty() { &self.others } else { &self.live };
+        choose(&mut self.rng, pool, wanted)
     }
 
     pub(super) fn send_swim(&mut self, sends: Sends) {
@@ -133,7 +130,7 @@ impl Gossip {
         self.send_all(std::slice::from_ref(to), content);
     }
 
-    fn send_all(&mut self, recipients: &[NodeId], content: &[u8]) {
+    pub(super) fn send_all(&mut self, recipients: &[NodeId], content: &[u8]) {
         let nonce = self.rng.random();
         let Some(datagram) = self.keys.seal(Way::Datagram, &self.own, nonce, content) else { return };
         let datagram: Arc<[u8]> = datagram.into();
@@ -142,4 +139,17 @@ impl Gossip {
             self.outputs.push(Output::Send { to: *to, datagram: datagram.clone() });
         }
     }
+}
+
+/// That many of `pool`, or all when there are no more.
+pub(super) fn choose(rng: &mut StdRng, pool: &[NodeId], wanted: usize) -> Vec<NodeId> {
+    let mut places: Vec<usize> = Vec::with_capacity(wanted.min(pool.len()));
+    while places.len() < wanted.min(pool.len()) {
+        // Few are wanted: it is quicker to draw again than to shuffle a thousand.
+        let place = rng.random_range(0..pool.len());
+        if !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    places.into_iter().map(|place| pool[place].clone()).collect()
 }

@@ -1,12 +1,12 @@
 //! What is on its way round: each piece of news is sent whole to a few, and to some more it is only said that there is news, so that whoever
 //! has missed it can ask. Pushing alone would need three times as many bytes to reach the last of a thousand through heavy loss.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::NodeId;
-
-use super::message;
+use super::message::{Change, NewsWriter};
+use super::shorts::Short;
 use crate::wire::Writer;
 
 /// To how many a node sends a change whole.
@@ -27,8 +27,6 @@ struct Rumour {
     /// To how many it is still mentioned.
     mention: u32,
     own: bool,
-    /// The last round that it was part of.
-    round: u64,
 }
 
 /// How urgent a piece of news is.
@@ -45,8 +43,9 @@ pub(crate) enum Urgency {
 /// The news that this node passes on: at most one piece for each owner.
 #[derive(Debug, Default)]
 pub(crate) struct Rumours {
-    queue: BTreeMap<NodeId, Rumour>,
-    round: u64,
+    queue: BTreeMap<Short, Rumour>,
+    /// What has not been sent in this round, the most urgent first.
+    order: Vec<Short>,
     mentions: u32,
 }
 
@@ -63,13 +62,13 @@ impl Rumours {
 
     /// From which version a change of `owner` should start that was heard of with one that starts from `from`: what is still on its way is told
     /// along.
-    pub(crate) fn start(&self, owner: &NodeId, from: u64) -> u64 {
-        let waiting = self.queue.get(owner).filter(|rumour| rumour.whole > 0);
+    pub(crate) fn start(&self, owner: Short, from: u64) -> u64 {
+        let waiting = self.queue.get(&owner).filter(|rumour| rumour.whole > 0);
         waiting.map_or(from, |rumour| rumour.from.min(from))
     }
 
     /// Takes up news, in place of older news of the same owner.
-    pub(crate) fn add(&mut self, owner: &NodeId, from: u64, version: u64, body: Vec<u8>, urgency: Urgency) {
+    pub(crate) fn add(&mut self, owner: Short, from: u64, version: u64, body: Vec<u8>, urgency: Urgency) {
         let fits = body.len() <= LARGEST && urgency != Urgency::Late;
         let rumour = Rumour {
             from,
@@ -78,62 +77,73 @@ impl Rumours {
             whole: if fits { WHOLE } else { 0 },
             mention: self.mentions,
             own: urgency == Urgency::Own,
-            round: 0,
         };
-        self.queue.insert(owner.clone(), rumour);
+        self.queue.insert(owner, rumour);
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.queue.clear();
+        self.order.clear();
     }
 
     /// Begins a round: everything may be sent once in it.
     pub(crate) fn begin_round(&mut self) {
-        self.round += 1;
+        let urgency = |(owner, rumour): (&Short, &Rumour)| {
+            ((!rumour.own, Reverse(rumour.whole), Reverse(rumour.mention)), *owner)
+        };
+        let mut order: Vec<_> = self.queue.iter().map(urgency).collect();
+        order.sort_unstable();
+        self.order.clear();
+        self.order.extend(order.into_iter().map(|(_, owner)| owner));
     }
 
     /// Adds to a datagram what fits into `room` bytes and has not been sent in this round, to be sent to that many `recipients`. Whether it added
     /// anything.
     pub(crate) fn fill(&mut self, datagram: &mut Writer, room: usize, recipients: u32) -> bool {
-        let limit = datagram.len() + room;
-        let round = self.round;
-        let mut order: Vec<_> = self.queue.iter_mut().filter(|(_, rumour)| rumour.round != round).collect();
-        order.sort_by_key(|(_, rumour)| (!rumour.own, u32::MAX - rumour.whole, u32::MAX - rumour.mention));
-        let mut mentioned = Vec::new();
-        let mut left = limit.saturating_sub(datagram.len());
-        for (owner, rumour) in order {
-            if let (Some(body), true) = (&rumour.body, rumour.whole > 0) {
-                if body.len() <= left {
-                    datagram.bytes(body);
-                    left -= body.len();
-                    rumour.whole = rumour.whole.saturating_sub(recipients);
-                    rumour.round = round;
+        let Some(first) = self.order.first().and_then(|owner| self.queue.get(owner)) else { return false };
+        let mut news = NewsWriter::new(first.version);
+        let order = std::mem::take(&mut self.order);
+        for owner in order {
+            let Some(rumour) = self.queue.get_mut(&owner) else { continue };
+            let left = room.saturating_sub(news.len());
+            let sent = match &rumour.body {
+                Some(body) if rumour.whole > 0 => {
+                    let change = Change { owner, from: rumour.from, to: rumour.version, content: body };
+                    news.change(&change, left).then(|| rumour.whole = rumour.whole.saturating_sub(recipients))
                 }
-            } else if left >= message::MENTION_HEAD + message::MENTION {
-                if mentioned.is_empty() {
-                    left -= message::MENTION_HEAD;
+                _ => {
+                    let sent = news.mention(owner, rumour.version, left);
+                    sent.then(|| rumour.mention = rumour.mention.saturating_sub(recipients))
                 }
-                left -= message::MENTION;
-                mentioned.push((message::short(owner), rumour.version));
-                rumour.mention = rumour.mention.saturating_sub(recipients);
-                rumour.round = round;
+            };
+            if sent.is_none() {
+                self.order.push(owner);
+            } else if rumour.whole == 0 && rumour.mention == 0 {
+                self.queue.remove(&owner);
             }
         }
-        if !mentioned.is_empty() {
-            message::mentions(datagram, &mentioned);
+        let added = !news.is_empty();
+        if added {
+            news.finish(datagram);
         }
-        self.queue.retain(|_, rumour| rumour.whole > 0 || rumour.mention > 0);
-        left < room
+        added
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use skep_model::NodeId;
+
     use super::*;
 
     #[test]
     fn own_news_go_first_and_everything_ends() {
         let mut rumours = Rumours::default();
         rumours.set_members(3);
-        let (own, other) = (NodeId::random(), NodeId::random());
-        rumours.add(&other, 1, 2, vec![2; 100], Urgency::Hot);
-        rumours.add(&own, 1, 2, vec![1; 100], Urgency::Own);
+        let [own, other] = [(); 2].map(|()| Short::of(&NodeId::random()));
+        rumours.add(other, 1, 2, vec![2; 100], Urgency::Hot);
+        rumours.add(own, 1, 2, vec![1; 100], Urgency::Own);
         let mut sent = Vec::new();
         while !rumours.is_empty() {
             rumours.begin_round();
@@ -142,7 +152,8 @@ mod tests {
             assert!(!rumours.fill(&mut datagram, 10, 1), "what does not fit waits");
             sent.push(datagram.into_bytes());
         }
-        assert!(sent[..4].iter().all(|datagram| datagram[0] == 1));
-        assert_eq!(sent.iter().filter(|datagram| datagram[0] == 2).count(), 4);
+        let has = |datagram: &Vec<u8>, content: u8| datagram.windows(100).any(|bytes| bytes == [content; 100]);
+        assert!(sent[..4].iter().all(|datagram| has(datagram, 1)));
+        assert_eq!(sent.iter().filter(|datagram| has(datagram, 2)).count(), 4);
     }
 }

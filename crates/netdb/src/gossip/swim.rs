@@ -6,7 +6,7 @@
 //! - A node that hears of nobody at all gives them more time still: it may be itself that is cut off.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use skep_model::NodeId;
 
 use super::identity::{Identity, Peeked, WireCodec, peek};
+use crate::wire;
 
 /// From one probe to the next.
 const PERIOD: Duration = Duration::from_millis(400);
@@ -57,7 +58,9 @@ pub(crate) struct Swim {
     heard: Duration,
     /// Whether what is known of members may have changed.
     dirty: bool,
-    /// Whether there were suspects when it was asked for them last.
+    /// What was known when it was asked for last.
+    known: Option<u64>,
+    /// Whether there were suspects then.
     suspecting: bool,
     risen: Vec<NodeId>,
 }
@@ -106,6 +109,7 @@ impl Swim {
             score: 0,
             heard: now,
             dirty: true,
+            known: None,
             suspecting: false,
             risen: Vec::new(),
         }
@@ -126,7 +130,8 @@ impl Swim {
             let _ = self.foca.apply_many([Member::down(stranger.clone())].into_iter(), false, &mut wishes);
             let _ = self.foca.handle_timer(Timer::RemoveDown(stranger), &mut wishes);
         }
-        self.dirty = true;
+        // Who is admitted has a say in the answer too.
+        (self.dirty, self.known) = (true, None);
         self.take(wishes, now)
     }
 
@@ -193,11 +198,32 @@ impl Swim {
         if !std::mem::take(&mut self.dirty) {
             return None;
         }
+        let known = self.fingerprint();
+        if self.known.replace(known) == Some(known) {
+            return None;
+        }
         let live = self.foca.iter_members().map(|member| member.id().node.clone()).collect();
         let suspects = self.foca.iter_membership_state().filter(|member| member.state() != State::Alive);
         let suspects: BTreeSet<_> = suspects.map(|member| member.id().node.clone()).collect();
         self.suspecting = !suspects.is_empty();
         Some((live, suspects))
+    }
+
+    /// A number for who is in which state: cheaper than the lists, which seldom differ from the last ones.
+    fn fingerprint(&self) -> u64 {
+        let one = |member: &Member<Identity>| {
+            let Identity { node, addr, incarnation } = member.id();
+            let ip = match addr.ip() {
+                IpAddr::V4(ip) => u64::from(ip.to_bits()),
+                IpAddr::V6(ip) => ip.to_bits() as u64,
+            };
+            let parts = [wire::head(node.as_str()), ip, addr.port().into(), *incarnation, member.state() as u64];
+            // The multiplier of SplitMix64.
+            parts.iter().fold(0, |mixed: u64, part| {
+                ((mixed ^ part) ^ (mixed ^ part) >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(29)
+            })
+        };
+        self.foca.iter_membership_state().map(one).fold(0, u64::wrapping_add)
     }
 
     /// Those who have come up since it was asked for last.

@@ -1,7 +1,7 @@
 //! A swarm in virtual time: the real cores, one queue of events, and a network that loses, doubles, delays and cuts.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,18 +33,17 @@ pub(crate) struct Node {
 
 enum Event {
     Wake(usize),
-    Datagram {
-        to: usize,
-        bytes: Arc<[u8]>,
-    },
-    /// The next message of an exchange that the first named began.
-    Frame {
-        began: usize,
-        from: usize,
-        to: usize,
-        bytes: Vec<u8>,
-    },
+    Datagram { to: usize, bytes: Arc<[u8]> },
+    Frame(Box<Frame>),
     Failed(usize),
+}
+
+/// The next message of an exchange that the first named began.
+struct Frame {
+    began: usize,
+    from: usize,
+    to: usize,
+    bytes: Vec<u8>,
 }
 
 /// An event, in the order of time.
@@ -74,6 +73,15 @@ impl Ord for Queued {
     }
 }
 
+/// A change that not everybody knows yet.
+struct Watched {
+    version: u64,
+    made: Duration,
+    /// Whether each node lacks it still.
+    missing: Vec<bool>,
+    left: usize,
+}
+
 pub(crate) type Cut = Box<dyn Fn(usize, usize) -> bool>;
 
 pub(crate) struct Sim {
@@ -86,6 +94,9 @@ pub(crate) struct Sim {
     pub(crate) doubled: f64,
     /// Whether nothing gets from one node to another.
     pub(crate) cut: Cut,
+    /// How long it took until everybody knew a change that was watched.
+    pub(crate) taken: Vec<Duration>,
+    watched: HashMap<NodeId, Vec<Watched>>,
     members: BTreeMap<NodeId, SocketAddr>,
     queue: BinaryHeap<Reverse<Queued>>,
     sequence: u64,
@@ -101,7 +112,14 @@ pub(crate) fn key() -> EndpointKey {
 
 pub(crate) fn record(state: EndpointState) -> EndpointRecord {
     let service: ServiceId = "00000000000000000000000sv".parse().unwrap();
-    EndpointRecord { service, addr: [10, 0, 0, 9].into(), state, weight: 1, aliases: Vec::new() }
+    EndpointRecord {
+        service,
+        addr: [10, 0, 0, 9].into(),
+        state,
+        weight: 1,
+        aliases: Vec::new(),
+        host_ports: Vec::new(),
+    }
 }
 
 fn keys() -> GossipKeys {
@@ -137,6 +155,8 @@ impl Sim {
             loss: 0.0,
             doubled: 0.0,
             cut: Box::new(|_, _| false),
+            taken: Vec::new(),
+            watched: HashMap::new(),
             members: BTreeMap::new(),
             queue: BinaryHeap::new(),
             sequence: 0,
@@ -206,15 +226,16 @@ impl Sim {
         }
     }
 
-    /// Everybody has spoken with everybody, as in a swarm that has been there for a while.
+    /// Everybody knows everybody, as in a swarm that has been there for a while: the first node has heard of all, and all have heard from it.
     fn introduce(&mut self) {
-        for index in (1..self.nodes.len()).chain(1..self.nodes.len()) {
-            let (first, rest) = self.nodes.split_at_mut(1);
-            let (first, other) = (&mut first[0], &mut rest[index - 1]);
+        let Some((first, others)) = self.nodes.split_first_mut() else { return };
+        for other in &mut *others {
             let mut frame = other.gossip.open_exchange(&other.tables, &[]).unwrap();
-            frame = first.gossip.answer(&mut first.tables, &mut frame, self.now).unwrap().unwrap();
-            frame = other.gossip.answer(&mut other.tables, &mut frame, self.now).unwrap().unwrap();
             first.gossip.answer(&mut first.tables, &mut frame, self.now).unwrap();
+        }
+        let told = first.gossip.open_exchange(&first.tables, &[]).unwrap();
+        for other in others {
+            other.gossip.answer(&mut other.tables, &mut told.clone(), self.now).unwrap();
         }
         (0..self.nodes.len()).for_each(|index| self.settle(index));
     }
@@ -300,7 +321,7 @@ impl Sim {
         }
         self.nodes[from].bytes += bytes.len() as u64 + 40 * (bytes.len() as u64).div_ceil(1400) + 160;
         let at = self.now + self.stream_latency(crossings);
-        self.push(at, Event::Frame { began, from, to, bytes });
+        self.push(at, Event::Frame(Box::new(Frame { began, from, to, bytes })));
     }
 
     /// Runs until `until`.
@@ -308,7 +329,7 @@ impl Sim {
         while self.queue.peek().is_some_and(|Reverse(next)| next.at <= until) {
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = self.now.max(next.at);
-            self.happen(next.event);
+            self.happen(next.at, next.event);
         }
         self.now = until;
     }
@@ -317,24 +338,29 @@ impl Sim {
         self.run_until(self.now + time);
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, at: Duration, event: Event) {
         let index = match &event {
-            Event::Wake(index)
-            | Event::Failed(index)
-            | Event::Datagram { to: index, .. }
-            | Event::Frame { to: index, .. } => *index,
+            Event::Wake(index) | Event::Failed(index) | Event::Datagram { to: index, .. } => *index,
+            Event::Frame(frame) => frame.to,
         };
         if self.nodes[index].dead {
             return;
         }
-        if self.nodes[index].paused > self.now {
-            // It all waits, and the clock of the node strikes first when it goes on.
-            let at = self.nodes[index].paused;
-            let late = if matches!(event, Event::Wake(_)) { Duration::ZERO } else { Duration::from_millis(1) };
-            return self.push(at + late, event);
-        }
         let now = self.now;
         let node = &mut self.nodes[index];
+        let strikes = matches!(event, Event::Wake(_));
+        if strikes && node.wake != at {
+            // It was to be woken earlier, and was.
+            return;
+        }
+        if node.paused > now {
+            // It all waits, and the clock of the node strikes first when it goes on.
+            let until = if strikes { node.paused } else { node.paused + Duration::from_millis(1) };
+            if strikes {
+                node.wake = until;
+            }
+            return self.push(until, event);
+        }
         match event {
             Event::Wake(_) => {
                 node.wake = Duration::MAX;
@@ -344,13 +370,48 @@ impl Sim {
             Event::Datagram { bytes, .. } => {
                 let _ = node.gossip.receive(&mut node.tables, &mut bytes.to_vec(), now);
             }
-            Event::Frame { began, from, mut bytes, .. } => {
-                if let Ok(Some(answer)) = node.gossip.answer(&mut node.tables, &mut bytes, now) {
-                    self.send_frame(began, index, from, answer, 1);
+            Event::Frame(mut frame) => {
+                if let Ok(Some(answer)) = node.gossip.answer(&mut node.tables, &mut frame.bytes, now) {
+                    self.send_frame(frame.began, index, frame.from, answer, 1);
                 }
             }
         }
+        self.note(index);
         self.settle(index);
+    }
+
+    /// Notes when everybody knows the table of a node as it is now.
+    pub(crate) fn watch(&mut self, index: usize) {
+        let owner = &self.nodes[index];
+        let version = owner.tables.own().version;
+        let lacks = |node: &Node| node.tables.rank(&owner.id).is_none_or(|(known, _)| known < version);
+        let missing: Vec<bool> = self.nodes.iter().map(lacks).collect();
+        let left = missing.iter().filter(|missing| **missing).count();
+        // A step may change nothing: its task is gone already.
+        if left == 0 {
+            return;
+        }
+        let change = Watched { version, made: self.now, missing, left };
+        self.watched.entry(owner.id.clone()).or_default().push(change);
+    }
+
+    /// How many of the changes that are watched are not known to everybody.
+    pub(crate) fn pending(&self) -> usize {
+        self.watched.values().map(Vec::len).sum()
+    }
+
+    /// A node may have learnt something.
+    fn note(&mut self, index: usize) {
+        let tables = &mut self.nodes[index].tables;
+        for owner in tables.take_changed() {
+            let Some(changes) = self.watched.get_mut(&owner) else { continue };
+            let known = tables.rank(&owner).map_or(0, |(version, _)| version);
+            for change in changes.iter_mut().filter(|change| change.version <= known) {
+                change.left -= usize::from(std::mem::take(&mut change.missing[index]));
+            }
+            let done = changes.extract_if(.., |change| change.left == 0);
+            self.taken.extend(done.map(|change| self.now - change.made));
+        }
     }
 
     /// Lets a node change its own table.

@@ -98,7 +98,8 @@ impl NodeNetwork for KernelNetwork {
     async fn facts(&self) -> Result<Facts, NetworkError> {
         let mut links: Vec<_> = self.netlink.links().await?.into_iter().map(|f| f.link).collect();
         links.sort_by_key(|l| l.index);
-        Ok(Facts { links, addresses: self.netlink.addresses().await?, routes: self.netlink.routes().await? })
+        let (routes, ways) = self.netlink.routes().await?;
+        Ok(Facts { links, addresses: self.netlink.addresses().await?, routes, ways })
     }
 
     fn watch(&self) -> Result<Changes, NetworkError> {

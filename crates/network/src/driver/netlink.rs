@@ -1,5 +1,7 @@
 //! The one place that knows rtnetlink.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::FromRawFd;
@@ -9,13 +11,13 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
 
 use crate::error::NetworkError;
-use crate::facts::{Address, Link};
+use crate::facts::{Address, Link, Way};
 use crate::namespace::Namespace;
 use crate::node::{HOST_MAC, MacAddr, OVERLAY_MAC, Overlay, TASK_LINK_PREFIX};
 
@@ -219,27 +221,57 @@ impl Netlink {
         request.execute().await.map_err(|e| failed(format!("make {ip} known on {name}"), e))
     }
 
-    pub(crate) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<(), NetworkError> {
-        let route = match gateway {
-            IpAddr::V4(ip) => {
-                RouteMessageBuilder::<Ipv4Addr>::new().output_interface(index).gateway(ip).onlink().build()
-            }
-            IpAddr::V6(ip) => RouteMessageBuilder::<Ipv6Addr>::new().output_interface(index).gateway(ip).build(),
+    /// A route by a gateway that is on the link, whatever else is, and by one of the link's own addresses.
+    pub(crate) async fn add_route(
+        &self,
+        index: u32,
+        to: IpNet,
+        gateway: IpAddr,
+        source: IpAddr,
+    ) -> Result<(), NetworkError> {
+        let what = || format!("route {to} to {gateway} by {source}");
+        let mixed = || NetworkError::netlink(what(), io::ErrorKind::InvalidInput.into());
+        let route = match (to, gateway, source) {
+            (IpNet::V4(to), IpAddr::V4(gateway), IpAddr::V4(source)) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to.network(), to.prefix_len())
+                .output_interface(index)
+                .gateway(gateway)
+                .pref_source(source)
+                .onlink()
+                .build(),
+            (IpNet::V6(to), IpAddr::V6(gateway), IpAddr::V6(source)) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to.network(), to.prefix_len())
+                .output_interface(index)
+                .gateway(gateway)
+                .pref_source(source)
+                .build(),
+            _ => return Err(mixed()),
         };
         let request = self.handle.route().add(route).replace();
-        request.execute().await.map_err(|e| failed(format!("route everything to {gateway}"), e))
+        request.execute().await.map_err(|e| failed(what(), e))
     }
 
-    pub(crate) async fn routes(&self) -> Result<Vec<IpNet>, NetworkError> {
+    /// Destinations of the main table, and the best way to each of those that lead somewhere.
+    pub(crate) async fn routes(&self) -> Result<(Vec<IpNet>, Vec<Way>), NetworkError> {
         let mut found = Vec::new();
+        let mut ways = BTreeMap::new();
         for all in [RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteMessageBuilder::<Ipv6Addr>::new().build()] {
             let messages: Vec<RouteMessage> =
                 self.handle.route().get(all).execute().try_collect().await.map_err(|e| failed("list routes", e))?;
-            found.extend(messages.iter().filter_map(read_route));
+            for (message, to) in messages.iter().filter_map(|message| Some((message, read_route(message)?))) {
+                found.push(to);
+                let Some(way) = read_way(message, to) else { continue };
+                let metric = metric(message);
+                match ways.entry(to) {
+                    Entry::Vacant(entry) => drop(entry.insert((metric, way))),
+                    Entry::Occupied(mut best) if metric < best.get().0 => drop(best.insert((metric, way))),
+                    Entry::Occupied(_) => {}
+                }
+            }
         }
         found.sort();
         found.dedup();
-        Ok(found)
+        Ok((found, ways.into_values().map(|(_, way)| way).collect()))
     }
 }
 
@@ -293,6 +325,30 @@ fn read_route(message: &RouteMessage) -> Option<IpNet> {
     let destination = destination.unwrap_or(everywhere);
     let telling = !matches!(destination, IpAddr::V6(ip) if ip.is_unicast_link_local() || ip.is_multicast());
     IpNet::new(destination, header.destination_prefix_length).ok().filter(|_| telling)
+}
+
+/// Which of several routes to one destination counts: the smallest.
+fn metric(message: &RouteMessage) -> u32 {
+    let of = |a: &RouteAttribute| if let RouteAttribute::Priority(metric) = a { Some(*metric) } else { None };
+    message.attributes.iter().find_map(of).unwrap_or(0)
+}
+
+/// Nothing for a route that refuses, or is lost.
+fn read_way(message: &RouteMessage, to: IpNet) -> Option<Way> {
+    if message.header.kind != RouteType::Unicast {
+        return None;
+    }
+    let link = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::Oif(index) => Some(*index),
+        RouteAttribute::MultiPath(hops) => hops.first().map(|hop| hop.interface_index),
+        _ => None,
+    })?;
+    let source = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::PrefSource(RouteAddress::Inet(ip)) => Some(IpAddr::V4(*ip)),
+        RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    });
+    Some(Way { to, link, source })
 }
 
 fn read_link(message: LinkMessage) -> Found {

@@ -3,18 +3,27 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use ipnet::{IpNet, Ipv6Net};
 use skep_model::mesh_ipv6;
 
 use crate::driver::Netlink;
 use crate::error::NetworkError;
 use crate::namespace::Namespace;
-use crate::node::{Attachment, GATEWAY, GATEWAY6, HOST_MAC, TaskLink, host_link_name, task_mac};
+use crate::node::{Attachment, GATEWAY, GATEWAY6, HOST_MAC, TaskAddress, TaskLink, host_link_name, task_mac};
 use crate::sysctl;
 
 const TASK_SIDE: &str = "eth0";
 
-/// An address of a task, and what its default route of that family goes to.
-type Family = (IpAddr, IpAddr);
+/// Bits of an IPv6 address inside the mesh before the IPv4 address in it.
+const MESH_BITS: u8 = 96;
+
+/// An address of a task, and whom it talks to by it.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    address: IpAddr,
+    /// `None` for everybody whom no other address is for.
+    to: Option<IpNet>,
+}
 
 /// Makes the link if it is not there or not right, then everything on it, which is idempotent.
 pub(super) async fn attach(node: &Netlink, wanted: &Attachment) -> Result<TaskLink, NetworkError> {
@@ -22,7 +31,8 @@ pub(super) async fn attach(node: &Netlink, wanted: &Attachment) -> Result<TaskLi
     namespace.run(sysctl::prepare_task)??;
     let inside = Netlink::inside(&namespace)?;
     let name = host_link_name(&wanted.task);
-    let mac = task_mac(wanted.address);
+    let first = wanted.addresses.first().ok_or_else(|| NetworkError::NoTaskAddress(wanted.task.clone()))?;
+    let mac = task_mac(first.ip);
     if !is_connected(node, &inside, &name).await? {
         node.delete_by_name(&name).await?;
         inside.delete_by_name(TASK_SIDE).await?;
@@ -33,11 +43,13 @@ pub(super) async fn attach(node: &Netlink, wanted: &Attachment) -> Result<TaskLi
     sysctl::prepare_own_device(&name)?;
     node.set_alias(host.index, &name, wanted.task.as_str()).await?;
     node.set(&host, wanted.mtu, HOST_MAC).await?;
+    // A loose reverse path filter, as some distributions have it, takes nothing from a device without an address.
+    node.add_address(host.index, &name, GATEWAY.into(), 32).await?;
     let task = inside.require(TASK_SIDE).await?.link;
     inside.raise("lo").await?;
     inside.set(&task, wanted.mtu, mac).await?;
     let ipv6 = namespace.run(|| sysctl::prepare_task_device(TASK_SIDE))??;
-    address(&inside, task.index, &families(wanted, ipv6)).await?;
+    address(&inside, task.index, &addresses(wanted, ipv6)).await?;
     Ok(TaskLink { host_ifindex: host.index, host_mac: HOST_MAC, task_mac: mac, task_ifindex: task.index, ipv6 })
 }
 
@@ -49,23 +61,35 @@ async fn is_connected(node: &Netlink, inside: &Netlink, name: &str) -> Result<bo
     Ok(host.peer == Some(task.link.index) && task.peer == Some(host.link.index))
 }
 
-fn families(wanted: &Attachment, ipv6: bool) -> Vec<Family> {
-    let v4 = (wanted.address.into(), GATEWAY.into());
-    let v6 = (mesh_ipv6(wanted.address).into(), GATEWAY6.into());
-    [v4].into_iter().chain(ipv6.then_some(v6)).collect()
+/// All addresses of the task in both families; the first of each is for everybody.
+fn addresses(wanted: &Attachment, ipv6: bool) -> Vec<Own> {
+    let nets = (0..).zip(&wanted.addresses).flat_map(|(n, address)| {
+        let to = |net: Option<IpNet>| net.filter(|_| n > 0);
+        let v4 = Own { address: address.ip.into(), to: to(Some(address.subnet.into())) };
+        let v6 = Own { address: mesh_ipv6(address.ip).into(), to: to(subnet6(address).map(IpNet::from)) };
+        [v4].into_iter().chain(ipv6.then_some(v6))
+    });
+    nets.collect()
+}
+
+fn subnet6(address: &TaskAddress) -> Option<Ipv6Net> {
+    Ipv6Net::new(mesh_ipv6(address.subnet.network()), MESH_BITS + address.subnet.prefix_len()).ok()
 }
 
 /// Gives the task's side these addresses, and no others, and a way out by each.
-async fn address(inside: &Netlink, eth0: u32, families: &[Family]) -> Result<(), NetworkError> {
-    let wanted = |ip: IpAddr| families.iter().any(|(address, _)| *address == ip);
+async fn address(inside: &Netlink, eth0: u32, own: &[Own]) -> Result<(), NetworkError> {
+    let wanted = |ip: IpAddr| own.iter().any(|own| own.address == ip);
     for old in inside.addresses().await?.iter().filter(|a| a.link == eth0 && !wanted(a.ip)) {
         inside.remove_address(eth0, TASK_SIDE, old.ip).await?;
     }
-    for (address, gateway) in families {
-        let host = if address.is_ipv4() { 32 } else { 128 };
+    for Own { address, to } in own {
+        let (host, gateway, everywhere) = match address {
+            IpAddr::V4(_) => (32, GATEWAY.into(), IpNet::V4(ipnet::Ipv4Net::default())),
+            IpAddr::V6(_) => (128, GATEWAY6.into(), IpNet::V6(Ipv6Net::default())),
+        };
         inside.add_address(eth0, TASK_SIDE, *address, host).await?;
-        inside.add_neighbour(eth0, TASK_SIDE, *gateway, HOST_MAC).await?;
-        inside.add_default_route(eth0, *gateway).await?;
+        inside.add_neighbour(eth0, TASK_SIDE, gateway, HOST_MAC).await?;
+        inside.add_route(eth0, to.unwrap_or(everywhere), gateway, *address).await?;
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ pub struct JoinResponse {
     /// worker or manager
     #[prost(string, tag = "4")]
     pub role: ::prost::alloc::string::String,
-    /// The node's certificate, then its issuer's. PEM.
+    /// The node's certificate, then its issuer's, then what others recognize it by that do not know that one. PEM.
     #[prost(string, tag = "5")]
     pub certificate: ::prost::alloc::string::String,
     /// All root certificates that members trust. PEM.
@@ -174,14 +174,17 @@ pub struct Assignments {
     /// Present in a full one and when they changed.
     #[prost(message, optional, tag = "12")]
     pub gossip_keys: ::core::option::Option<GossipKeys>,
+    /// Present in a full one and when it changed.
+    #[prost(message, optional, tag = "13")]
+    pub trust: ::core::option::Option<Trust>,
     /// Those of the tasks that the node has and that have not ended. Never written to a disk there.
-    #[prost(message, repeated, tag = "13")]
+    #[prost(message, repeated, tag = "14")]
     pub secrets: ::prost::alloc::vec::Vec<Kept>,
-    #[prost(string, repeated, tag = "14")]
+    #[prost(string, repeated, tag = "15")]
     pub removed_secrets: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(message, repeated, tag = "15")]
+    #[prost(message, repeated, tag = "16")]
     pub configs: ::prost::alloc::vec::Vec<Kept>,
-    #[prost(string, repeated, tag = "16")]
+    #[prost(string, repeated, tag = "17")]
     pub removed_configs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -197,6 +200,13 @@ pub struct GossipKeys {
     /// model::GossipKeys
     #[prost(bytes = "bytes", tag = "1")]
     pub keys: ::prost::bytes::Bytes,
+}
+/// Which root certificates the node trusts, and under which one its own certificate should be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trust {
+    /// model::Trust
+    #[prost(bytes = "bytes", tag = "1")]
+    pub trust: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogRequest {

@@ -10,6 +10,7 @@ use std::path::Path;
 use super::Limits;
 use super::digest::{Digest, Hashing};
 use super::error::ImageError;
+use super::place::Source;
 use super::stream::{Allowance, Extent, Limited, decompressed};
 
 /// A file of the archive.
@@ -73,9 +74,13 @@ impl Archive {
         None
     }
 
-    /// A reader of `member`.
-    pub(super) fn open(&self, member: &Member) -> Extent<'_> {
+    fn open(&self, member: &Member) -> Extent<'_> {
         Extent { file: &self.file, at: member.at, left: member.size }
+    }
+
+    /// Where the bytes of `member` are.
+    pub(super) fn source(&self, member: &Member) -> Source<'_> {
+        Source { file: &self.file, at: member.at, size: member.size, digest: member.digest }
     }
 
     /// All of a small file.

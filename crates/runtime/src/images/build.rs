@@ -35,6 +35,15 @@ pub struct ImageBuilder {
     created: Timestamp,
 }
 
+/// What an image is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parts {
+    /// Its configuration.
+    pub config: Vec<u8>,
+    /// The tar of each layer, lowest first.
+    pub layers: Vec<Vec<u8>>,
+}
+
 #[derive(Debug, Clone)]
 struct Node {
     path: String,
@@ -182,14 +191,23 @@ impl ImageBuilder {
         self
     }
 
+    /// What the image is made of, for those who write it in another form.
+    ///
+    /// # Errors
+    /// As [`ImageBuilder::write`].
+    pub fn parts(&self) -> io::Result<Parts> {
+        let layers = self.layers.iter().map(|nodes| layer(nodes)).collect::<io::Result<Vec<_>>>()?;
+        let digests: Vec<Digest> = layers.iter().map(|bytes| Digest::of(bytes)).collect();
+        Ok(Parts { config: serde_json::to_vec(&self.config(&digests))?, layers })
+    }
+
     /// Writes the archive, and returns the id that the image will have.
     ///
     /// # Errors
     /// Those of `out`, and of paths that a tar archive cannot hold (absolute ones, `..`).
     pub fn write(&self, out: &mut impl Write) -> io::Result<ImageId> {
-        let layers = self.layers.iter().map(|nodes| layer(nodes)).collect::<io::Result<Vec<_>>>()?;
+        let Parts { config, layers } = self.parts()?;
         let digests: Vec<Digest> = layers.iter().map(|bytes| Digest::of(bytes)).collect();
-        let config = serde_json::to_vec(&self.config(&digests))?;
         let id = ImageId(Digest::of(&config));
         let manifest = json!([{
             "Config": format!("{}.json", id.hex()),

@@ -20,6 +20,9 @@ pub enum ImageError {
     /// A container needs the image.
     #[error("conflict: unable to remove {0}: a container is using the image")]
     InUse(String),
+    /// A container may have been made since it was looked which images containers use.
+    #[error("images were taken into use at the same moment; try again")]
+    Moved,
     /// Removing by id an image that has several names.
     #[error("conflict: unable to delete {0} (must be forced) - image is referenced in multiple repositories")]
     ManyReferences(String),
@@ -73,6 +76,14 @@ pub enum ImageError {
         expected: Digest,
         /// The digest of what is there.
         found: Digest,
+    },
+    /// An image for other machines.
+    #[error("the image is for {found}, not for {wanted}")]
+    Foreign {
+        /// This machine's platform, or the one that was asked for.
+        wanted: String,
+        /// What its configuration says.
+        found: String,
     },
     /// None of the images in the archive runs here.
     #[error("the archive has no image for {wanted}; it has {found}")]

@@ -85,6 +85,12 @@ impl Index {
         layers::replace_file(&root.join("tmp"), &path, &text)
     }
 
+    /// Bytes in the files of all layers, each counted once.
+    pub(super) fn bytes(&self, root: &Path) -> u64 {
+        let layers: BTreeSet<ChainId> = self.images.values().flat_map(|image| image.layers.iter().copied()).collect();
+        layers.iter().filter_map(|layer| layers::size(root, layer).ok()).sum()
+    }
+
     /// See [`super::Images::find`].
     pub(super) fn find(&self, text: &str) -> Result<Found, ImageError> {
         if let Some(image) = text.parse().ok().and_then(|id| self.images.get(&id)) {
@@ -101,8 +107,10 @@ impl Index {
     fn named(&self, wanted: &ImageRef) -> Option<Found> {
         let matches = |image: &Image, name: &ImageRef| match wanted.digest() {
             None => name == wanted,
+            // What a registry has called so is that, whatever tag stands beside it.
+            Some(digest) if name.digest().is_some() => name.digest() == Some(digest) && name.same_repository(wanted),
             Some(digest) => {
-                let same_repository = (name.domain(), name.path()) == (wanted.domain(), wanted.path());
+                let same_repository = name.same_repository(wanted);
                 let id = image.id.0.to_string();
                 let same_content = id == digest || image.manifest.is_some_and(|m| m.to_string() == digest);
                 same_repository && same_content && wanted.tag().is_none_or(|tag| name.tag() == Some(tag))
@@ -136,6 +144,15 @@ impl Index {
         if !self.images.contains_key(image) {
             return Err(ImageError::NotFound(image.to_string()));
         }
+        Ok(self.name(image, reference))
+    }
+
+    /// Notes that a registry calls the content of `image` so: `repository@digest`.
+    pub(super) fn pin(&mut self, image: &ImageId, reference: &ImageRef) {
+        self.name(image, reference);
+    }
+
+    fn name(&mut self, image: &ImageId, reference: &ImageRef) -> Option<ImageId> {
         let mut loser = None;
         for (id, other) in &mut self.images {
             let before = other.refs.len();
@@ -148,7 +165,7 @@ impl Index {
                 other.refs.sort();
             }
         }
-        Ok(loser)
+        loser
     }
 
     /// See [`super::Images::remove`].
@@ -161,11 +178,12 @@ impl Index {
         let Found { image, name } = self.find(text)?;
         let names = match name {
             Some(name) => vec![name],
-            None if image.refs.len() > 1 && removal == Removal::Careful => {
+            None if removal == Removal::Careful && !is_single(&image.refs) => {
                 return Err(ImageError::ManyReferences(image.id.short()));
             }
             None => image.refs.clone(),
         };
+        let names = with_digests(names, &image.refs);
         let last = names.len() == image.refs.len();
         if last && in_use.contains(&image.id) {
             return Err(ImageError::InUse(text.to_owned()));
@@ -179,6 +197,24 @@ impl Index {
         }
         Ok(removed)
     }
+}
+
+/// Whether an image has one name, besides what registries call it in the same repository.
+fn is_single(names: &[ImageRef]) -> bool {
+    let tags = names.iter().filter(|name| name.tag().is_some()).count();
+    tags <= 1 && names.windows(2).all(|pair| pair[0].same_repository(&pair[1]))
+}
+
+/// With a repository's last tag goes what the registry has called the image there.
+fn with_digests(mut names: Vec<ImageRef>, all: &[ImageRef]) -> Vec<ImageRef> {
+    let kept = |name: &ImageRef| name.tag().is_some() && !names.contains(name);
+    let repositories: Vec<_> = all.iter().filter(|name| kept(name)).cloned().collect();
+    let tags: Vec<_> = names.iter().filter(|name| name.tag().is_some()).cloned().collect();
+    let same = |list: &[ImageRef], name: &ImageRef| list.iter().any(|other| other.same_repository(name));
+    let orphans = all.iter().filter(|name| name.tag().is_none() && same(&tags, name) && !same(&repositories, name));
+    let orphans: Vec<_> = orphans.filter(|name| !names.contains(name)).cloned().collect();
+    names.extend(orphans);
+    names
 }
 
 fn restore(root: &Path, entry: &Entry) -> Result<Image, ImageError> {
@@ -269,6 +305,37 @@ mod tests {
         let digest = format!("web@{}", a.id).parse().unwrap();
         assert!(matches!(index.tag(&b.id, &digest), Err(ImageError::TagWithDigest(_))));
         assert!(matches!(index.tag(&ImageId(Digest::of(b"c")), &digest), Err(ImageError::TagWithDigest(_))));
+    }
+
+    #[test]
+    fn what_a_registry_calls_an_image_goes_with_its_last_tag_there() {
+        let mut a = image(b"a", &["reg.example/web:1"]);
+        let pinned: ImageRef = format!("reg.example/web@{}", Digest::of(b"m")).parse().unwrap();
+        let mut fresh = index(std::slice::from_ref(&a));
+        fresh.pin(&a.id, &pinned);
+        fresh.pin(&a.id, &pinned);
+        a = fresh.images[&a.id].clone();
+        assert_eq!(a.refs.len(), 2);
+        for text in [format!("reg.example/web:7@{}", Digest::of(b"m")), pinned.to_string()] {
+            assert_eq!(fresh.find(&text).unwrap().image.id, a.id, "{text}: a digest means one thing");
+        }
+        assert!(fresh.find(&format!("reg.example/other@{}", Digest::of(b"m"))).is_err());
+        let nobody = BTreeSet::new();
+        for text in ["reg.example/web:1".to_owned(), a.id.hex()] {
+            let removed = fresh.clone().remove(&text, Removal::Careful, &nobody).unwrap();
+            assert_eq!(removed.len(), 3, "the tag, the digest and the image: {removed:?}");
+        }
+        // By its digest it loses that alone; with another tag in the repository the digest stays.
+        let mut one = fresh.clone();
+        assert_eq!(
+            one.remove(&pinned.to_string(), Removal::Careful, &nobody).unwrap(),
+            [Removed::Untagged(pinned.clone())]
+        );
+        fresh.tag(&a.id, &"reg.example/web:2".parse().unwrap()).unwrap();
+        assert_eq!(fresh.remove("reg.example/web:1", Removal::Careful, &nobody).unwrap().len(), 1);
+        assert!(fresh.find(&pinned.to_string()).is_ok());
+        assert!(matches!(fresh.tag(&a.id, &"other:1".parse().unwrap()), Ok(None)));
+        assert!(matches!(fresh.remove(&a.id.hex(), Removal::Careful, &nobody), Err(ImageError::ManyReferences(_))));
     }
 
     #[test]

@@ -2,24 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::path::Path;
+use std::io::Read;
 
 use skep_model::ImageRef;
 
-use super::archive::{Archive, Member};
+use super::archive::Archive;
 use super::config::ConfigFile;
-use super::digest::{ChainId, DiffId, Hashing, ImageId};
+use super::digest::{ChainId, DiffId, ImageId};
 use super::error::ImageError;
-use super::layers::{self, LayerInfo};
 use super::manifest::{self, Plan};
-use super::overlay::{Durability, Overlay};
-use super::stream::decompressed;
-use super::unpack::{Refused, unpack};
-use super::{Image, Images, stream};
+use super::place::{NewLayer, Pins, Progress};
+use super::{Image, Images, layers};
 
 /// What happens during [`Images::load`], in the order of happening. Shown as Docker shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,14 +70,12 @@ impl fmt::Display for Loaded {
     }
 }
 
-type Progress<'a> = &'a mut dyn FnMut(LoadEvent);
-
 /// See [`Images::load`].
 pub(super) fn load(store: &Images, archive: impl Read, progress: Progress<'_>) -> Result<Vec<Loaded>, ImageError> {
     let scratch = store.scratch()?;
     let archive = Archive::receive(archive, scratch.path(), &store.limits)?;
     let plans = manifest::plans(&archive)?;
-    let mut load = Load { store, archive: &archive, pins: Pins { store, chains: Vec::new() } };
+    let mut load = Load { store, archive: &archive, pins: Pins::new(store) };
     let result = load.run(plans, progress);
     drop(load);
     if result.is_err()
@@ -95,35 +86,10 @@ pub(super) fn load(store: &Images, archive: impl Read, progress: Progress<'_>) -
     result
 }
 
-/// Keeps layers from being collected while no image names them yet.
-struct Pins<'a> {
-    store: &'a Images,
-    chains: Vec<ChainId>,
-}
-
-impl Pins<'_> {
-    fn pin(&mut self, chain: ChainId) {
-        *self.store.state().pinned.entry(chain).or_default() += 1;
-        self.chains.push(chain);
-    }
-}
-
-impl Drop for Pins<'_> {
-    fn drop(&mut self) {
-        let mut state = self.store.state();
-        for chain in &self.chains {
-            if let Some(count) = state.pinned.get_mut(chain) {
-                *count -= 1;
-            }
-        }
-        state.pinned.retain(|_, count| *count > 0);
-    }
-}
-
 struct Load<'a> {
     store: &'a Images,
     archive: &'a Archive,
-    pins: Pins<'a>,
+    pins: Pins,
 }
 
 /// An image whose layers are in the store, with the bytes of its configuration.
@@ -164,7 +130,9 @@ impl Load<'_> {
         let (mut chain, mut size) = (Vec::new(), 0);
         for (diff, layer) in file.diffs.iter().zip(&plan.layers) {
             let next = ChainId::on(chain.last().copied(), *diff);
-            size += self.layer(&chain, next, *diff, &layer.member, progress)?;
+            self.pins.pin(next);
+            let new = NewLayer { parents: &chain, chain: next, diff: *diff };
+            size += new.put(self.store, self.archive.source(&layer.member), progress)?;
             chain.push(next);
         }
         let image = Image {
@@ -177,53 +145,6 @@ impl Load<'_> {
             manifest: plan.manifest,
         };
         Ok(Ready { image, config })
-    }
-
-    /// Sees to it that the store has the layer; returns its size.
-    fn layer(
-        &mut self,
-        parents: &[ChainId],
-        chain: ChainId,
-        diff: DiffId,
-        member: &Member,
-        progress: Progress<'_>,
-    ) -> Result<u64, ImageError> {
-        self.pins.pin(chain);
-        let root = &self.store.root;
-        if let Ok(size) = layers::size(root, &chain) {
-            return Ok(size);
-        }
-        let scratch = self.store.scratch()?;
-        let made = scratch.path().join("layer");
-        let tree = new_layer(root, parents, scratch.path(), &made)?;
-        let size = self.unpack(tree, diff, member, progress)?;
-        let info = LayerInfo { parent: parents.last().copied(), size };
-        match layers::add_layer(root, &chain, &made, &info) {
-            // Another load of the same layer was quicker.
-            Err(_) if layers::size(root, &chain).is_ok() => Ok(size),
-            Err(error) => Err(error),
-            Ok(()) => Ok(size),
-        }
-    }
-
-    fn unpack(&self, tree: OwnedFd, diff: DiffId, member: &Member, progress: Progress<'_>) -> Result<u64, ImageError> {
-        let layer = || diff.to_string();
-        let damaged = |source| ImageError::BadLayer { layer: layer(), source };
-        let differs = |found| ImageError::DigestDiffers { what: format!("layer {diff}"), expected: diff.0, found };
-        // Known before unpacking: says what is wrong with a damaged layer better than its damaged entries do.
-        if member.digest != diff.0 && !stream::is_compressed(self.archive.open(member)).map_err(damaged)? {
-            return Err(differs(member.digest));
-        }
-        let read = Reported { inner: self.archive.open(member), layer: diff, total: member.size, done: 0, progress };
-        let mut content = Hashing::new(decompressed(read).map_err(damaged)?);
-        let unpacked = unpack(&mut content, tree, &self.store.limits).map_err(|refused| match refused {
-            Refused::Tar(source) => damaged(source),
-            Refused::Bytes => too_big(diff, self.store.limits.bytes, "bytes"),
-            Refused::Entries => too_big(diff, self.store.limits.entries, "entries"),
-            Refused::Entry { path, reason } => ImageError::BadEntry { layer: layer(), path, reason },
-        })?;
-        let (found, _) = content.finish();
-        if found == diff.0 { Ok(unpacked.size) } else { Err(differs(found)) }
     }
 
     /// Puts all images into the index at once.
@@ -255,68 +176,5 @@ impl Load<'_> {
         drop(state);
         events.into_iter().for_each(progress);
         Ok(all)
-    }
-}
-
-fn too_big(layer: DiffId, limit: u64, unit: &'static str) -> ImageError {
-    ImageError::TooBig { what: format!("layer {layer}"), limit, unit }
-}
-
-/// A directory for a new layer, `made/diff`, and the tree that the layer's entries apply to.
-fn new_layer(root: &Path, parents: &[ChainId], scratch: &Path, made: &Path) -> Result<OwnedFd, ImageError> {
-    let (diff, work, place) = (made.join("diff"), scratch.join("work"), scratch.join("merged"));
-    for dir in [made, &diff, &work, &place] {
-        fs::create_dir(dir).map_err(ImageError::io("create", dir))?;
-    }
-    let Some(top) = parents.last() else {
-        let mode = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(&diff, mode).map_err(ImageError::io("change", &diff))?;
-        return File::open(&diff).map(OwnedFd::from).map_err(ImageError::io("open", &diff));
-    };
-    same_owner(&layers::layer_path(root, top).join("diff"), &diff)?;
-    for parent in parents {
-        layers::ensure_link(root, parent)?;
-    }
-    let overlay = Overlay {
-        links: &root.join("l"),
-        lowers: parents.iter().rev().map(layers::link_name).collect(),
-        upper: &diff,
-        work: &work,
-        durability: Durability::Caller,
-    };
-    overlay.detached(&place)
-}
-
-/// Gives `to` the owner and mode of `from`: the root of an overlay is that of its upper directory.
-pub(super) fn same_owner(from: &Path, to: &Path) -> Result<(), ImageError> {
-    let copy = || {
-        let there = fs::metadata(from)?;
-        chown(to, Some(there.uid()), Some(there.gid()))?;
-        fs::set_permissions(to, fs::Permissions::from_mode(there.mode() & 0o7777))
-    };
-    copy().map_err(|error: io::Error| ImageError::io("change", to)(error))
-}
-
-/// Tells how far the reading of a layer is.
-struct Reported<'a, R> {
-    inner: R,
-    layer: DiffId,
-    done: u64,
-    total: u64,
-    progress: Progress<'a>,
-}
-
-/// Bytes between two events of the same layer.
-const STEP: u64 = 1 << 20;
-
-impl<R: Read> Read for Reported<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        let before = self.done / STEP;
-        self.done += n as u64;
-        if n > 0 && (self.done / STEP > before || self.done == self.total) {
-            (self.progress)(LoadEvent::Layer { layer: self.layer, done: self.done, total: self.total });
-        }
-        Ok(n)
     }
 }

@@ -208,7 +208,8 @@ impl Platform {
 }
 
 /// This machine's architecture in Go's words, which images use.
-pub(super) fn architecture() -> &'static str {
+#[must_use]
+pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

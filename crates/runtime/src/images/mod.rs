@@ -26,11 +26,14 @@ pub mod build;
 mod config;
 mod digest;
 mod error;
+mod held;
 mod index;
 mod layers;
 mod load;
 mod manifest;
 mod overlay;
+mod place;
+mod receive;
 mod stream;
 mod tree;
 mod unpack;
@@ -40,15 +43,18 @@ use std::fs::{self, File, TryLockError};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use skep_model::{ImageRef, Timestamp};
 
 pub use build::ImageBuilder;
 pub use config::{ExposedPort, ImageConfig};
-pub use digest::{BadDigest, ChainId, DiffId, Digest, ImageId};
+pub use digest::{BadDigest, ChainId, DiffId, Digest, Hasher, ImageId};
 pub use error::ImageError;
+pub use held::{Held, InUse, Moment, Prune};
 pub use load::{LoadEvent, Loaded};
+pub use manifest::architecture;
+pub use receive::{Incoming, Workspace};
 
 use index::Index;
 
@@ -57,7 +63,7 @@ use index::Index;
 pub struct Image {
     /// The digest of its configuration.
     pub id: ImageId,
-    /// Its names, sorted; none when another image took them over.
+    /// Its names, sorted; none when another image took them over. One with a digest is what a registry calls its content.
     pub refs: Vec<ImageRef>,
     /// Bytes in the files of all its layers, those shared with other images included.
     pub size: u64,
@@ -111,7 +117,7 @@ pub enum Removed {
 pub struct Images {
     root: PathBuf,
     limits: Limits,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Names for directories below `tmp/`.
     counter: AtomicU64,
     /// Holds the lock on the store as long as it is open.
@@ -123,6 +129,10 @@ struct State {
     index: Index,
     /// Layers that loads under way build on: not to be deleted, though no image may name them yet.
     pinned: HashMap<ChainId, usize>,
+    /// Images that somebody is about to use: not to be removed, though no container may be made of them yet.
+    held: HashMap<ImageId, usize>,
+    /// How many holds were let go.
+    released: u64,
 }
 
 impl Images {
@@ -151,7 +161,7 @@ impl Images {
         let store = Self {
             root,
             limits,
-            state: Mutex::new(State { index, pinned: HashMap::new() }),
+            state: Arc::new(Mutex::new(State { index, pinned: HashMap::new(), held: HashMap::new(), released: 0 })),
             counter: AtomicU64::new(0),
             _lock: lock,
         };
@@ -197,15 +207,17 @@ impl Images {
         Ok(())
     }
 
-    /// Takes away the name `text`, or the image with that id; an image without names is deleted. An image in `in_use` is
+    /// Takes away the name `text`, or the image with that id; an image without names is deleted. An image in `in_use` or held is
     /// never deleted, and keeps its last name.
     ///
     /// # Errors
-    /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], [`ImageError::InUse`], [`ImageError::ManyReferences`].
-    pub fn remove(&self, text: &str, removal: Removal, in_use: &BTreeSet<ImageId>) -> Result<Vec<Removed>, ImageError> {
+    /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], [`ImageError::InUse`], [`ImageError::ManyReferences`];
+    /// [`ImageError::Moved`] when `in_use` is too old to tell.
+    pub fn remove(&self, text: &str, removal: Removal, in_use: &InUse) -> Result<Vec<Removed>, ImageError> {
         let mut state = self.state();
+        let in_use = in_use.and_held(&state)?;
         let mut index = state.index.clone();
-        let removed = index.remove(text, removal, in_use)?;
+        let removed = index.remove(text, removal, &in_use)?;
         index.write(&self.root)?;
         state.index = index;
         self.collect(&mut state)?;

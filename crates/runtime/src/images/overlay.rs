@@ -150,7 +150,7 @@ pub(super) fn mount_container(root: &Path, chain: &[ChainId], at: &Path) -> Resu
         return Ok(rootfs);
     }
     if let Some(top) = chain.last().filter(|_| fresh) {
-        super::load::same_owner(&layers::layer_path(root, top).join("diff"), &at.join("upper"))?;
+        super::place::same_owner(&layers::layer_path(root, top).join("diff"), &at.join("upper"))?;
     }
     for layer in chain {
         layers::ensure_link(root, layer)?;

@@ -75,6 +75,7 @@ impl Kit {
             netns: Path::new("/run/netns").join(&self.netns),
             hostname: "box".to_owned(),
             addresses: vec!["10.9.8.7".parse().unwrap()],
+            resolver: None,
             labels: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
             env: Vec::new(),
             files: Vec::new(),

@@ -72,7 +72,7 @@ mod tests {
         Facts {
             links: vec![link(1, "eth0"), link(2, "eth1")],
             addresses: vec![address("192.0.2.1", 1), address("2001:db8::1", 1), address("2001:db8:1::1", 2)],
-            routes: Vec::new(),
+            ..Facts::default()
         }
     }
 

@@ -2,17 +2,17 @@
 
 use anyhow::{Result, bail};
 use skep_ca::{JoinToken, NodeCredentials, NodeKeys, PeerIdentity, RootCa, Roots};
-use skep_model::{ClusterId, NodeId, Role, Timestamp};
+use skep_model::{CertificateSpec, ClusterId, NodeId, Role, Timestamp};
 use skep_rpc::{NodeIdentity, proto};
 use tracing::warn;
 
 use super::certificates::Certificates;
 use super::node_file::Membership;
 
-/// The root of a new swarm, and its first manager.
-pub(crate) fn founded() -> Result<(RootCa, NodeIdentity)> {
+/// The root of a new swarm, and its first manager, with a certificate as is asked of them.
+pub(crate) fn founded(spec: CertificateSpec) -> Result<(RootCa, NodeIdentity)> {
     let now = Timestamp::now();
-    let (root, keys) = (RootCa::generate(now)?, NodeKeys::generate()?);
+    let (root, keys) = (RootCa::generate(now)?.issuing_for(spec.expiry), NodeKeys::generate()?);
     let identity = PeerIdentity { cluster: ClusterId::random(), node: NodeId::random(), role: Role::Manager };
     let chain = root.sign_own(&keys, &identity, now)?;
     let credentials = NodeCredentials::new(keys, &chain, Roots::new(vec![root.certificate().clone()])?)?;

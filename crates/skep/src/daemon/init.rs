@@ -31,7 +31,7 @@ impl LocalNode {
         self.same_data_path(&facts, options.data_path_addr.as_ref(), addr)?;
         let listen = advertise::listen(&facts, &options.listen_addr)?;
         let port = options.advertise_addr.as_ref().map_or(listen.port(), |a| a.port);
-        let (root, identity) = identity::founded().map_err(unknown)?;
+        let (root, identity) = identity::founded(options.spec.certificates).map_err(unknown)?;
         let node = identity.node().clone();
         let seat = ManagerSeat { raft_id: rand_id(), listen, advertise: SocketAddr::new(addr, port) };
         let outcome = self.found(&mut member, options, (facts, addr), (seat, root, identity)).await;
@@ -65,7 +65,7 @@ impl LocalNode {
             root,
             node: identity.node().clone(),
             credential: identity.credentials().keys().digest(),
-            description: self.description().map_err(unknown)?,
+            description: self.description(&facts).map_err(unknown)?,
             addr: seat.advertise,
             raft_id: seat.raft_id,
             availability: options.availability,

@@ -42,7 +42,7 @@ impl LocalNode {
         let keys = NodeKeys::generate().map_err(unknown)?;
         let request = proto::JoinRequest {
             csr: keys.request().map_err(unknown)?.into(),
-            description: skep_rpc::encode(&self.description().map_err(unknown)?),
+            description: skep_rpc::encode(&self.description(&facts).map_err(unknown)?),
             advertise_addr: advertised.map(|a| a.to_string()).unwrap_or_default(),
             availability: availability(options.availability).to_owned(),
             routes: facts.routes.iter().map(ToString::to_string).collect(),

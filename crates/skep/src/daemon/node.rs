@@ -12,6 +12,7 @@ use skep_mesh::{Bpf, MapSizes};
 use skep_model::{EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_raft::Vault;
+use skep_registry::Puller;
 use skep_rpc::{NodeIdentity, TunnelIo};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
@@ -42,6 +43,8 @@ pub(crate) struct LocalNode {
     /// When the daemon started.
     pub(crate) started: Timestamp,
     pub(crate) images: Arc<Images>,
+    /// Where images come from.
+    pub(crate) puller: Puller,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) network: Arc<dyn NodeNetwork>,
     pub(super) file: NodeFile,
@@ -85,6 +88,7 @@ impl LocalNode {
         Ok(Self {
             id: engine_id(&data.join("engine-id"))?,
             started: Timestamp::now(),
+            puller: Puller::new(images.clone(), &flags.registries()),
             images,
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),
@@ -171,6 +175,7 @@ impl LocalNode {
             identity: identity.clone(),
             certificates: self.certificates.clone(),
             told: agent.told(),
+            trust: agent.trust(),
             managers: agent.managers(),
         };
         let renewal = AbortOnDropHandle::new(tokio::spawn(renewal.run()));
@@ -186,12 +191,13 @@ impl LocalNode {
     async fn start_agent(&self, membership: &Membership, identity: NodeIdentity) -> Result<Agent> {
         let config = AgentConfig {
             identity,
-            description: self.description()?,
+            description: self.description(&self.network.facts().await?)?,
             managers: membership.managers.clone(),
             data_path_port: membership.data_path_port,
             reply_direct: self.flags.reply == Reply::Direct,
             data_dir: self.agent_dir(),
             netns_dir: self.flags.exec_root.join("netns"),
+            outside: self.flags.outside(),
         };
         let pins = self.flags.exec_root.join("bpf");
         let sizes = MapSizes::for_memory(Host::read().memory);
@@ -199,8 +205,10 @@ impl LocalNode {
         let parts = Parts {
             runtime: self.runtime.clone(),
             images: self.images.clone(),
+            source: Arc::new(self.puller.clone()),
             network: self.network.clone(),
             listeners: |netns| skep_network::listeners(netns),
+            resolvers: |netns| skep_dns::Sockets::inside(netns),
             datapath: Box::new(datapath),
             ports: Arc::new(KernelPorts),
         };
@@ -249,7 +257,7 @@ impl LocalNode {
     }
 
     /// What the node says of itself to managers.
-    pub(super) fn description(&self) -> Result<NodeDescription> {
+    pub(super) fn description(&self, facts: &Facts) -> Result<NodeDescription> {
         let host = Host::read();
         Ok(NodeDescription {
             hostname: host.hostname,
@@ -259,6 +267,9 @@ impl LocalNode {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: self.flags.label_map()?,
             },
+            routes: facts.telling_routes(),
+            // Who shows a certificate says so.
+            tls: None,
         })
     }
 

@@ -1,10 +1,10 @@
-//! Keeps the node's certificate valid, and true to its role.
+//! Keeps the node's certificate valid, true to its role, and under the root that the swarm has; and the roots that it trusts.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use skep_ca::{NodeCredentials, NodeKeys, Roots, renew_at};
-use skep_model::{Node, Role, Timestamp};
+use skep_model::{Node, Role, Timestamp, Trust};
 use skep_rpc::{MembershipClient, NodeIdentity};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -23,19 +23,54 @@ pub(crate) struct Renewal {
     pub(crate) certificates: Certificates,
     /// What managers say of this node: also its role.
     pub(crate) told: watch::Receiver<Option<Node>>,
+    /// What managers say of certificates.
+    pub(crate) trust: watch::Receiver<Option<Trust>>,
     pub(crate) managers: watch::Receiver<Vec<String>>,
 }
 
+/// What the managers say of this node's certificate, all at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Word {
+    role: Option<Role>,
+    trust: Option<Trust>,
+}
+
+impl Word {
+    /// Whether another certificate than this one is wanted.
+    fn asks_for_another(&self, held: &NodeCredentials) -> bool {
+        let issuer = self.trust.as_ref().and_then(|trust| trust.issuer.as_ref());
+        self.role.is_some_and(|role| role != held.identity().role)
+            || issuer.is_some_and(|issuer| *issuer != held.issuer().to_pem())
+    }
+
+    /// The roots to trust, where they are others than these.
+    fn other_roots(&self, held: &Roots) -> Result<Option<Roots>> {
+        let Some(trust) = &self.trust else { return Ok(None) };
+        let roots = Roots::from_pem(&trust.roots).context("the root certificates that the manager names")?;
+        Ok((roots != *held).then_some(roots))
+    }
+}
+
+/// Why something is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// The managers have said something new.
+    Said,
+    /// The certificate has lived for long.
+    Aged,
+}
+
 impl Renewal {
-    /// Renews whenever it is time, or the managers have given the node another role, for as long as the node is a member. Ends by being dropped.
+    /// Renews whenever it is time, or the managers want the node to have another certificate, and trusts what they say that it should trust, for as
+    /// long as the node is a member. Ends by being dropped.
     pub(crate) async fn run(mut self) {
-        let mut answered = None;
+        let mut answered = Word::default();
         let mut pause = PAUSES.0;
         loop {
-            let said = self.due(answered).await;
-            match self.renew().await {
+            let (word, due) = self.due(&answered).await;
+            match self.follow(&word, due).await {
                 Ok(()) => {
-                    answered = said;
+                    answered = word;
                     pause = PAUSES.0;
                 }
                 Err(e) => {
@@ -47,20 +82,20 @@ impl Renewal {
         }
     }
 
-    /// Returns once there is something to renew, with the role that the managers say that the node has. A word of theirs that was `answered` already
-    /// does not count again: what they say may lag behind the certificate that they have given.
-    async fn due(&mut self, answered: Option<Role>) -> Option<Role> {
+    /// Returns once there is something to do, with what the managers say. A word of theirs that was `answered` already does not count again: what they
+    /// say may lag behind the certificate that they have given.
+    async fn due(&mut self, answered: &Word) -> (Word, Due) {
         let credentials = self.identity.credentials();
-        let held = credentials.identity().role;
-        let due = renew_at(credentials.not_before(), credentials.not_after(), rand::random());
+        let due = renew_at(credentials.issued(), credentials.not_after(), rand::random());
         loop {
-            let said = self.told.borrow_and_update().as_ref().and_then(role::wanted);
-            if said.is_some_and(|said| said != held) && said != answered {
-                return said;
+            let role = self.told.borrow_and_update().as_ref().and_then(role::wanted);
+            let word = Word { role, trust: self.trust.borrow_and_update().clone() };
+            if word != *answered && word != Word::default() {
+                return (word, Due::Said);
             }
             let left = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
             if left.is_zero() {
-                return said;
+                return (word, Due::Aged);
             }
             tokio::select! {
                 () = tokio::time::sleep(left.min(LOOK)) => {}
@@ -68,8 +103,29 @@ impl Renewal {
                     // The agent has ended, and this task will.
                     std::future::pending::<()>().await;
                 },
+                changed = self.trust.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                },
             }
         }
+    }
+
+    /// Trusts first whom it should trust, for it may have to speak with them to get the certificate that it should have.
+    async fn follow(&self, word: &Word, due: Due) -> Result<()> {
+        let held = self.identity.credentials();
+        let renews = due == Due::Aged || word.asks_for_another(&held);
+        if let Some(roots) = word.other_roots(held.roots())? {
+            match held.trusting(roots) {
+                Ok(credentials) => {
+                    self.use_from_now_on(&credentials)?;
+                    info!(roots = credentials.roots().all().len(), "this node trusts other root certificates");
+                }
+                // The certificate that it is given will be of one of them.
+                Err(_) if renews => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if renews { self.renew().await } else { Ok(()) }
     }
 
     /// Asks one manager after the other, and takes over what the first one gives.
@@ -93,11 +149,15 @@ impl Renewal {
         if given.node != *self.identity.node() || given.cluster != *self.identity.cluster() {
             bail!("the manager gave a certificate for another node ({})", given.node);
         }
-        // The disk first: a certificate that is in use is there after a restart too.
-        self.certificates.store(&credentials)?;
-        self.identity.replace(credentials.clone())?;
+        self.use_from_now_on(&credentials)?;
         info!(role = ?credentials.identity().role, until = %credentials.not_after(), "this node has a new certificate");
         Ok(())
+    }
+
+    /// The disk first: a certificate that is in use is there after a restart too.
+    fn use_from_now_on(&self, credentials: &NodeCredentials) -> Result<()> {
+        self.certificates.store(credentials)?;
+        Ok(self.identity.replace(credentials.clone())?)
     }
 }
 
@@ -106,7 +166,9 @@ mod tests {
     use std::sync::Arc;
 
     use skep_ca::{PeerIdentity, RootCa, SigningRequest};
-    use skep_model::{Availability, ClusterId, Meta, NodeId, NodeSpec, NodeState, NodeStatus};
+    use skep_model::{
+        Authority, Availability, ClusterId, Meta, NodeId, NodeSpec, NodeState, NodeStatus, RotationStage,
+    };
     use skep_rpc::proto::membership_server::Membership;
     use skep_rpc::proto::{JoinRequest, JoinResponse, RenewRequest, RenewResponse};
     use skep_rpc::{Authenticate, Refusal, Services};
@@ -115,12 +177,13 @@ mod tests {
 
     use super::*;
 
-    /// A manager that gives whoever asks a certificate for the role that it is told.
+    /// A manager that gives whoever asks a certificate for the role that it is told, under the root that it is told.
     #[derive(Clone)]
     struct Managers {
         root: RootCa,
         cluster: ClusterId,
         gives: watch::Receiver<Role>,
+        authority: watch::Receiver<Authority>,
     }
 
     impl Managers {
@@ -153,8 +216,9 @@ mod tests {
             let csr = SigningRequest::from_der(&request.get_ref().csr).unwrap();
             let role = *self.gives.borrow();
             let identity = PeerIdentity { cluster: self.cluster.clone(), node: peer.node, role };
-            let certificate = self.root.sign(&csr, &identity, Timestamp::now()).unwrap();
-            Ok(Response::new(RenewResponse { certificate, roots: self.root.certificate().to_pem() }))
+            let authority = self.authority.borrow().clone();
+            let certificate = RootCa::of(&authority).unwrap().sign(&csr, &identity, Timestamp::now()).unwrap();
+            Ok(Response::new(RenewResponse { certificate, roots: authority.trusted.concat() }))
         }
     }
 
@@ -180,6 +244,8 @@ mod tests {
         certificates: Certificates,
         gives: watch::Sender<Role>,
         says: watch::Sender<Option<Node>>,
+        authority: watch::Sender<Authority>,
+        trust: watch::Sender<Option<Trust>>,
         _managers: watch::Sender<Vec<String>>,
         _running: [AbortOnDropHandle<()>; 2],
         _dir: tempfile::TempDir,
@@ -189,7 +255,8 @@ mod tests {
         fn start(issued_days_ago: i64) -> Self {
             let (gives, given) = watch::channel(Role::Worker);
             let root = RootCa::generate(Timestamp::now()).unwrap();
-            let managers = Managers { root, cluster: ClusterId::random(), gives: given };
+            let (authority, issuing) = watch::channel(root.authority());
+            let managers = Managers { root, cluster: ClusterId::random(), gives: given, authority: issuing };
             let manager = managers.credentials(&NodeId::random(), Role::Manager, Timestamp::now());
             let listener = skep_rpc::listen("127.0.0.1:0".parse().unwrap()).unwrap();
             let addr = listener.local_addr().unwrap().to_string();
@@ -208,10 +275,17 @@ mod tests {
             let (says, told) = watch::channel(told(&node, Role::Worker));
             // The first one is away.
             let (keep, managers) = watch::channel(vec!["127.0.0.1:1".to_owned(), addr]);
-            let renewal = Renewal { identity: identity.clone(), certificates: certificates.clone(), told, managers };
+            let (trust, trusted) = watch::channel(None);
+            let renewal = Renewal {
+                identity: identity.clone(),
+                certificates: certificates.clone(),
+                told,
+                trust: trusted,
+                managers,
+            };
             let renewing = tokio::spawn(renewal.run());
             let _running = [serving, renewing].map(AbortOnDropHandle::new);
-            Self { identity, certificates, gives, says, _managers: keep, _running, _dir: dir }
+            Self { identity, certificates, gives, says, authority, trust, _managers: keep, _running, _dir: dir }
         }
 
         async fn renewed(&self, before: &NodeCredentials) -> NodeCredentials {
@@ -249,5 +323,31 @@ mod tests {
         rig.says.send_replace(told(&own, Role::Worker));
         let again = tokio::time::timeout(Duration::from_millis(300), rig.identity.changed_from(&third)).await;
         assert!(again.is_err(), "it asked again");
+    }
+
+    #[tokio::test]
+    async fn roots_are_trusted_as_soon_as_they_are_named_and_the_certificate_follows_when_it_should() {
+        let rig = Rig::start(0);
+        let first = rig.identity.credentials();
+        let new = RootCa::generate(Timestamp::now()).unwrap();
+        let tell = |authority: &Authority| {
+            rig.authority.send_replace(authority.clone());
+            rig.trust.send_replace(Some(authority.trust()));
+        };
+        let mut authority = new.succeed(&rig.authority.borrow().clone(), Timestamp::now()).unwrap();
+        tell(&authority);
+        let both = rig.renewed(&first).await;
+        assert_eq!((both.roots().all().len(), both.issuer()), (2, first.issuer()));
+        assert_eq!(both.keys().digest(), first.keys().digest(), "it is the same certificate");
+        authority.rotation.as_mut().unwrap().stage = RotationStage::Issuing;
+        tell(&authority);
+        let under_new = rig.renewed(&both).await;
+        assert_eq!((under_new.roots().all().len(), under_new.issuer()), (2, new.certificate()));
+        // The old root goes, and with it what it has said of the new one.
+        tell(&new.authority());
+        let only = rig.renewed(&under_new).await;
+        assert_eq!(only.roots().all(), [new.certificate().clone()]);
+        assert_eq!(only.keys().digest(), under_new.keys().digest());
+        assert_eq!(rig.certificates.load().unwrap().chain_pem(), only.chain_pem());
     }
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use async_trait::async_trait;
 use skep_ca::UnlockKey;
 use skep_manager::{
-    Control, ControlError, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, Presence,
+    Control, ControlError, Found, Group, GroupError, GroupMember, InitCluster, Manager, ManagerConfig, Presence,
 };
 use skep_model::ClusterId;
 use skep_raft::{Leadership, Raft, RaftConfig, RaftError, Reachability};
@@ -171,7 +171,7 @@ fn told<T: PartialEq + Send + Sync + 'static>(
     told
 }
 
-/// Whether somebody is at a node's port for the talk of nodes. A daemon that is stopped or starved takes no part in it, but its kernel completes the
+/// Who is at a node's port for the talk of nodes. A daemon that is stopped or starved takes no part in it, but its kernel completes the
 /// handshake for it; where the daemon has ended the kernel refuses, and where the node has, nobody answers.
 struct Knock;
 
@@ -180,9 +180,14 @@ const KNOCK_TIMEOUT: Duration = Duration::from_millis(400);
 
 #[async_trait]
 impl Presence for Knock {
-    async fn is_there(&self, addr: IpAddr) -> bool {
+    async fn look_for(&self, addr: IpAddr) -> Found {
         let opening = TcpStream::connect(SocketAddr::new(addr, skep_netdb::GOSSIP_PORT));
-        matches!(tokio::time::timeout(KNOCK_TIMEOUT, opening).await, Ok(Ok(_)))
+        match tokio::time::timeout(KNOCK_TIMEOUT, opening).await {
+            Ok(Ok(_)) => Found::Daemon,
+            Ok(Err(refused)) if refused.kind() == std::io::ErrorKind::ConnectionRefused => Found::Machine,
+            // No way there (the last router says so, or nobody answers on the cable), or no answer.
+            Ok(Err(_)) | Err(_) => Found::Nobody,
+        }
     }
 }
 

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use skep_mesh::{Applied, BackendState, Counters, Datapath, DatapathError, Fake, FlowTable};
 use skep_model::{
-    ContainerSpec, HealthConfig, HealthTest, Member, Meta, NetworkAttachment, NetworkId, NodeId, PortOptions, Protocol,
-    PublishMode, PublishOptions, PublishedPort, ServiceEntry, ServiceId, TaskId, TaskSpec, Version,
+    ContainerSpec, HealthConfig, HealthTest, IpamConfig, Member, Meta, Network, NetworkAttachment, NetworkId,
+    NetworkSpec, NodeId, PortOptions, Protocol, PublishMode, PublishOptions, PublishedPort, ServiceEntry, ServiceId,
+    TaskId, TaskSpec, Version,
 };
 use skep_netdb::NetDb;
 use skep_network::{Facts, FakeNetwork, FakePorts, NodeNetwork};
+use skep_registry::{FakeSource, ImageSource};
 use skep_runtime::images::Images;
 use skep_runtime::{FakeExec, FakeRuntime, Runtime};
 
@@ -18,7 +20,9 @@ use super::*;
 use crate::Assignments;
 use crate::agent::take_over_endpoints;
 use crate::endpoints::EndpointsFile;
+use crate::images::TaskImages;
 use crate::mesh::{Inputs, Mesh};
+use crate::names::{Names, Outside};
 use crate::report::Reporter;
 use crate::underlay::Underlay;
 
@@ -30,7 +34,7 @@ fn id<T: std::str::FromStr<Err: std::fmt::Debug>>(digit: char) -> T {
 }
 
 /// The task, as managers know it: it has a day for its flows.
-fn task(desired: TaskState) -> Task {
+pub(crate) fn task(desired: TaskState) -> Task {
     let now = Timestamp::now();
     let spec = TaskSpec {
         container: ContainerSpec { image: "web".to_owned(), ..ContainerSpec::default() },
@@ -39,6 +43,7 @@ fn task(desired: TaskState) -> Task {
         placement: skep_model::Placement::default(),
         networks: Vec::new(),
         force_update: 0,
+        registry_auth: None,
     };
     Task {
         id: id('t'),
@@ -63,6 +68,30 @@ fn task(desired: TaskState) -> Task {
     }
 }
 
+/// The task on the network of the routing mesh.
+fn endpoint() -> skep_model::EndpointKey {
+    skep_model::EndpointKey { network: id('n'), task: id('t') }
+}
+
+fn ingress() -> Network {
+    Network {
+        id: id('n'),
+        meta: Meta::new(Timestamp::now()),
+        spec: NetworkSpec {
+            name: "ingress".to_owned(),
+            labels: BTreeMap::new(),
+            ipam: IpamConfig { subnet: "10.0.1.0/24".parse().unwrap(), gateway: [10, 0, 1, 254].into(), range: None },
+            ingress: true,
+            internal: false,
+            attachable: false,
+            ipv6: false,
+            options: BTreeMap::new(),
+        },
+        vni: 4096,
+        last: None,
+    }
+}
+
 fn assignments(desired: TaskState) -> Assignments {
     let port = 8080.try_into().unwrap();
     let service = ServiceEntry {
@@ -82,6 +111,7 @@ fn assignments(desired: TaskState) -> Assignments {
             answers: true,
         }],
         virtual_ips: Vec::new(),
+        networks: Vec::new(),
     };
     let member = Member {
         node: id('a'),
@@ -93,6 +123,7 @@ fn assignments(desired: TaskState) -> Assignments {
     Assignments {
         tasks: BTreeMap::from([(id::<TaskId>('t'), task(desired))]),
         services: BTreeMap::from([(id::<ServiceId>('s'), service)]),
+        networks: BTreeMap::from([(id::<NetworkId>('n'), ingress())]),
         members: BTreeMap::from([(id::<NodeId>('a'), member)]),
         ..Assignments::default()
     }
@@ -132,7 +163,7 @@ struct Node {
     datapath: Fake,
     refuses: Arc<AtomicBool>,
     context: Arc<Context>,
-    _wanted: watch::Sender<Wanted>,
+    wanted: watch::Sender<Wanted>,
     _dir: tempfile::TempDir,
 }
 
@@ -159,25 +190,52 @@ impl Node {
         spec: ContainerSpec,
         prepare: impl FnOnce(&Path),
     ) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        prepare(dir.path());
         let runtime = Arc::new(FakeRuntime::new());
         run_container(&runtime).await;
+        let mut task = task(desired);
+        task.spec.container = spec;
+        Self::begun(runtime, Arc::new(FakeSource::slow()), told, task, prepare).await
+    }
+
+    /// The task has just been given to it.
+    async fn new(source: Arc<FakeSource>) -> Self {
+        let mut task = task(TaskState::Running);
+        task.status.state = TaskState::Assigned;
+        Self::begun(Arc::new(FakeRuntime::new()), source, EndpointState::Draining, task, |_| {}).await
+    }
+
+    async fn begun(
+        runtime: Arc<FakeRuntime>,
+        source: Arc<dyn ImageSource>,
+        told: EndpointState,
+        task: Task,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
+        let (dir, desired) = (tempfile::tempdir().unwrap(), task.desired);
+        prepare(dir.path());
         let (datapath, refuses) = (Fake::new(), Arc::new(AtomicBool::new(false)));
         datapath.set_open_flows(1);
         let network = Arc::new(FakeNetwork::new(Facts::default()));
         let known = assignments(desired);
+        let (assigned, netdb) = (watch::channel(Arc::new(known.clone())).1, NetDb::new(id('a')));
+        let names = Names::new(
+            |_| skep_dns::Sockets::bind(([127, 0, 0, 1], 0).into()),
+            Path::new("/etc/resolv.conf"),
+            Outside::default(),
+            (assigned.clone(), netdb.view()),
+        );
         let underlay = Underlay { overlay: Some(2), loopback: 1, overlay_mtu: 1450, ..Underlay::default() };
         let plane = Refusing { inner: datapath.clone(), refuses: refuses.clone() };
         let context = Arc::new(Context {
             runtime: runtime.clone(),
-            images: Arc::new(Images::open(&dir.path().join("images")).unwrap()),
+            images: TaskImages { store: Arc::new(Images::open(&dir.path().join("images")).unwrap()), source },
             network: network.clone(),
             listeners: |_: &Path| Ok([(Protocol::Tcp, 80)].into()),
-            netdb: NetDb::new(id('a')),
+            netdb,
             mesh: Mesh::new(Box::new(plane), Arc::new(FakePorts::default())),
+            names,
             reporter: Reporter::default(),
-            assignments: watch::channel(Arc::new(known.clone())).1,
+            assignments: assigned,
             underlay: watch::channel(underlay).1,
             tasks_dir: dir.path().to_owned(),
             netns_dir: dir.path().to_owned(),
@@ -187,8 +245,6 @@ impl Node {
         let file = EndpointsFile::new(dir.path());
         file.store(&before(told)).unwrap();
         take_over_endpoints(&context, &file, &known).await.unwrap();
-        let mut task = task(desired);
-        task.spec.container = spec;
         let (wanted, listening) = watch::channel(Wanted { task, removed: false });
         tokio::spawn(context.mesh.clone().run(Inputs {
             own: id('a'),
@@ -199,7 +255,7 @@ impl Node {
             direct: watch::channel([].into()).1,
         }));
         tokio::spawn(Controller::new(context.clone(), listening).unwrap().run());
-        Self { runtime, network, datapath, refuses, context, _wanted: wanted, _dir: dir }
+        Self { runtime, network, datapath, refuses, context, wanted, _dir: dir }
     }
 
     async fn make_namespace(&self) {
@@ -208,7 +264,7 @@ impl Node {
 
     /// What the data plane does with the task.
     fn state(&self) -> Option<BackendState> {
-        Some(self.datapath.tables()?.backends.get(&id::<TaskId>('t'))?.state)
+        Some(self.datapath.tables()?.backends.get(&endpoint())?.state)
     }
 
     /// Waits until something is so, at most for a while.
@@ -219,6 +275,13 @@ impl Node {
             }
         };
         timeout(A_WHILE, waiting).await.expect("what is waited for does not come");
+    }
+
+    /// What was reported of the task last.
+    fn status(&self) -> TaskStatus {
+        let reports = self.context.reporter.watch();
+        let reports = reports.borrow();
+        reports.since(0).last().expect("something was reported").1.clone()
     }
 
     fn is_signalled(&self) -> bool {
@@ -234,6 +297,7 @@ async fn run_container(runtime: &FakeRuntime) {
         hostname: String::new(),
         netns: PathBuf::new(),
         addresses: Vec::new(),
+        resolver: None,
         labels: BTreeMap::new(),
         env: Vec::new(),
         files: Vec::new(),
@@ -249,7 +313,14 @@ fn before(told: EndpointState) -> NetDb {
     let netdb = NetDb::new(id('a'));
     let key = skep_model::EndpointKey { network: id::<NetworkId>('n'), task: id('t') };
     let addr = [10, 0, 1, 1].into();
-    let record = skep_model::EndpointRecord { service: id('s'), addr, state: told, weight: 1, aliases: Vec::new() };
+    let record = skep_model::EndpointRecord {
+        service: id('s'),
+        addr,
+        state: told,
+        weight: 1,
+        aliases: Vec::new(),
+        host_ports: Vec::new(),
+    };
     netdb.publish(key, record);
     netdb
 }
@@ -294,6 +365,29 @@ async fn a_task_that_could_not_be_put_into_the_mesh_is_tried_again() {
     node.until(|node| node.state() == Some(BackendState::Ready)).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_task_waits_for_its_image_and_gives_it_up_when_it_is_to_stop() {
+    let source = Arc::new(FakeSource::slow());
+    let node = Node::new(source.clone()).await;
+    let mut asked = source.asked();
+    asked.wait_for(|asked| !asked.is_empty()).await.unwrap();
+    assert_eq!((node.status().state, node.status().message.as_str()), (TaskState::Preparing, "pulling image web"));
+    // Something else about it changes: it goes on waiting for the same.
+    node.wanted.send_modify(|wanted| wanted.task.desired = TaskState::Ready);
+    sleep(A_WHILE).await;
+    assert_eq!((node.status().state, asked.borrow().len()), (TaskState::Preparing, 1));
+    node.wanted.send_modify(|wanted| wanted.task.desired = TaskState::Shutdown);
+    node.until(|node| node.status().state == TaskState::Shutdown).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_image_nobody_has_says_why() {
+    let node = Node::new(Arc::new(FakeSource::refusing("manifest unknown"))).await;
+    node.until(|node| node.status().state == TaskState::Rejected).await;
+    let error = node.status().err.unwrap();
+    assert!(error.starts_with("No such image: web: manifest for web:latest not found: manifest unknown"), "{error}");
+}
+
 /// The checks that [`Node::started`] has: every ten seconds, two failures in a row.
 const CHECK_EVERY: Duration = Duration::from_secs(10);
 
@@ -308,12 +402,6 @@ fn checked() -> ContainerSpec {
     ContainerSpec { image: "web".to_owned(), health: Some(health), ..ContainerSpec::default() }
 }
 
-fn status(node: &Node) -> TaskStatus {
-    let reports = node.context.reporter.watch();
-    let reports = reports.borrow();
-    reports.since(0).next().expect("a status").1.clone()
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_task_runs_and_takes_flows_once_it_is_healthy_and_is_replaced_when_it_is_not_any_more() {
     let node = Node::starting(checked()).await;
@@ -322,10 +410,10 @@ async fn a_task_runs_and_takes_flows_once_it_is_healthy_and_is_replaced_when_it_
     node.runtime.exec_goes(FakeExec::End(1, "not yet\n".to_owned()));
     node.until(|node| node.runtime.execs().len() == 1).await;
     sleep(CHECK_EVERY / 2).await;
-    assert_eq!(status(&node).state, TaskState::Starting);
+    assert_eq!(node.status().state, TaskState::Starting);
     assert!(node.state().is_none_or(|state| state != BackendState::Ready), "it is listening, but not healthy");
     node.runtime.exec_goes(FakeExec::End(0, String::new()));
-    node.until(|node| status(node).state == TaskState::Running && node.state() == Some(BackendState::Ready)).await;
+    node.until(|node| node.status().state == TaskState::Running && node.state() == Some(BackendState::Ready)).await;
 
     // One failure is none; a check that hangs is one.
     node.runtime.exec_goes(FakeExec::Hang);
@@ -333,17 +421,17 @@ async fn a_task_runs_and_takes_flows_once_it_is_healthy_and_is_replaced_when_it_
     node.until(|node| node.runtime.execs().len() == before + 1).await;
     node.runtime.exec_goes(FakeExec::End(3, "I am tired\nof it".to_owned()));
     sleep(Duration::from_secs(5)).await;
-    assert_eq!((status(&node).state, node.state()), (TaskState::Running, Some(BackendState::Ready)));
+    assert_eq!((node.status().state, node.state()), (TaskState::Running, Some(BackendState::Ready)));
     // It leaves the mesh before it is told to stop, and has failed although it ends well.
     node.datapath.set_open_flows(1);
     node.until(|node| node.state() == Some(BackendState::Draining)).await;
     sleep(A_WHILE).await;
     assert!(!node.is_signalled());
     node.datapath.set_open_flows(0);
-    node.until(|node| status(node).state == TaskState::Failed).await;
+    node.until(|node| node.status().state == TaskState::Failed).await;
     assert_eq!(node.runtime.signals().iter().map(|(_, signal)| *signal).collect::<Vec<_>>(), [15]);
     assert_eq!(
-        status(&node).err.as_deref(),
+        node.status().err.as_deref(),
         Some("task: unhealthy container: 2 health checks in a row failed, the last with code 3: I am tired")
     );
 }
@@ -354,9 +442,9 @@ async fn a_task_that_never_becomes_healthy_fails_without_having_run() {
     node.make_namespace().await;
     node.runtime.exec_goes(FakeExec::Refuse("no /check in the image".to_owned()));
     node.datapath.set_open_flows(0);
-    node.until(|node| status(node).state == TaskState::Failed).await;
+    node.until(|node| node.status().state == TaskState::Failed).await;
     assert_eq!(node.runtime.execs().len(), 2);
-    assert!(status(&node).err.unwrap().contains("no /check in the image"));
+    assert!(node.status().err.unwrap().contains("no /check in the image"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,7 +458,7 @@ async fn a_healthy_task_stays_so_under_a_new_daemon_and_one_that_was_given_up_do
     node.make_namespace().await;
     node.until(|node| node.state() == Some(BackendState::Ready)).await;
     node.until(|node| node.runtime.execs().len() == 3).await;
-    assert_eq!(status(&node).state, TaskState::Running);
+    assert_eq!(node.status().state, TaskState::Running);
 
     let node = Node::restarted_with(EndpointState::Draining, TaskState::Running, checked(), |dir| {
         disk::write_json(&file(dir), &known(HealthState::Unhealthy)).unwrap();
@@ -378,6 +466,6 @@ async fn a_healthy_task_stays_so_under_a_new_daemon_and_one_that_was_given_up_do
     .await;
     node.make_namespace().await;
     node.datapath.set_open_flows(0);
-    node.until(|node| status(node).state == TaskState::Failed).await;
+    node.until(|node| node.status().state == TaskState::Failed).await;
     assert_eq!((node.runtime.execs().len(), node.is_signalled()), (0, true));
 }

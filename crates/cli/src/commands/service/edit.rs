@@ -92,6 +92,21 @@ pub(super) fn update(spec: &mut Value, flags: &UpdateFlags) -> anyhow::Result<()
     Ok(())
 }
 
+/// Puts a service on networks, and takes it off others, by their identifiers. What is on one already gets the new aliases.
+pub(super) fn networks(spec: &mut Value, add: Vec<Value>, rm: &[String]) {
+    if add.is_empty() && rm.is_empty() {
+        return;
+    }
+    // Services of old clients have theirs elsewhere.
+    let old = spec.as_object_mut().and_then(|spec| spec.remove("Networks"));
+    let slot = &mut spec["TaskTemplate"]["Networks"];
+    if let Some(old) = old.filter(|_| slot.is_null()) {
+        *slot = old;
+    }
+    list(slot, rm, add, |n| field(n, "Target"));
+    prune(spec);
+}
+
 /// `--publish-rm` names target ports; `--publish-add` replaces what opens the same door.
 fn publish(slot: &mut Value, add: &[Ports], rm: &[Ports]) {
     let target = |p: &Value| format!("{}/{}", p["TargetPort"], field(p, "Protocol"));

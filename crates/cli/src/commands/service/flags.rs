@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::publish::{self, Port};
 use crate::values::{
-    DataFile, host_entry, parse_bytes, parse_cpus, parse_data_file, parse_duration, parse_mount, parse_ulimit,
-    split_command,
+    DataFile, host_entry, parse_attachment, parse_bytes, parse_cpus, parse_data_file, parse_duration, parse_mount,
+    parse_ulimit, split_command,
 };
 
 /// Words of a command in one flag.
@@ -104,10 +104,10 @@ pub(super) struct Scalars {
     /// The directory that the command starts in
     #[arg(short, long)]
     pub(super) workdir: Option<String>,
-    /// Do not ask a registry what the image's digest is (skep never does: this is for scripts)
+    /// Do not ask the registry which digest the image's tag has now: each node does for itself
     #[arg(long)]
     pub(super) no_resolve_image: bool,
-    /// Hand registry logins to the nodes (skep has none: this is for scripts)
+    /// Hand this person's login at the image's registry to the nodes that run it
     #[arg(long)]
     pub(super) with_registry_auth: bool,
 }
@@ -226,9 +226,9 @@ pub struct CreateFlags {
     /// Give the containers a config as a file, likewise
     #[arg(long, value_parser = parse_data_file)]
     pub(super) config: Vec<DataFile>,
-    /// Attach to a network
-    #[arg(long)]
-    pub(super) network: Vec<String>,
+    /// Attach to a network: its name, or name=…,alias=…
+    #[arg(long, value_parser = parse_attachment)]
+    pub(super) network: Vec<Value>,
     /// Know a host by name: name:address
     #[arg(id = "known-host", long = "host", value_parser = host_entry)]
     pub(super) hosts: Vec<String>,
@@ -289,6 +289,12 @@ pub struct UpdateFlags {
     /// Stop to publish a target port: 80, or 53/udp
     #[arg(long, value_parser = ports)]
     pub(super) publish_rm: Vec<Ports>,
+    /// Attach to a network: its name, or name=…,alias=…
+    #[arg(long, value_parser = parse_attachment)]
+    pub(super) network_add: Vec<Value>,
+    /// Take off a network
+    #[arg(long)]
+    pub(super) network_rm: Vec<String>,
     /// Set a variable
     #[arg(long)]
     pub(super) env_add: Vec<String>,

@@ -12,8 +12,11 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::data::Kind;
+use super::registry;
 use super::shared::{self, InspectFlags, ListFlags, segment};
 use super::tasks::{self, TaskFlags};
+
+use crate::credentials::Credentials;
 use crate::progress;
 use crate::session::Session;
 use crate::view::View as _;
@@ -104,10 +107,20 @@ async fn get(session: &Session, name: &str) -> anyhow::Result<Value> {
 }
 
 async fn send(session: &Session, current: &Value, spec: &Value, more: Option<(&str, &str)>) -> anyhow::Result<()> {
+    send_as(session, None, current, spec, more).await
+}
+
+async fn send_as(
+    session: &Session,
+    auth: Option<&str>,
+    current: &Value,
+    spec: &Value,
+    more: Option<(&str, &str)>,
+) -> anyhow::Result<()> {
     let mut query = vec![("version", current.int("/Version/Index").to_string())];
     query.extend(more.map(|(key, value)| (key, value.to_owned())));
-    let answer =
-        session.client.post(&format!("/services/{}/update", segment(current.text("/ID"))), &query, spec).await?;
+    let path = format!("/services/{}/update", segment(current.text("/ID")));
+    let answer = session.client.post_as(auth, &path, &query, spec).await?;
     warn(&answer);
     Ok(())
 }
@@ -126,23 +139,43 @@ async fn converge(session: &mut Session, wait: &flags::Wait, shown: &str, id: &s
     if wait.detach { Ok(()) } else { progress::follow(session, id, wait.quiet).await }
 }
 
+/// What is handed to the nodes, where that is asked for.
+fn login(flags: &flags::Scalars, spec: &Value) -> anyhow::Result<Option<String>> {
+    let image = spec.text("/TaskTemplate/ContainerSpec/Image");
+    flags.with_registry_auth.then(|| Ok(Credentials::of_user()?.header(image))).transpose()
+}
+
 async fn create(session: &mut Session, flags: &flags::CreateFlags) -> anyhow::Result<()> {
     let mut spec = edit::created(flags)?;
-    let mut networks = Vec::new();
-    for name in &flags.network {
-        let network =
-            session.client.get(&format!("/networks/{}", segment(name)), &[("scope", "swarm".to_owned())]).await?;
-        networks.push(json!({ "Target": network.text("/Id") }));
-    }
-    if !networks.is_empty() {
-        spec["TaskTemplate"]["Networks"] = Value::Array(networks);
+    let networks = by_id(session, &flags.network).await?;
+    edit::networks(&mut spec, networks, &[]);
+    if !flags.scalars.no_resolve_image {
+        registry::pin(session, &mut spec).await?;
     }
     data::change(session, Kind::Secret, &mut spec, &flags.secret, &[]).await?;
     data::change(session, Kind::Config, &mut spec, &flags.config, &[]).await?;
-    let answer = session.client.post("/services/create", &[], &spec).await?;
+    let auth = login(&flags.scalars, &spec)?;
+    let answer = session.client.post_as(auth.as_deref(), "/services/create", &[], &spec).await?;
     warn(&answer);
     let id = answer.text("/ID").to_owned();
     converge(session, &flags.wait, &id, &id).await
+}
+
+async fn network_id(session: &Session, name: &str) -> anyhow::Result<String> {
+    let path = format!("/networks/{}", segment(name));
+    let network = session.client.get(&path, &[("scope", "swarm".to_owned())]).await?;
+    Ok(network.text("/Id").to_owned())
+}
+
+/// Attachments with the networks' identifiers in place of their names.
+async fn by_id(session: &Session, given: &[Value]) -> anyhow::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    for attachment in given {
+        let mut attachment = attachment.clone();
+        attachment["Target"] = json!(network_id(session, attachment.text("/Target")).await?);
+        found.push(attachment);
+    }
+    Ok(found)
 }
 
 async fn update(session: &mut Session, flags: &flags::UpdateFlags) -> anyhow::Result<()> {
@@ -151,8 +184,22 @@ async fn update(session: &mut Session, flags: &flags::UpdateFlags) -> anyhow::Re
     edit::update(&mut spec, flags)?;
     data::change(session, Kind::Secret, &mut spec, &flags.secret_add, &flags.secret_rm).await?;
     data::change(session, Kind::Config, &mut spec, &flags.config_add, &flags.config_rm).await?;
-    let more = if flags.rollback { ("rollback", "previous") } else { ("registryAuthFrom", "spec") };
-    send(session, &current, &spec, Some(more)).await?;
+    let added = by_id(session, &flags.network_add).await?;
+    let mut removed = Vec::new();
+    for name in &flags.network_rm {
+        removed.push(network_id(session, name).await?);
+    }
+    edit::networks(&mut spec, added, &removed);
+    if flags.image.is_some() && !flags.scalars.no_resolve_image {
+        registry::pin(session, &mut spec).await?;
+    }
+    let auth = login(&flags.scalars, &spec)?;
+    let more = match &auth {
+        _ if flags.rollback => Some(("rollback", "previous")),
+        None => Some(("registryAuthFrom", "spec")),
+        Some(_) => None,
+    };
+    send_as(session, auth.as_deref(), &current, &spec, more).await?;
     converge(session, &flags.wait, &flags.service, current.text("/ID")).await
 }
 

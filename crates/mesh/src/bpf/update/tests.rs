@@ -12,7 +12,7 @@ use crate::bpf::layout::{BACKEND_GONE, Table};
 use crate::compile::compile;
 use crate::world::{Change, TASKS, World, change, id};
 
-const ROOM: u16 = 32;
+const ROOM: u16 = 64;
 
 /// What the kernel would hold.
 #[derive(Default)]
@@ -37,11 +37,11 @@ impl Between {
     fn of(both: [&Tables; 2]) -> Self {
         let mut between = Self { lists: BTreeMap::new(), groups: BTreeMap::new() };
         for tables in both {
-            for key in Lists::of(tables).networks().into_keys() {
+            for key in encode::networks(tables, &Lists::of(tables)).into_keys() {
                 between.lists.entry(key.1.list).or_default().insert(key);
             }
             for (group, members) in &tables.groups {
-                let names = members.ready.iter().map(slots::name);
+                let names = members.ready.iter().map(|key| slots::name(&key.task));
                 between.groups.entry(encode::table_number(group)).or_default().extend(names);
             }
         }
@@ -68,6 +68,10 @@ impl Picture {
             Step::PutLocals => return put(self, |p| &mut p.found.locals, &update.locals.put, seen),
             Step::PutAddresses => return put(self, |p| &mut p.found.addresses, &update.addresses.put, seen),
             Step::PutNetworks => return put(self, |p| &mut p.found.networks, &update.networks.put, seen),
+            Step::PutWays => return put(self, |p| &mut p.found.ways, &update.ways.put, seen),
+            Step::PutVips => return put(self, |p| &mut p.found.vips, &update.vips.put, seen),
+            Step::DeleteVips => return delete(self, |p| &mut p.found.vips, &update.vips.delete, seen),
+            Step::DeleteWays => return delete(self, |p| &mut p.found.ways, &update.ways.delete, seen),
             Step::WriteTables => {
                 let changed = update.tables.iter().filter(|(key, table)| self.tables.get(*key) != Some(*table));
                 let changed: Vec<_> = changed.map(|(key, table)| (*key, *table)).collect();
@@ -94,7 +98,7 @@ impl Picture {
             backends.resize(backends.len().max(at + 1), Backend::default());
             let before = std::mem::replace(&mut backends[at], entry);
             assert!(entry.generation >= before.generation, "generations only grow: {before:?} {entry:?}");
-            if entry.task != before.task {
+            if (entry.task, entry.network) != (before.task, before.network) {
                 assert!(before.state == BACKEND_GONE, "taken from somebody: {before:?} {entry:?}");
                 assert!(
                     entry.generation > before.generation,
@@ -128,6 +132,9 @@ impl Picture {
                 });
             }
         }
+        for (key, vip) in &self.found.vips {
+            assert!(self.tables.contains_key(&vip.table), "{key:?} has no table");
+        }
         for (number, table) in &self.tables {
             let slots: BTreeSet<u16> = table.slots.iter().take(table.count as usize).copied().collect();
             for slot in slots {
@@ -146,7 +153,12 @@ impl Picture {
             let probes = key.proto == Protocol::Udp.number() && key.port == PROBE_PORT.to_be_bytes();
             assert!(probes || self.found.frontends.contains_key(&key), "{key:?} is published and has no frontend");
         }
-        let owners = self.found.backends.iter().filter(|entry| entry.state != BACKEND_GONE).map(|entry| entry.task);
+        let owners = self
+            .found
+            .backends
+            .iter()
+            .filter(|entry| entry.state != BACKEND_GONE)
+            .map(|entry| (entry.task, entry.network));
         assert!(only_once(owners), "two entries of one task");
         assert!(only_once(self.found.frontends.values().map(|frontend| frontend.number)), "two ports with one number");
     }
@@ -155,14 +167,16 @@ impl Picture {
     fn lookups(&self, names: &BTreeMap<u64, TaskId>) -> Lookups {
         let entry = |slot: u16| self.found.backends.get(usize::from(slot));
         let task = |slot: u16| entry(slot).and_then(|entry| names.get(&entry.task)).cloned();
+        let choices = |table: u32| -> Vec<_> {
+            let table = &self.tables[&table];
+            table.slots.iter().take(table.count as usize).map(|slot| task(*slot)).collect()
+        };
         let list = |number: u32| -> Vec<_> {
             let own = self.found.networks.keys().filter(|(_, net)| net.list == number);
             own.map(|(bits, net)| (*bits, net.addr)).collect()
         };
         let frontends = self.found.frontends.iter().map(|(key, frontend)| {
-            let table = &self.tables[&frontend.table];
-            let slots = table.slots.iter().take(table.count as usize);
-            let choices: Vec<_> = slots.map(|slot| task(*slot)).collect();
+            let choices = choices(frontend.table);
             let lists = [list(frontend.sources), list(frontend.listen)];
             (*key, (choices, lists, Frontend { number: 0, ..*frontend }))
         });
@@ -172,7 +186,10 @@ impl Picture {
             ports: self.ports.iter().flatten().map(|bits| bits.0.to_vec()).collect(),
             addresses: self.found.addresses.clone(),
             frontends: frontends.collect(),
-            backends: backends.map(|entry| (entry.task, Backend { generation: 0, ..*entry })).collect(),
+            backends: backends.map(|e| ((e.task, e.network), Backend { generation: 0, ..*e })).collect(),
+            vips: self.found.vips.iter().map(|(key, vip)| (*key, (choices(vip.table), *vip))).collect(),
+            networks: self.found.networks.iter().filter(|((_, net), _)| net.list == 0).map(|(k, v)| (*k, *v)).collect(),
+            ways: self.found.ways.clone(),
             locals: self
                 .found
                 .locals
@@ -191,7 +208,10 @@ struct Lookups {
     ports: Vec<Vec<u64>>,
     addresses: BTreeMap<Addr, u32>,
     frontends: BTreeMap<FrontendKey, Choices>,
-    backends: BTreeMap<u64, Backend>,
+    backends: BTreeMap<(u64, u32), Backend>,
+    vips: BTreeMap<Vip, (Vec<Option<TaskId>>, Frontend)>,
+    networks: BTreeMap<NetworkKey, u32>,
+    ways: BTreeMap<WayKey, Way>,
     locals: BTreeMap<LocalKey, Option<TaskId>>,
 }
 
@@ -247,9 +267,12 @@ fn apply(picture: &mut Picture, tables: &Tables, between: &Between, mut writes: 
 }
 
 /// The number of every task that is there.
-fn numbers(picture: &Picture) -> BTreeMap<u64, (usize, Backend)> {
+fn numbers(picture: &Picture) -> BTreeMap<(u64, u32), (usize, Backend)> {
     let entries = picture.found.backends.iter().copied().enumerate();
-    entries.filter(|(_, entry)| entry.state != BACKEND_GONE).map(|(n, entry)| (entry.task, (n, entry))).collect()
+    entries
+        .filter(|(_, entry)| entry.state != BACKEND_GONE)
+        .map(|(n, entry)| ((entry.task, entry.network), (n, entry)))
+        .collect()
 }
 
 fn stays(before: &Backend, after: &Backend) -> bool {
@@ -285,6 +308,7 @@ proptest! {
             let again = Update::plan(&picture.found, &tables).unwrap();
             prop_assert!(again.backends.write.is_empty() && again.backends.retire.is_empty(), "nothing is left to do");
             prop_assert!(again.frontends.put.is_empty() && again.locals.put.is_empty() && again.networks.put.is_empty());
+            prop_assert!(again.vips.put.is_empty() && again.ways.put.is_empty());
             let mut scratch = Picture::new();
             apply(&mut scratch, &tables, &Between::of([&tables, &tables]), usize::MAX);
             prop_assert_eq!(picture.lookups(&names), scratch.lookups(&names));
@@ -299,7 +323,7 @@ fn more_tasks_than_fit_are_refused_before_anything_is_written() {
     (0..TASKS).for_each(|task| world.suffer(Change::Start { task, service: 0, node: 0, state: EndpointState::Ready }));
     let found = Found { backends_room: 3, frontends_room: 32, ..Found::default() };
     let refused = Update::plan(&found, &compile(&world.desired()));
-    assert!(matches!(refused, Err(DatapathError::Full { what: "tasks", count: 10, room: 3 })));
+    assert!(matches!(refused, Err(DatapathError::Full { what: "tasks", count: 20, room: 3 })));
     let found = Found { backends_room: 32, frontends_room: 2, ..Found::default() };
     let refused = Update::plan(&found, &compile(&world.desired()));
     assert!(matches!(refused, Err(DatapathError::Full { what: "published ports", count: 4, room: 2 })));

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use skep_engine::backend::image::{ImageConfig, ImageInfo, LoadEvent, Removal, Removed};
+use skep_engine::backend::image::{ImageConfig, ImageInfo, LoadEvent, Prune, Removal, Removed};
 use skep_engine::{Error, ErrorKind};
 use skep_model::ImageRef;
-use skep_runtime::images::{self, Image, ImageError, ImageId, Images};
+use skep_runtime::images::{self, Image, ImageError, ImageId, Images, InUse};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use crate::daemon::node::LocalNode;
 
 /// Runs something that blocks on the disk.
 pub(crate) async fn blocking<R: Send + 'static>(
@@ -34,6 +36,34 @@ pub(crate) fn refusal(error: &ImageError) -> Error {
         _ => ErrorKind::InvalidArgument,
     };
     Error::new(kind, error.to_string())
+}
+
+/// Runs something that needs to know which images containers use. A container that is made meanwhile makes it look again.
+pub(crate) async fn unused<R: Send + 'static>(
+    node: &LocalNode,
+    work: impl Fn(&Images, &InUse) -> Result<R, ImageError> + Send + Sync + 'static,
+) -> Result<R, Error> {
+    let work = Arc::new(work);
+    loop {
+        let moment = node.images.moment();
+        let containers = node.runtime.list().await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))?;
+        let in_use = InUse::new(moment, containers.into_iter().map(|c| c.image).collect());
+        let work = work.clone();
+        let done = blocking(&node.images, move |images| match work(images, &in_use) {
+            Err(ImageError::Moved) => Ok(None),
+            done => done.map(Some),
+        });
+        if let Some(done) = done.await? {
+            return Ok(done);
+        }
+    }
+}
+
+pub(crate) fn prune(prune: Prune) -> images::Prune {
+    match prune {
+        Prune::Untagged => images::Prune::Untagged,
+        Prune::Unused => images::Prune::Unused,
+    }
 }
 
 pub(crate) fn info(image: Image) -> ImageInfo {

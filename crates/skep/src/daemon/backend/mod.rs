@@ -4,6 +4,7 @@ mod containers;
 mod exec;
 mod images;
 mod mesh;
+mod registry;
 mod swarm;
 
 use std::io;
@@ -18,7 +19,9 @@ use skep_engine::backend::Backend;
 use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use skep_engine::backend::container::ContainerInfo;
 use skep_engine::backend::exec::{ExecSession, ExecSpec};
-use skep_engine::backend::image::{ImageInfo, LoadEvent, Removal, Removed};
+use skep_engine::backend::image::{
+    Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
+};
 use skep_engine::backend::leader::Leader;
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
 use skep_engine::backend::node::{NodeInfo, ProcessInfo, SwarmInfo, SwarmState};
@@ -27,7 +30,8 @@ use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
 use skep_model::{
-    ClusterSpec, ConfigId, DataSpec, ImageRef, NodeId, NodeSpec, SecretId, ServiceId, ServiceSpec, Timestamp, Version,
+    ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth,
+    SecretId, ServiceId, ServiceSpec, Timestamp, Version,
 };
 
 pub(crate) use self::swarm::refusal;
@@ -94,7 +98,7 @@ impl Backend for NodeBackend {
             labels: self.0.flags.label_map().unwrap_or_default(),
             open_files: host::open_files(),
             now: Timestamp::now(),
-            insecure_registries: Vec::new(),
+            insecure_registries: self.0.flags.insecure_registries.iter().map(ToString::to_string).collect(),
             warnings: Vec::new(),
             swarm: self.swarm_info().await,
         })
@@ -143,6 +147,24 @@ impl Backend for NodeBackend {
         Ok(images::load(&self.0.images, archive))
     }
 
+    async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
+        registry::pull(&self.0.puller, pull)
+    }
+
+    async fn image_prune(&self, prune: Prune) -> Result<Pruned, Error> {
+        let prune = images::prune(prune);
+        let (removed, freed) = images::unused(&self.0, move |images, in_use| images.prune(prune, in_use)).await?;
+        Ok(Pruned { removed: removed.into_iter().map(images::removed).collect(), freed })
+    }
+
+    async fn distribution(&self, reference: &ImageRef, auth: Option<RegistryAuth>) -> Result<Distribution, Error> {
+        registry::distribution(&self.0.puller, reference, auth).await
+    }
+
+    async fn registry_login(&self, registry: &str, auth: RegistryAuth) -> Result<(), Error> {
+        registry::login(&self.0.puller, registry, auth).await
+    }
+
     async fn images(&self) -> Result<Vec<ImageInfo>, Error> {
         images::blocking(&self.0.images, |images| Ok(images.list().into_iter().map(images::info).collect())).await
     }
@@ -153,14 +175,10 @@ impl Backend for NodeBackend {
     }
 
     async fn image_remove(&self, name: &str, removal: Removal) -> Result<Vec<Removed>, Error> {
-        let containers = self.0.runtime.list().await.map_err(|e| Error::new(ErrorKind::Unknown, e.to_string()))?;
-        let in_use = containers.into_iter().map(|c| c.image).collect();
         let name = name.to_owned();
-        images::blocking(&self.0.images, move |images| {
-            let removed = images.remove(&name, images::removal(removal), &in_use)?;
-            Ok(removed.into_iter().map(images::removed).collect())
-        })
-        .await
+        let removal = images::removal(removal);
+        let removed = images::unused(&self.0, move |images, in_use| images.remove(&name, removal, in_use)).await?;
+        Ok(removed.into_iter().map(images::removed).collect())
     }
 
     async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error> {
@@ -222,8 +240,9 @@ impl Backend for NodeBackend {
     }
 
     async fn update_cluster(&self, version: Version, spec: ClusterSpec, rotate: Rotate) -> Result<(), Error> {
-        let rotate =
-            skep_manager::Rotate { worker: rotate.worker, manager: rotate.manager, unlock_key: rotate.unlock_key };
+        let root = rotate.root.map(|root| skep_manager::GivenRoot { certificate: root.certificate, key: root.key });
+        let Rotate { worker, manager, unlock_key, .. } = rotate;
+        let rotate = skep_manager::Rotate { worker, manager, unlock_key, root };
         self.control().await?.update_cluster(version, spec, rotate).await.map_err(|e| refusal(&e))
     }
 
@@ -265,6 +284,20 @@ impl Backend for NodeBackend {
 
     async fn remove_config(&self, id: &ConfigId) -> Result<(), Error> {
         self.control().await?.remove_config(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn create_network(&self, new: NewNetwork) -> Result<NetworkId, Error> {
+        self.control().await?.create_network(new).await.map_err(|e| refusal(&e))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), Error> {
+        self.control().await?.remove_network(id).await.map_err(|e| refusal(&e))
+    }
+
+    async fn known_networks(&self) -> Vec<Arc<Network>> {
+        let member = self.0.member().await;
+        let known = member.as_ref().map(|member| member.agent.assignments());
+        known.iter().flat_map(|known| known.networks.values().cloned().map(Arc::new)).collect()
     }
 
     async fn update_node(&self, id: &NodeId, version: Version, spec: NodeSpec) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! The swarm, as the API shows it to a manager's clients.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use skep_engine::backend::cluster::{Changed, ClusterView, Issuer, JoinTokens, Pa
 use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::{Control, ControlError};
-use skep_model::{Authority, NodeId, ServiceId, Task, Timestamp};
-use skep_store::{Event, EventKind, Events, Object, Store};
+use skep_model::{Authority, Node, NodeId, ServiceId, Task, Timestamp};
+use skep_store::{Event, EventKind, Events, Object, Store, Tables};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -48,14 +49,16 @@ pub(super) fn managers(known: &Assignments, own: &Membership, addrs: &[String]) 
     managers
 }
 
-/// What certificates are issued under; `None` when what is stored is no certificate.
-fn issuer(authority: &Authority) -> Option<Issuer> {
-    let root = RootCertificate::from_pem(&authority.certificate).ok()?;
-    Some(Issuer {
-        trust_root: authority.trusted.concat(),
-        subject: BASE64.encode(root.subject().ok()?),
-        public_key: BASE64.encode(root.public_key().ok()?),
-    })
+/// The root certificates that nodes have certificates under, or are to have. What is no certificate was not written by skep, and has no name.
+fn issuers(tables: &Tables, authority: &Authority) -> BTreeMap<String, Issuer> {
+    let of_nodes = tables.all::<Node>().filter_map(|node| Some(node.tls()?.issuer.as_str()));
+    let all: BTreeSet<&str> = of_nodes.chain([authority.wanted()]).collect();
+    let named = |pem: &str| {
+        let root = RootCertificate::from_pem(pem).ok()?;
+        let (subject, key) = (root.subject().ok()?, root.public_key().ok()?);
+        Some((pem.to_owned(), Issuer { subject: BASE64.encode(subject), public_key: BASE64.encode(key) }))
+    };
+    all.into_iter().filter_map(named).collect()
 }
 
 /// Everything in the swarm at this moment.
@@ -65,9 +68,9 @@ pub(super) fn view(control: &Control) -> Result<Arc<ClusterView>, Error> {
         let cluster = tables.cluster().cloned().ok_or_else(Error::manager_not_ready)?;
         Ok(Arc::new(ClusterView {
             tokens: JoinTokens { worker: tokens.worker.clone(), manager: tokens.manager.clone() },
-            issuer: issuer(&cluster.authority),
+            issuers: issuers(tables, &cluster.authority),
             cluster,
-            nodes: tables.all().map(|o: &Arc<skep_model::Node>| (o.id.clone(), o.clone())).collect(),
+            nodes: tables.all().map(|o: &Arc<Node>| (o.id.clone(), o.clone())).collect(),
             networks: tables.all().map(|o: &Arc<skep_model::Network>| (o.id.clone(), o.clone())).collect(),
             services: tables.all().map(|o: &Arc<skep_model::Service>| (o.id.clone(), o.clone())).collect(),
             tasks: tables.all().map(|o: &Arc<Task>| (o.id.clone(), o.clone())).collect(),

@@ -119,3 +119,15 @@ fn a_range_of_ten_thousand_ports_is_added_and_removed_at_once() {
     assert_eq!(spec["EndpointSpec"]["Ports"].as_array().unwrap().len(), 1);
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
 }
+
+#[test]
+fn networks_are_added_changed_and_removed() {
+    let mut spec = json!({"TaskTemplate":{"Networks":[{"Target":"a"},{"Target":"b","Aliases":["x"]}]}});
+    networks(&mut spec, vec![json!({"Target":"c"}), json!({"Target":"a","Aliases":["y"]})], &["b".to_owned()]);
+    assert_eq!(spec["TaskTemplate"]["Networks"], json!([{"Target":"a","Aliases":["y"]},{"Target":"c"}]));
+    networks(&mut spec, Vec::new(), &["a".to_owned(), "c".to_owned()]);
+    assert_eq!(spec, json!({"TaskTemplate":{}}));
+    let mut old = json!({"Networks":[{"Target":"a"}],"TaskTemplate":{}});
+    networks(&mut old, vec![json!({"Target":"b"})], &[]);
+    assert_eq!(old, json!({"TaskTemplate":{"Networks":[{"Target":"a"},{"Target":"b"}]}}));
+}

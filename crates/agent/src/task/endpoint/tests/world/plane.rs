@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_mesh::{BackendState, Desired, Devices, GroupKey, LocalTask, LocatedEndpoint, OwnNode, compile};
-use skep_model::{Protocol, PublishMode, PublishedPort, ServiceEntry, TaskId, Version};
+use skep_mesh::{
+    BackendState, Desired, Devices, GroupKey, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode, compile,
+};
+use skep_model::{EndpointRecord, Protocol, PublishMode, PublishedPort, ServiceEntry, TaskId, Version};
 use skep_netdb::View;
 
 use super::side::SERVICE;
@@ -26,18 +28,18 @@ pub(super) fn compiled(side: Side, view: &View, local: Option<LocalTask>) -> Pla
     let group = &tables.groups[&GroupKey::Service(SERVICE.clone(), false)];
     let with = |state: BackendState| -> BTreeSet<TaskId> {
         let found = tables.backends.iter().filter(|(_, backend)| backend.state == state);
-        found.map(|(task, _)| task.clone()).collect()
+        found.map(|(key, _)| key.task.clone()).collect()
     };
     let (ready, draining) = (with(BackendState::Ready), with(BackendState::Draining));
     let best = if ready.is_empty() { draining } else { ready };
-    let chosen: BTreeSet<_> = group.ready.iter().cloned().collect();
+    let chosen: BTreeSet<_> = group.ready.iter().map(|key| key.task.clone()).collect();
     assert!(chosen.is_subset(&best), "better ones are there: {view:?}");
     assert_eq!(chosen.is_empty(), best.is_empty(), "somebody is better than nobody: {view:?}");
     assert_eq!(chosen.is_empty(), group.slots.is_empty());
     Plane {
-        state: tables.backends.get(Owner.task()).map(|backend| backend.state),
-        chosen: group.ready.contains(Owner.task()),
-        others: group.ready.contains(Other.task()),
+        state: tables.backends.get(Owner.key()).map(|backend| backend.state),
+        chosen: group.ready.contains(Owner.key()),
+        others: group.ready.contains(Other.key()),
     }
 }
 
@@ -67,9 +69,10 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             underlay: None,
             uplinks: BTreeSet::new(),
             tunnels: BTreeSet::new(),
+            ways: BTreeMap::new(),
         },
         members: view.members.values().cloned().collect(),
-        member_addresses: view.addresses.clone(),
+        member_addresses: BTreeSet::clone(&view.addresses),
         services: vec![ServiceEntry {
             id: SERVICE.clone(),
             name: "web".to_owned(),
@@ -77,11 +80,22 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             ports: vec![port],
             options: Vec::new(),
             virtual_ips: Vec::new(),
+            networks: Vec::new(),
+        }],
+        networks: vec![Network {
+            id: Owner.key().network.clone(),
+            number: 4096,
+            subnet: "10.0.0.0/16".parse().unwrap(),
+            kind: NetworkKind::Ingress,
         }],
         endpoints: view
             .endpoints
             .iter()
-            .map(|(key, at)| LocatedEndpoint { key: key.clone(), owner: at.owner.clone(), record: at.record.clone() })
+            .map(|(key, at)| LocatedEndpoint {
+                key: key.clone(),
+                owner: at.owner.clone(),
+                record: EndpointRecord::clone(&at.record),
+            })
             .collect(),
         local_tasks: local.into_iter().collect(),
     }

@@ -45,7 +45,7 @@ impl Side {
 
     pub(super) fn record(self, state: EndpointState) -> EndpointRecord {
         let addr = [10, 0, 1, self.digit()].into();
-        EndpointRecord { service: SERVICE.clone(), addr, state, weight: 1, aliases: Vec::new() }
+        EndpointRecord { service: SERVICE.clone(), addr, state, weight: 1, aliases: Vec::new(), host_ports: Vec::new() }
     }
 
     pub(super) fn member(self, alive: bool) -> Member {
@@ -62,6 +62,7 @@ impl Side {
         LocalTask {
             task: self.task().clone(),
             addr: [10, 0, 1, self.digit()].into(),
+            networks: Vec::new(),
             host_ifindex: 9,
             mac: [2; 6],
             ipv6: true,
