@@ -134,6 +134,12 @@ fn stored(mut request: Value) -> Value {
             template[field] = empty;
         }
     }
+    // Stack files leave out one of the two when the other is given.
+    for half in ["Limits", "Reservations"] {
+        if template["Resources"][half].is_null() {
+            template["Resources"][half] = json!({});
+        }
+    }
     if template["ContainerSpec"]["DNSConfig"].is_null() {
         template["ContainerSpec"]["DNSConfig"] = json!({});
     }
