@@ -175,7 +175,7 @@ fn maps_of_another_layout_are_refused_while_in_use_and_replaced_when_not() {
     bpftool(&format!("map update {node} key 0 0 0 0 value {}", "99 ".to_owned() + &"0 ".repeat(43)));
     let again = lab.nodes[0].ns.run(|| skep_mesh::Bpf::open(&pins, skep_mesh::MapSizes::default()));
     let error = again.expect_err("refused").to_string();
-    assert!(error.contains("have layout 99, this skep knows layout 2"), "{error}");
+    assert!(error.contains("have layout 99, this skep knows layout 3"), "{error}");
     for link in fs::read_dir(pins.join("links")).unwrap() {
         fs::remove_file(link.unwrap().path()).unwrap();
     }
