@@ -88,10 +88,11 @@ async fn who_asks_at_the_same_time_shares_what_comes() {
 #[tokio::test]
 async fn a_pull_that_nobody_waits_for_ends_and_leaves_nothing() {
     let (registry, bench) = (FakeRegistry::start().await, Bench::with(&RegistryConfig::default()));
-    let pushed = registry.push("web:1", &sample("1"), &[Packing::Gzip]);
+    let image = sample("1");
+    let pushed = registry.push("web:1", &image, &[Packing::Plain]);
     let before = bench.contents();
-    let digest = pushed.layers[1].to_string();
-    registry.hook(move |seen| seen.path.ends_with(&digest).then(|| Reply::Stall { body: vec![0; 400_000], after: 0 }));
+    let (digest, body) = (pushed.layers[1].to_string(), image.parts().unwrap().layers[1].clone());
+    registry.hook(move |seen| seen.path.ends_with(&digest).then(|| Reply::Stall { body: body.clone(), after: 0 }));
     let mut pulling = bench.puller.pull(request(&registry.image("web:1")));
     let unpacked = |event: &PullEvent| matches!(event, PullEvent::Layer { state: LayerState::Complete, .. });
     while !unpacked(&pulling.next().await.expect("it is not done")) {}
