@@ -193,17 +193,12 @@ fn a_lost_worker_is_avoided_and_its_tasks_replaced_in_time() {
     let avoided: Vec<_> = losses.iter().map(|(event, _)| met(*event)).collect();
     let replaced: Vec<_> = losses.iter().map(|(_, replaced)| *replaced).collect();
     println!("lost {tries} times: avoided after {avoided:?}, replaced after {replaced:?}");
-    let worst = avoided.iter().max().copied().unwrap_or_default();
-    println!("medians {:?}, {:?}; worst {worst:?}", median(avoided.clone()), median(replaced.clone()));
+    println!("medians: {:?}, {:?}", median(avoided.clone()), median(replaced.clone()));
     // What was under way shares the fate of its task.
     let under_way = |a: &&Attempt| losses.iter().any(|(event, _)| a.opened <= *event && *event <= a.opened + a.took);
     let failed: Vec<_> = report.failed(report.began).filter(|a| !under_way(a)).collect();
     assert!(failed.is_empty(), "{failed:#?}\n{}", swarm.words());
-    assert!(
-        worst <= Duration::from_secs(3) && median(avoided) <= Duration::from_secs(1),
-        "{worst:?}\n{}",
-        swarm.words()
-    );
+    assert!(avoided.iter().all(|after| *after <= AVOIDED), "{avoided:?}\n{}", swarm.words());
     assert!(replaced.iter().all(|after| *after <= REPLACED), "{replaced:?}\n{}", swarm.words());
 }
 
