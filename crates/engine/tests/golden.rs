@@ -166,6 +166,7 @@ fn expected_refusal(recorded: &Recorded, request: &Value) -> bool {
     recorded.status >= 400
         || lax.iter().any(|name| recorded.from.contains(name))
         || mounts.is_some_and(|all| all.iter().any(|mount| !mount["VolumeOptions"].is_null()))
+        || template["ContainerSpec"]["Hostname"].as_str().is_some_and(|name| name.contains("{{"))
         || !template["LogDriver"].is_null()
         || request["Mode"].get("GlobalJob").is_some()
         || request["Mode"].get("ReplicatedJob").is_some()
