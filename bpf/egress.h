@@ -49,9 +49,16 @@ static __always_inline bool is_over(const struct flow *flow, __u8 proto, bool ur
 __verified_once int claim_port(struct __sk_buff *skb, struct flow_key *answers, const struct flow *flow)
 {
 	struct flow_key key;
+	struct frame *room;
+	__u32 zero = 0;
 
 	if (!answers || !flow)
 		return 0;
+	/* Before 6.6 what a global function was given is no value for a map, and the stack has no room for a copy. */
+	room = bpf_map_lookup_elem(&scratch, &zero);
+	if (!room)
+		return 0;
+	*(struct flow *)room = *flow;
 	key = *answers;
 	for (int i = 0; i < PORT_TRIES; i++) {
 		struct flow *taken;
@@ -63,7 +70,7 @@ __verified_once int claim_port(struct __sk_buff *skb, struct flow_key *answers, 
 		answers->dport = key.dport;
 		taken = bpf_map_lookup_elem(&flows, &key);
 		if (!taken) {
-			if (put_flow(&key, flow, UPDATE_NOEXIST))
+			if (bpf_map_update_elem(&flows, &key, room, UPDATE_NOEXIST) == 0)
 				return 1;
 			continue;
 		}
