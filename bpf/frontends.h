@@ -27,13 +27,19 @@ static __always_inline bool is_published(__u8 proto, __be16 port)
 	return bits && bits->words[number >> 6] >> (number & 63) & 1;
 }
 
-static __always_inline __u32 address_flags(const struct addr *addr)
+static __always_inline struct address *address_at(const struct addr *addr)
 {
 	/* Before 6.6 what a global function was given is no key for a map, nor a value: here and below they are copied. */
 	struct addr key = *addr;
-	__u32 *flags = bpf_map_lookup_elem(&addresses, &key);
 
-	return flags ? *flags : 0;
+	return bpf_map_lookup_elem(&addresses, &key);
+}
+
+static __always_inline __u32 address_flags(const struct addr *addr)
+{
+	struct address *found = address_at(addr);
+
+	return found ? found->flags : 0;
 }
 
 static __always_inline struct backend *backend_at(__u32 slot)

@@ -217,7 +217,7 @@ __verified_once int error_into_tunnel(struct __sk_buff *skb, const struct packet
 	}
 	parcel.task = backend->addr;
 	parcel.target = flow->far_port;
-	return to_node(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
+	return to_node_by_device(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
 }
 
 /* Whether an error is about an answer of ours to a client of this node, or about what a task has sent to the world outside. */

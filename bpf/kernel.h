@@ -61,6 +61,14 @@ enum {
 	F_TUNINFO_IPV6 = 1 << 0,
 };
 enum { ADJ_ROOM_MAC = 1 };
+/* What room in a packet is for: then the kernel can cut up what is behind it, in segments as they are. */
+enum {
+	F_ROOM_FIXED_SEGMENTS = 1 << 0,
+	F_ROOM_IPV4 = 1 << 1,
+	F_ROOM_UDP = 1 << 4,
+	F_ROOM_ETHERNET = 1 << 6,
+};
+#define F_ROOM_INNER_HEADER(bytes) ((__u64)(bytes) << 56)
 enum { PACKET_HOST = 0 };
 
 struct __sk_buff {
@@ -180,6 +188,12 @@ struct icmphdr {
 	__be32 rest;
 };
 
+/* RFC 7348. */
+struct vxlanhdr {
+	__be32 flags;
+	__be32 vni;	/* the upper three bytes */
+};
+
 /* RFC 9260: the common header and the beginning of the first chunk. */
 struct sctphdr {
 	__be16 sport;
@@ -221,6 +235,7 @@ static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*bpf_skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)26;
 static __s64 (*bpf_csum_diff)(const void *from, __u32 from_size, const void *to, __u32 to_size, __u32 seed) = (void *)28;
 static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;
+static __u32 (*bpf_get_hash_recalc)(struct __sk_buff *skb) = (void *)34;
 static long (*bpf_skb_change_tail)(struct __sk_buff *skb, __u32 len, __u64 flags) = (void *)38;
 static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;
 static __s64 (*bpf_csum_update)(struct __sk_buff *skb, __u32 csum) = (void *)40;

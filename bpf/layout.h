@@ -7,7 +7,7 @@
 
 #include "kernel.h"
 
-#define LAYOUT 3
+#define LAYOUT 4
 
 /* Slots of a Maglev table (crates/mesh/src/maglev.rs says why this many). */
 #define MAGLEV_SLOTS 2003
@@ -36,14 +36,21 @@ struct node {
 	__u32 overlay_ifindex;
 	__u32 mtu;		/* of the overlay */
 	__u32 uplink;		/* the device of the underlay address, or 0 */
+	__be16 tunnel_port;
+	__u16 pad;
 };
 
-/* Bits of the map `addresses`. */
 enum {
 	ADDRESS_OWN = 1,	/* this node's: frontends answer on it for everybody */
 	ADDRESS_MEMBER = 2,	/* another member's: frontends answer on it for tasks of this node */
 	ADDRESS_TRUSTED = 4,	/* overlay packets from it are believed */
 	ADDRESS_DIRECT = 8,	/* clients of that node may be answered by this one */
+};
+
+/* An address of a node. */
+struct address {
+	__u32 flags;
+	__u32 ifindex;		/* the device by which it is reached through the tunnel without the tunnel's own; 0 when it is not */
 };
 
 /*

@@ -22,13 +22,13 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } ports SEC(".maps");
 
-/* Addresses of nodes. Asked for new flows only. */
+/* Addresses of nodes. Asked for new flows, and for what goes to other nodes. */
 struct {
 	__uint(type, MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, MAP_NO_PREALLOC);
 	__type(key, struct addr);
-	__type(value, __u32);
+	__type(value, struct address);
 	__uint(pinning, PIN_BY_NAME);
 } addresses SEC(".maps");
 

@@ -258,6 +258,8 @@ impl Inputs {
             overlay: underlay.overlay?,
             underlay: underlay.device,
             overlay_mtu: underlay.overlay_mtu,
+            overlay_port: underlay.overlay_port,
+            ipsec: underlay.ipsec,
             uplinks: underlay.uplinks,
             tunnels: underlay.tunnels,
             ways: underlay.ways,

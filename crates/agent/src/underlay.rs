@@ -41,6 +41,10 @@ pub(crate) struct Underlay {
     pub(crate) overlay: Option<u32>,
     /// Bytes that fit into a packet of the overlay.
     pub(crate) overlay_mtu: u16,
+    /// UDP port of the overlay.
+    pub(crate) overlay_port: u16,
+    /// Whether policies of IPsec are there for what the node sends.
+    pub(crate) ipsec: bool,
 }
 
 /// Keeps an [`Underlay`] true.
@@ -94,6 +98,7 @@ impl Driver {
             let link = self.network.ensure_overlay(&overlay).await?;
             underlay.overlay = Some(link.ifindex);
             underlay.overlay_mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+            underlay.overlay_port = self.port;
         }
         Ok(underlay)
     }
@@ -143,6 +148,8 @@ fn describe(facts: &Facts) -> Underlay {
         device: None,
         overlay: None,
         overlay_mtu: 0,
+        overlay_port: 0,
+        ipsec: facts.ipsec,
     }
 }
 

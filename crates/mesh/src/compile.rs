@@ -29,6 +29,7 @@ pub fn compile(desired: &Desired) -> Tables {
         addresses: addresses(desired),
         members: others().map(|m| m.underlay).collect(),
         direct: desired.node.direct.clone(),
+        straight: straight(desired),
         frontends: BTreeMap::new(),
         groups: BTreeMap::new(),
         vips: BTreeMap::new(),
@@ -111,8 +112,31 @@ fn node(desired: &Desired) -> NodeFacts {
         loopback: devices.loopback,
         overlay_ifindex: devices.overlay,
         overlay_mtu: devices.overlay_mtu,
+        overlay_port: devices.overlay_port,
         reply_direct: node.reply_direct,
     }
+}
+
+/// What VXLAN puts before a packet over IPv4, in bytes.
+const WRAPPING: u16 = 50;
+
+/// Members that a plain route leads to, by a device that carries the whole of an overlay packet.
+fn straight(desired: &Desired) -> BTreeMap<IpAddr, u32> {
+    let devices = &desired.devices;
+    if devices.ipsec || desired.node.underlay.is_ipv6() {
+        return BTreeMap::new();
+    }
+    let mut lengths: Vec<u8> =
+        devices.ways.keys().filter_map(|to| to.addr().is_ipv4().then_some(to.prefix_len())).collect();
+    lengths.sort_unstable_by(|a, b| b.cmp(a));
+    lengths.dedup();
+    let way = |member: IpAddr| {
+        let nets = lengths.iter().filter_map(|&length| IpNet::new(member, length).ok());
+        nets.into_iter().find_map(|net| devices.ways.get(&net.trunc()))
+    };
+    let others = desired.members.iter().filter(|m| m.node != desired.node.id && m.underlay.is_ipv4());
+    let whole = devices.overlay_mtu.saturating_add(WRAPPING);
+    others.filter_map(|m| Some((m.underlay, way(m.underlay).filter(|way| way.mtu >= whole)?.device))).collect()
 }
 
 fn addresses(desired: &Desired) -> BTreeMap<IpAddr, AddressOwner> {

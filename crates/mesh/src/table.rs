@@ -182,6 +182,8 @@ pub struct NodeFacts {
     pub overlay_ifindex: u32,
     /// What fits into one overlay packet, in bytes.
     pub overlay_mtu: u16,
+    /// Where overlay packets go to.
+    pub overlay_port: u16,
     /// Whether this node answers clients of other nodes itself, and lets others answer its own.
     pub reply_direct: bool,
 }
@@ -197,6 +199,8 @@ pub struct Tables {
     pub members: BTreeSet<IpAddr>,
     /// Those of them whose clients this node has proved able to answer itself.
     pub direct: BTreeSet<IpAddr>,
+    /// Those of them to whom overlay packets leave straight by an uplink, without the VXLAN device, and that uplink.
+    pub straight: BTreeMap<IpAddr, u32>,
     /// Published ports.
     pub frontends: BTreeMap<FrontendKey, Frontend>,
     /// The tasks behind them.

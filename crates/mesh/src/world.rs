@@ -206,6 +206,8 @@ impl World {
                 loopback: 1,
                 overlay: 5,
                 overlay_mtu: 1450,
+                overlay_port: 4789,
+                ipsec: false,
                 underlay: Some(2),
                 uplinks: [2].into(),
                 tunnels: [].into(),

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use lab::{Answer, Attach, CLIENT, Lab, ask_on, ask_tcp, ask_udp, ingress};
+use lab::{Answer, Attach, CLIENT, Lab, Netns, ask_on, ask_tcp, ask_udp, eventually, ingress};
 use skep_mesh::{Applied, Datapath, DropReason};
 use skep_model::Protocol;
 
@@ -119,6 +119,7 @@ fn is_repaired(attach: Attach) {
     bpftool(&format!("{} 0 0 0 0 0 0 0 0 0 0 255 255 10 99 0 1", map("addresses")));
     let link = pins.join(format!("links/from_uplink-{}", lab.nodes[0].ns.ifindex("eth0")));
     fs::remove_file(link).unwrap();
+    eventually("the kernel to let go of the program", || !has_program(&lab.nodes[0].ns, "from_uplink", attach));
     let repaired = lab.apply_on(0).unwrap();
     assert_eq!(repaired, Applied { written: 2, attached: 1, ..Applied::default() });
     works(&lab);
@@ -172,10 +173,10 @@ fn maps_of_another_layout_are_refused_while_in_use_and_replaced_when_not() {
     let pins = lab.nodes[0].pins.clone();
     lab.nodes[0].bpf = None;
     let node = format!("pinned {}/node", pins.display());
-    bpftool(&format!("map update {node} key 0 0 0 0 value {}", "99 ".to_owned() + &"0 ".repeat(43)));
+    bpftool(&format!("map update {node} key 0 0 0 0 value {}", "99 ".to_owned() + &"0 ".repeat(47)));
     let again = lab.nodes[0].ns.run(|| skep_mesh::Bpf::open(&pins, skep_mesh::MapSizes::default()));
     let error = again.expect_err("refused").to_string();
-    assert!(error.contains("have layout 99, this skep knows layout 3"), "{error}");
+    assert!(error.contains("have layout 99, this skep knows layout 4"), "{error}");
     for link in fs::read_dir(pins.join("links")).unwrap() {
         fs::remove_file(link.unwrap().path()).unwrap();
     }
@@ -216,6 +217,13 @@ fn attached(ns: &lab::Netns, device: &str) -> String {
     let shown = ns.command(&format!("bpftool net show dev {device}")).output().unwrap();
     assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
     String::from_utf8(shown.stdout).unwrap()
+}
+
+/// Whether a program is attached by TCX, as the kernel says; a link that nobody holds any more goes a moment later.
+fn has_program(ns: &Netns, program: &str, attach: Attach) -> bool {
+    let output = ns.command("bpftool net show dev eth0").output().unwrap();
+    assert!(output.status.success(), "bpftool net show: {}", String::from_utf8_lossy(&output.stderr));
+    attach == Attach::Best && String::from_utf8_lossy(&output.stdout).contains(program)
 }
 
 fn bpftool(words: &str) {

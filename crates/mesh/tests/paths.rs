@@ -53,6 +53,44 @@ fn the_underlay_may_be_ipv6() {
     asks_every_address(&lab);
 }
 
+/// Nodes that may send by themselves, and one that leaves it to the tunnel's device, understand each other.
+#[test]
+fn streams_arrive_whole_whoever_puts_them_into_the_tunnel() {
+    const SIZE: usize = 4 << 20;
+    let mut lab = Lab::new(2);
+    lab.service(&[ingress(Protocol::Tcp, 8080, 80)], &[1]);
+    let sent: Vec<u8> = (0..SIZE).map(|n| (n / 251 + n) as u8).collect();
+    let tasks = lab.tasks[0].ns.run(|| TcpListener::bind("[::]:81")).unwrap();
+    lab.services[0].ports.push(ingress(Protocol::Tcp, 8081, 81));
+    for by_device in [[false, false], [true, false], [false, true]] {
+        for (node, by_device) in lab.nodes.iter_mut().zip(by_device) {
+            node.by_device = by_device;
+        }
+        lab.apply();
+        for asked in lab.nodes[0].addresses() {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut stream, _) = tasks.accept().unwrap();
+                    let mut got = vec![0; SIZE];
+                    stream.read_exact(&mut got).unwrap();
+                    assert!(got == sent, "to the task");
+                    stream.write_all(&got).unwrap();
+                });
+                let mut stream = lab.client.run(|| TcpStream::connect((asked, 8081))).unwrap();
+                stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+                let mut back = stream.try_clone().unwrap();
+                scope.spawn(move || {
+                    let mut got = vec![0; SIZE];
+                    back.read_exact(&mut got).unwrap();
+                    assert_eq!(got.len(), SIZE);
+                    assert!(got.iter().enumerate().all(|(n, byte)| *byte == (n / 251 + n) as u8), "from the task");
+                });
+                stream.write_all(&sent).unwrap();
+            });
+        }
+    }
+}
+
 fn asks_every_address(lab: &Lab) {
     for protocol in BOTH {
         for node in &lab.nodes {

@@ -56,6 +56,8 @@ pub struct Facts {
     pub routes: Vec<IpNet>,
     /// Those of them that lead somewhere, the best for each destination.
     pub ways: Vec<Way>,
+    /// Whether packets that leave may have to be encrypted: policies of IPsec are there for them.
+    pub ipsec: bool,
 }
 
 /// Where the best route to a destination leads.

@@ -16,9 +16,11 @@
 
 mod changes;
 mod driver;
+mod dump;
 mod error;
 mod facts;
 mod fake;
+mod ipsec;
 mod listeners;
 mod namespace;
 mod node;

@@ -3,21 +3,17 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use skep_model::Protocol;
 
+use crate::dump;
 use crate::error::NetworkError;
 use crate::namespace::Namespace;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
-const HEADER: usize = 16;
 /// `struct inet_diag_msg` without attributes.
 const MESSAGE: usize = 72;
 const INET_DIAG_SKV6ONLY: u16 = 11;
@@ -86,9 +82,9 @@ impl Listeners {
         let mut found = BTreeSet::new();
         for (protocol, states) in [(Protocol::Tcp, LISTEN), (Protocol::Udp, UNCONNECTED), (Protocol::Sctp, LISTEN)] {
             for family in [libc::AF_INET, libc::AF_INET6] {
-                send(self.socket.as_raw_fd(), &request(family as u8, protocol.number(), states), MsgFlags::empty())
-                    .map_err(|e| failed(e.into()))?;
-                match self.receive(protocol, &mut found) {
+                let mut read = |message: &[u8]| found.extend(read_message(message, protocol));
+                let question = question(family as u8, protocol.number(), states);
+                match dump::ask(&self.socket, SOCK_DIAG_BY_FAMILY, &question, &mut read) {
                     // A kernel without SCTP: nobody listens.
                     Err(error) if protocol == Protocol::Sctp && error.raw_os_error() == Some(libc::ENOENT) => {}
                     received => received.map_err(failed)?,
@@ -96,20 +92,6 @@ impl Listeners {
             }
         }
         Ok(found)
-    }
-
-    fn receive(&self, protocol: Protocol, found: &mut BTreeSet<Listener>) -> io::Result<()> {
-        let mut buffer = vec![0; 32 * 1024];
-        loop {
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                Ok(length) => length,
-                Err(Errno::EINTR) => continue,
-                Err(error) => return Err(error.into()),
-            };
-            if read_datagram(&buffer[..length], protocol, found)? {
-                return Ok(());
-            }
-        }
     }
 }
 
@@ -125,35 +107,13 @@ fn failed(source: io::Error) -> NetworkError {
     NetworkError::netlink("ask which ports are open", source)
 }
 
-/// `struct nlmsghdr` and `struct inet_diag_req_v2`.
-fn request(family: u8, protocol: u8, states: u32) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER + 56];
-    let length = bytes.len() as u32;
-    bytes[0..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes[6..8].copy_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    bytes[HEADER] = family;
-    bytes[HEADER + 1] = protocol;
-    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
+/// `struct inet_diag_req_v2`.
+fn question(family: u8, protocol: u8, states: u32) -> [u8; 56] {
+    let mut bytes = [0; 56];
+    bytes[0] = family;
+    bytes[1] = protocol;
+    bytes[4..8].copy_from_slice(&states.to_ne_bytes());
     bytes
-}
-
-/// Reads the messages of one datagram; whether the last one of the answer was among them.
-fn read_datagram(mut rest: &[u8], protocol: Protocol, found: &mut BTreeSet<Listener>) -> io::Result<bool> {
-    while rest.len() >= HEADER {
-        let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
-        let message = rest.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
-        match u16::from_ne_bytes([rest[4], rest[5]]) {
-            NLMSG_DONE => return Ok(true),
-            NLMSG_ERROR => {
-                let code = message.first_chunk().map_or(-libc::EPROTO, |c| i32::from_ne_bytes(*c));
-                return Err(io::Error::from_raw_os_error(-code));
-            }
-            _ => found.extend(read_message(message, protocol)),
-        }
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 fn read_message(message: &[u8], protocol: Protocol) -> Option<Listener> {

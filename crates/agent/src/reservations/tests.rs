@@ -45,6 +45,8 @@ fn desired(ports: &[u16], with: Vec<PortOptions>) -> Desired {
             loopback: 1,
             overlay: 2,
             overlay_mtu: 1450,
+            overlay_port: 4789,
+            ipsec: false,
             underlay: None,
             uplinks: BTreeSet::new(),
             tunnels: BTreeSet::new(),

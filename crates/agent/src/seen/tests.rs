@@ -111,6 +111,8 @@ impl Rig {
             overlay: 2,
             underlay: Some(3),
             overlay_mtu: 1450,
+            overlay_port: 4789,
+            ipsec: false,
             uplinks: BTreeSet::from([3]),
             tunnels: BTreeSet::new(),
             ways: BTreeMap::new(),

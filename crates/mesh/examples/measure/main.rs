@@ -52,6 +52,12 @@ struct Args {
     /// Only these parts
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Only paths with this in their names; everything by default
+    #[arg(long, value_name = "WORDS", value_delimiter = ',')]
+    paths: Vec<String>,
+    /// On each path, requests and connections alone
+    #[arg(long)]
+    requests: bool,
     /// Write the results into this page, and the picture beside it
     #[arg(long, value_name = "PAGE")]
     write: Option<PathBuf>,
@@ -116,11 +122,17 @@ fn measure_paths(args: &Args, lab: &mut Lab, swarm: &Swarm, dir: &Path, samples:
     swarm.set_reply(lab, Reply::Owner);
     let direct_reply = swarm.path(lab, skep::REPLY_DIRECT, swarm.asked, &server, 103);
     swarm.set_reply(lab, Reply::Asked);
+    let wanted = |path: &paths::Path| args.paths.is_empty() || args.paths.iter().any(|word| path.name.contains(word));
+    let measure = |path: &paths::Path, samples: &mut Samples| match (wanted(path), args.requests) {
+        (true, true) => path.measure_requests(effort, samples),
+        (true, false) => path.measure(effort, samples),
+        (false, _) => (),
+    };
     for round in 1..=args.rounds {
         eprintln!("paths: round {round} of {}", args.rounds);
-        plain.paths.iter().chain([&remote, &local]).for_each(|path| path.measure(effort, samples));
+        plain.paths.iter().chain([&remote, &local]).for_each(|path| measure(path, samples));
         swarm.set_reply(lab, Reply::Owner);
-        direct_reply.measure(effort, samples);
+        measure(&direct_reply, samples);
         swarm.set_reply(lab, Reply::Asked);
     }
 }

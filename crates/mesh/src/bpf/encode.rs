@@ -9,7 +9,7 @@ use skep_model::{EndpointKey, Protocol, PublishMode};
 
 use super::PROBE_PORT;
 use super::layout::{
-    ADDRESS_DIRECT, ADDRESS_MEMBER, ADDRESS_OWN, ADDRESS_TRUSTED, Addr, FRONTEND_AFFINITY, FRONTEND_HOST,
+    ADDRESS_DIRECT, ADDRESS_MEMBER, ADDRESS_OWN, ADDRESS_TRUSTED, Addr, Address, FRONTEND_AFFINITY, FRONTEND_HOST,
     FRONTEND_SILENT, Frontend, FrontendKey, IDLE_AT_ONCE, LAYOUT, LIST_OVERLAYS, LocalKey, NO_PORT, NODE_REPLY_DIRECT,
     Network, Node, PortBits, Table, Vip, Way,
 };
@@ -31,6 +31,8 @@ pub(super) fn node(facts: &NodeFacts) -> Node {
         overlay_ifindex: facts.overlay_ifindex,
         mtu: u32::from(facts.overlay_mtu),
         uplink: facts.uplink,
+        tunnel_port: facts.overlay_port.to_be_bytes(),
+        pad: 0,
     }
 }
 
@@ -53,16 +55,19 @@ pub(super) fn ports(tables: &Tables) -> [PortBits; 3] {
     ports
 }
 
-pub(super) fn addresses(tables: &Tables) -> BTreeMap<Addr, u32> {
+pub(super) fn addresses(tables: &Tables) -> BTreeMap<Addr, Address> {
     let owners = tables.addresses.iter().map(|(&addr, owner)| match owner {
         AddressOwner::Own => (addr, ADDRESS_OWN),
         AddressOwner::Member => (addr, ADDRESS_MEMBER),
     });
     let members = tables.members.iter().map(|&addr| (addr, ADDRESS_TRUSTED));
     let direct = tables.direct.intersection(&tables.members).map(|&addr| (addr, ADDRESS_DIRECT));
-    let mut entries = BTreeMap::new();
+    let mut entries: BTreeMap<_, Address> = BTreeMap::new();
     for (addr, flag) in owners.chain(members).chain(direct) {
-        *entries.entry(Addr::from(addr)).or_default() |= flag;
+        entries.entry(Addr::from(addr)).or_default().flags |= flag;
+    }
+    for (&addr, &device) in &tables.straight {
+        entries.entry(Addr::from(addr)).or_default().ifindex = device;
     }
     entries
 }

@@ -7,7 +7,7 @@ use aya::Pod;
 use crate::maglev::SLOTS;
 
 /// Version of everything in this file. Maps of another version are never read.
-pub(super) const LAYOUT: u32 = 3;
+pub(super) const LAYOUT: u32 = 4;
 
 pub(super) const NODE_REPLY_DIRECT: u32 = 1;
 
@@ -23,6 +23,8 @@ pub(super) struct Node {
     pub(super) overlay_ifindex: u32,
     pub(super) mtu: u32,
     pub(super) uplink: u32,
+    pub(super) tunnel_port: [u8; 2],
+    pub(super) pad: u16,
 }
 
 /// An address of either family as in an IPv6 packet; IPv4 ones are mapped (RFC 4291, 2.5.5.2).
@@ -45,7 +47,15 @@ impl From<Addr> for IpAddr {
     }
 }
 
-/// Bits of the values of `addresses`.
+/// Entry of `addresses`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Address {
+    pub(super) flags: u32,
+    pub(super) ifindex: u32,
+}
+
+/// Its flags.
 pub(super) const ADDRESS_OWN: u32 = 1;
 pub(super) const ADDRESS_MEMBER: u32 = 2;
 pub(super) const ADDRESS_TRUSTED: u32 = 4;
@@ -234,6 +244,6 @@ macro_rules! pod {
 }
 
 pod! {
-    Node = 44, Addr = 16, PortBits = 8192, FrontendKey = 4, Frontend = 28, Network = 20, Table = 4016, Backend = 56, Peer = 8, LocalKey = 8,
+    Node = 48, Addr = 16, Address = 8, PortBits = 8192, FrontendKey = 4, Frontend = 28, Network = 20, Table = 4016, Backend = 56, Peer = 8, LocalKey = 8,
     FlowKey = 40, Vip = 4, Way = 24, Flow = 64, Traffic = 40,
 }

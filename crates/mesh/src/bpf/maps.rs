@@ -7,7 +7,7 @@ use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValue
 use aya::{Ebpf, Pod};
 
 use super::layout::{
-    Addr, Backend, Frontend, FrontendKey, LocalKey, Network, Node, Peer, PortBits, Table, Traffic, Vip, Way,
+    Addr, Address, Backend, Frontend, FrontendKey, LocalKey, Network, Node, Peer, PortBits, Table, Traffic, Vip, Way,
 };
 use super::links::say;
 use super::update::{Found, Step, Update};
@@ -16,7 +16,7 @@ use crate::datapath::{Applied, DatapathError};
 pub(super) struct Maps {
     pub(super) node: Array<MapData, Node>,
     pub(super) ports: Array<MapData, PortBits>,
-    pub(super) addresses: HashMap<MapData, Addr, u32>,
+    pub(super) addresses: HashMap<MapData, Addr, Address>,
     pub(super) networks: LpmTrie<MapData, Network, u32>,
     pub(super) frontends: HashMap<MapData, FrontendKey, Frontend>,
     pub(super) vips: HashMap<MapData, Vip, Frontend>,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::encode::{self, Frontends, Lists};
-use super::layout::{Addr, Backend, Frontend, FrontendKey, LocalKey, Node, PortBits, Table, Vip, Way};
+use super::layout::{Addr, Address, Backend, Frontend, FrontendKey, LocalKey, Node, PortBits, Table, Vip, Way};
 use super::maps::{Changes, NetworkKey, WayKey};
 use super::slots::{self, Plan};
 use crate::datapath::DatapathError;
@@ -19,7 +19,7 @@ pub(super) struct Found {
     pub(super) frontends_room: u32,
     pub(super) vips: BTreeMap<Vip, Frontend>,
     pub(super) ways: BTreeMap<WayKey, Way>,
-    pub(super) addresses: BTreeMap<Addr, u32>,
+    pub(super) addresses: BTreeMap<Addr, Address>,
     pub(super) locals: BTreeMap<LocalKey, u32>,
     pub(super) networks: BTreeMap<NetworkKey, u32>,
 }
@@ -36,7 +36,7 @@ pub(super) struct Update {
     pub(super) frontends: Changes<FrontendKey, Frontend>,
     pub(super) vips: Changes<Vip, Frontend>,
     pub(super) ways: Changes<WayKey, Way>,
-    pub(super) addresses: Changes<Addr, u32>,
+    pub(super) addresses: Changes<Addr, Address>,
     pub(super) locals: Changes<LocalKey, u32>,
     pub(super) networks: Changes<NetworkKey, u32>,
 }

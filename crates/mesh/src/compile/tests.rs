@@ -99,6 +99,8 @@ fn desired() -> Desired {
             loopback: 1,
             overlay: 5,
             overlay_mtu: 1450,
+            overlay_port: 4789,
+            ipsec: false,
             underlay: Some(2),
             uplinks: [2].into(),
             tunnels: [3].into(),
@@ -112,6 +114,39 @@ fn desired() -> Desired {
         endpoints: vec![endpoint('1', 's', 'a', 1), endpoint('2', 's', 'b', 2)],
         local_tasks: vec![local('1', 1)],
     }
+}
+
+/// Where overlay packets for node b leave straight.
+fn straight(change: impl FnOnce(&mut Desired)) -> Option<u32> {
+    let mut desired = desired();
+    change(&mut desired);
+    let tables = compile(&desired);
+    assert!(tables.straight.keys().all(|member| *member == address("192.0.2.2")), "{:?}", tables.straight);
+    tables.straight.values().next().copied()
+}
+
+fn route(to: &str, device: u32, mtu: u16) -> (IpNet, Way) {
+    (to.parse().unwrap(), Way { device, mtu, source: address("198.51.100.1") })
+}
+
+#[test]
+fn overlay_packets_leave_straight_by_the_best_route_where_it_carries_them() {
+    assert_eq!(straight(|_| ()), Some(2));
+    let routes = [route("192.0.0.0/16", 7, 9000), route("192.0.2.0/24", 8, 1500), route("192.0.3.0/24", 9, 1500)];
+    assert_eq!(straight(|desired| desired.devices.ways.extend(routes)), Some(8));
+    assert_eq!(straight(|desired| desired.devices.ways.extend([route("192.0.2.2/32", 8, 1499)])), None);
+    assert_eq!(
+        straight(|desired| desired.devices.ways = [route("192.0.3.0/24", 9, 1500), route("::/0", 9, 1500)].into()),
+        None
+    );
+}
+
+#[test]
+fn overlay_packets_that_may_have_to_be_encrypted_or_are_of_ipv6_go_by_the_device() {
+    assert_eq!(straight(|desired| desired.devices.ipsec = true), None);
+    assert_eq!(straight(|desired| desired.node.underlay = address("2001:db8::1")), None);
+    let elsewhere = |desired: &mut Desired| desired.members[1].underlay = address("2001:db8::2");
+    assert_eq!(straight(elsewhere), None);
 }
 
 fn key(port: u16) -> FrontendKey {

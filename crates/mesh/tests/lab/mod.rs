@@ -49,6 +49,8 @@ pub struct Node {
     /// Whether other nodes send overlay packets to the IPv6 address.
     pub tunnel6: bool,
     pub reply_direct: bool,
+    /// Whether what it sends to other nodes goes through the tunnel's own device.
+    pub by_device: bool,
     /// Devices that a test has given it besides, with their addresses.
     pub more_devices: BTreeMap<String, Vec<IpAddr>>,
     sizes: MapSizes,
@@ -322,21 +324,7 @@ impl Lab {
                 direct: self.nodes.iter().map(Node::tunnel).collect(),
                 taken: BTreeSet::new(),
             },
-            devices: Devices {
-                loopback: index("lo"),
-                overlay: index("skep-vx"),
-                underlay: Some(index("eth0")),
-                overlay_mtu: OVERLAY_MTU,
-                uplinks: own
-                    .more_devices
-                    .keys()
-                    .filter(|d| own.carries_frames(d))
-                    .map(|d| index(d))
-                    .chain([index("eth0")])
-                    .collect(),
-                tunnels: own.more_devices.keys().filter(|d| !own.carries_frames(d)).map(|d| index(d)).collect(),
-                ways: own.ways(),
-            },
+            devices: own.devices(),
             members: members.collect(),
             services: self.services.clone(),
             networks: self.networks.clone(),
@@ -391,12 +379,30 @@ impl Node {
             overlay,
             underlay6,
             tunnel6: false,
+            by_device: false,
             reply_direct: false,
             more_devices: BTreeMap::new(),
             sizes,
         };
         node.start(attach);
         node
+    }
+
+    fn devices(&self) -> Devices {
+        let (with_frames, without): (Vec<_>, Vec<_>) = self.more_devices.keys().partition(|d| self.carries_frames(d));
+        let indexes = |names: Vec<&String>| names.into_iter().map(|d| self.ns.ifindex(d)).collect::<Vec<_>>();
+        let uplink = self.ns.ifindex("eth0");
+        Devices {
+            loopback: self.ns.ifindex("lo"),
+            overlay: self.ns.ifindex("skep-vx"),
+            underlay: Some(uplink),
+            overlay_mtu: OVERLAY_MTU,
+            overlay_port: 4789,
+            ipsec: self.by_device,
+            uplinks: indexes(with_frames).into_iter().chain([uplink]).collect(),
+            tunnels: indexes(without).into_iter().collect(),
+            ways: self.ways(),
+        }
     }
 
     /// Where other nodes send overlay packets for it.

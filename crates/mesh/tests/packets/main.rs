@@ -20,3 +20,4 @@ mod segments;
 mod states;
 mod tasks;
 mod translation;
+mod tunnel;

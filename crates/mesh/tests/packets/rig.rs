@@ -14,7 +14,7 @@ use skep_model::{
 };
 
 use super::lab::{Attach, Lab, Netns, ingress};
-use super::wire::{Packet, SCTP, Seen, TCP, UDP, get};
+use super::wire::{Packet, SCTP, Seen, TCP, UDP, get, sum};
 
 pub const NEXT: i32 = -1;
 pub const DROP: i32 = 2;
@@ -134,8 +134,19 @@ impl Rig {
         self.run_all(via, 0, [frame]).pop().unwrap()
     }
 
-    /// Many frames in one go.
+    /// Many frames in one go. What goes into the tunnel is seen as it comes out of it, see [`run_wrapped`](Self::run_wrapped).
     pub fn run_all<'a>(
+        &self,
+        via: Via,
+        gso_size: u32,
+        frames: impl IntoIterator<Item = &'a [u8]> + Send,
+    ) -> Vec<(i32, Vec<u8>)> {
+        let unwrapped = |(verdict, out)| (verdict, if verdict == REDIRECT { unwrapped(out) } else { out });
+        self.run_wrapped(via, gso_size, frames).into_iter().map(unwrapped).collect()
+    }
+
+    /// Many frames in one go, as they leave the programs.
+    pub fn run_wrapped<'a>(
         &self,
         via: Via,
         gso_size: u32,
@@ -352,6 +363,27 @@ pub fn client(v6: bool, port: u16) -> SocketAddr {
 /// Of one port, its options.
 pub fn options(protocol: Protocol, port: u16, options: PublishOptions) -> PortOptions {
     PortOptions { protocol, published: port.try_into().unwrap(), options, answers: true }
+}
+
+/// Where what the tunnel puts before a frame ends.
+pub const WRAPPING: usize = 14 + 20 + 8 + 8;
+
+/// The frame in a packet of the tunnel's, which must be right, or the packet itself when it is none.
+pub fn unwrapped(packet: Vec<u8>) -> Vec<u8> {
+    let is_wrapped = packet.len() > WRAPPING && packet[14] == 0x45 && packet[23] == UDP && get(&packet, 36) == 4789;
+    if !is_wrapped {
+        return packet;
+    }
+    let (size, inner) = (packet.len() - 14, &packet[WRAPPING..]);
+    assert_eq!((usize::from(get(&packet, 16)), usize::from(get(&packet, 38))), (size, size - 20), "lengths");
+    assert_eq!(sum(&packet[14..34]), 0xffff, "the header's checksum");
+    assert_eq!((packet[22], get(&packet, 20), get(&packet, 40)), (64, 0, 0), "hops, fragments, checksum");
+    assert!(get(&packet, 34) >= 0xc000, "ports that tell flows from each other");
+    assert_eq!(packet[42..46], [8, 0, 0, 0], "VXLAN with a number");
+    assert_eq!((&packet[46..48], packet[49]), (&[0x73, 0x6b][..], 0), "one of ours");
+    let class = if get(inner, 12) == 0x86dd { inner[15] >> 4 } else { inner[15] };
+    assert_eq!(packet[15], class & 3, "congestion");
+    inner.to_vec()
 }
 
 /// What a frame into the tunnel says to the other node: the task and its port.

@@ -14,6 +14,7 @@ pub(crate) use netlink::Netlink;
 use crate::changes::Changes;
 use crate::error::NetworkError;
 use crate::facts::Facts;
+use crate::ipsec;
 use crate::namespace::Namespace;
 use crate::node::{
     Attachment, HostLink, NodeNetwork, OVERLAY_MAC, Overlay, OverlayLink, TASK_LINK_PREFIX, TaskLink, host_link_name,
@@ -99,7 +100,7 @@ impl NodeNetwork for KernelNetwork {
         let mut links: Vec<_> = self.netlink.links().await?.into_iter().map(|f| f.link).collect();
         links.sort_by_key(|l| l.index);
         let (routes, ways) = self.netlink.routes().await?;
-        Ok(Facts { links, addresses: self.netlink.addresses().await?, routes, ways })
+        Ok(Facts { links, addresses: self.netlink.addresses().await?, routes, ways, ipsec: ipsec::has_policies()? })
     }
 
     fn watch(&self) -> Result<Changes, NetworkError> {

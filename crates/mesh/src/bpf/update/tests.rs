@@ -206,7 +206,7 @@ type Choices = (Vec<Option<TaskId>>, [Vec<(u32, Addr)>; 2], Frontend);
 struct Lookups {
     node: Option<Node>,
     ports: Vec<Vec<u64>>,
-    addresses: BTreeMap<Addr, u32>,
+    addresses: BTreeMap<Addr, Address>,
     frontends: BTreeMap<FrontendKey, Choices>,
     backends: BTreeMap<(u64, u32), Backend>,
     vips: BTreeMap<Vip, (Vec<Option<TaskId>>, Frontend)>,

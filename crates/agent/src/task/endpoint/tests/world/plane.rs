@@ -66,6 +66,8 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             loopback: 1,
             overlay: 2,
             overlay_mtu: 1450,
+            overlay_port: 4789,
+            ipsec: false,
             underlay: None,
             uplinks: BTreeSet::new(),
             tunnels: BTreeSet::new(),
