@@ -30,6 +30,7 @@ mod registry;
 pub mod seen;
 mod service;
 mod task;
+mod volume;
 
 pub use cluster::{
     Authority, CertificateSpec, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, Rotation, RotationStage,
@@ -64,3 +65,4 @@ pub use task::{
     ContainerStatus, Placement, RestartCondition, RestartPolicy, SpreadOver, StateWentBack, Task, TaskSpec, TaskState,
     TaskStatus,
 };
+pub use volume::{BadVolume, LOCAL_DRIVER, LocalVolume, VolumeDriver, VolumeOptions, check_volume_name};

@@ -21,6 +21,7 @@ use crate::files::{self, Process};
 use crate::images::Images;
 use crate::logs;
 use crate::shim::Report;
+use crate::volumes::Volumes;
 use files_of::{Containers, Found};
 
 /// Which program is the shim of a container.
@@ -37,8 +38,8 @@ pub enum Shim {
 pub struct EmbeddedConfig {
     /// The directory of the containers; made when absent.
     pub root: PathBuf,
-    /// The directory of named volumes; made when absent.
-    pub volumes: PathBuf,
+    /// The volumes of the node.
+    pub volumes: Arc<Volumes>,
     /// Where root file systems come from.
     pub images: Arc<Images>,
     /// The cgroup that containers' cgroups are made in, from the root of each hierarchy: `skep`.
@@ -98,7 +99,7 @@ impl Embedded {
     /// Where the container is. The death of a shim is noticed here, and written down.
     async fn find(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
         let (containers, owned) = (self.containers.clone(), id.clone());
-        match blocking(move || containers.find(&owned)).await? {
+        match blocking(move || containers.look(&owned)).await? {
             Some(Found::Lost) => self.alone(id, Containers::settle).await,
             found => Ok(found),
         }
@@ -124,6 +125,10 @@ async fn ended(id: &ContainerId, process: Process) -> Result<(), RuntimeError> {
 
 /// Starts a container that is created.
 fn start(containers: &Containers, id: &ContainerId) -> Result<i32, RuntimeError> {
+    begin(containers, id).inspect_err(|_| containers.rest(id))
+}
+
+fn begin(containers: &Containers, id: &ContainerId) -> Result<i32, RuntimeError> {
     match containers.settle(id)? {
         None => return Err(RuntimeError::NotFound(id.clone())),
         Some(Found::Running { init, .. }) => return Ok(init.pid),

@@ -237,6 +237,7 @@ impl Runtime for FakeRuntime {
             command: [&entry.container.spec.command[..], &entry.container.spec.args[..]].concat(),
             hostname: entry.container.hostname.clone(),
             netns: entry.container.netns.clone(),
+            volumes: BTreeMap::new(),
             state: entry.state,
         };
         Ok(inner.containers.values().map(info).collect())

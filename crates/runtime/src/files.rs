@@ -44,6 +44,9 @@ pub(crate) struct Made {
     /// It has files that are in memory alone.
     #[serde(default)]
     pub(crate) in_memory: bool,
+    /// The volumes that it uses, by where they are mounted.
+    #[serde(default)]
+    pub(crate) volumes: BTreeMap<String, String>,
 }
 
 /// Who owns a container.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! container.json     what was asked for; there once the container is prepared
-//! config.json        the OCI bundle, with rootfs/ (an overlay mount), files/ and volumes/ beside it
+//! config.json        the OCI bundle, with rootfs/ (an overlay mount) and files/ beside it
 //! shim.json          the shim: its process and the container's first process
 //! exit.json          how it ended; there once it has ended
 //! memory/            files that are in memory alone, as long as it may run (a mount)
@@ -45,6 +45,7 @@ mod seccomp;
 mod shim;
 mod signal;
 mod terminal;
+mod volumes;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -59,6 +60,7 @@ pub use exec::{Exec, ExecCommand, ExecFiles, Stdin, Terminal, TerminalSize};
 pub use fake::{FakeExec, FakeRuntime};
 pub use shim::shim_main;
 pub use signal::{parse as parse_signal, stop_signal};
+pub use volumes::{ANONYMOUS, NewVolume, Volume, VolumeError, Volumes};
 
 /// Containers of this node.
 ///
@@ -111,7 +113,7 @@ pub trait Runtime: Send + Sync {
     /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`], and [`RuntimeError::Exec`] with the cause.
     async fn exec(&self, id: &ContainerId, command: ExecCommand) -> Result<Exec, RuntimeError>;
 
-    /// Kills it when it runs, unmounts and deletes everything of it except named volumes.
+    /// Kills it when it runs, unmounts and deletes everything of it except named volumes, which live on in [`Volumes`].
     ///
     /// # Errors
     /// When something could not be removed; the rest is, and a repetition tries again.

@@ -3,6 +3,7 @@
 mod attach;
 mod container;
 mod data;
+mod disk;
 mod ending;
 mod exec;
 mod image;
@@ -15,6 +16,7 @@ mod shared;
 mod swarm;
 mod system;
 mod tasks;
+mod volume;
 
 use clap::Subcommand;
 
@@ -45,6 +47,12 @@ pub enum Command {
     /// The swarm's configs
     #[command(subcommand)]
     Config(data::Command),
+    /// This node's volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// This node's disk
+    #[command(subcommand)]
+    System(disk::Command),
     /// The routing mesh of this node
     #[command(subcommand)]
     Mesh(mesh::Command),
@@ -105,6 +113,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Network(command) => network::run(session, command).await,
         Command::Secret(command) => data::run(session, data::Kind::Secret, command).await,
         Command::Config(command) => data::run(session, data::Kind::Config, command).await,
+        Command::Volume(command) => volume::run(session, command).await,
+        Command::System(command) => disk::run(session, command).await,
         Command::Mesh(command) => mesh::run(session, command).await,
         Command::Image(command) => image::run(session, command).await,
         Command::Images(flags) => image::list(session, flags).await,

@@ -8,6 +8,7 @@ pub mod leader;
 pub mod log;
 pub mod node;
 pub mod swarm;
+pub mod volume;
 
 use std::io;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
 use swarm::{InitOptions, JoinOptions};
+use volume::{NewVolume, Sizes, VolumeInfo};
 
 /// Everything that the API can be asked. Node-level calls work on every node; cluster-level calls answer
 /// [`Error::no_swarm`], [`Error::not_a_manager`], [`Error::manager_not_ready`] or [`Error::no_leader`] where they cannot.
@@ -112,6 +114,24 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Gives an image another reference.
     async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error>;
+
+    /// The volumes of this node, by name.
+    async fn volumes(&self, sizes: Sizes) -> Result<Vec<VolumeInfo>, Error>;
+
+    /// One volume. Not there: [`ErrorKind::NotFound`].
+    ///
+    /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+    async fn volume(&self, name: &str) -> Result<VolumeInfo, Error>;
+
+    /// Makes a volume. One that is there already is returned as it is; with other options it is [`ErrorKind::Conflict`].
+    ///
+    /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
+    async fn volume_create(&self, new: NewVolume) -> Result<VolumeInfo, Error>;
+
+    /// Removes a volume. One that a container has, an ended one too, is [`ErrorKind::Conflict`].
+    ///
+    /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
+    async fn volume_remove(&self, name: &str) -> Result<(), Error>;
 
     /// The containers of this node's tasks, running or not.
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error>;

@@ -7,6 +7,7 @@ mod network;
 mod node;
 mod registry;
 mod state;
+mod volume;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,6 +33,7 @@ use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
 use crate::backend::swarm::{InitOptions, JoinOptions, Leave};
+use crate::backend::volume::{NewVolume, Sizes, VolumeInfo};
 use crate::error::{Error, ErrorKind};
 use state::State;
 
@@ -245,6 +247,22 @@ impl Backend for FakeBackend {
             }
         }
         Ok(())
+    }
+
+    async fn volumes(&self, _: Sizes) -> Result<Vec<VolumeInfo>, Error> {
+        Ok(self.state().volumes.values().cloned().collect())
+    }
+
+    async fn volume(&self, name: &str) -> Result<VolumeInfo, Error> {
+        self.state().volume(name)
+    }
+
+    async fn volume_create(&self, new: NewVolume) -> Result<VolumeInfo, Error> {
+        self.state().create_volume(new)
+    }
+
+    async fn volume_remove(&self, name: &str) -> Result<(), Error> {
+        self.state().remove_volume(name)
     }
 
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {

@@ -19,6 +19,7 @@ use crate::backend::cluster::{Changed, ClusterView, JoinTokens, Pair, Rotate, Sw
 use crate::backend::image::ImageInfo;
 use crate::backend::node::SwarmState;
 use crate::backend::swarm::{Host, InitOptions};
+use crate::backend::volume::VolumeInfo;
 use crate::error::{Error, ErrorKind};
 
 #[derive(Debug, Default)]
@@ -26,6 +27,7 @@ pub(super) struct State {
     pub(super) view: Option<ClusterView>,
     pub(super) joined: bool,
     pub(super) images: Vec<ImageInfo>,
+    pub(super) volumes: BTreeMap<String, VolumeInfo>,
     version: u64,
     addresses: u8,
     rotations: u32,

@@ -167,11 +167,6 @@ fn conflict(error: Error) -> Error {
     }
 }
 
-/// What a list of no volumes looks like.
-pub(super) fn no_volumes() -> Value {
-    json!({ "Volumes": [], "Warnings": Value::Null })
-}
-
 #[cfg(test)]
 mod tests {
     use super::glob;

@@ -24,6 +24,7 @@ mod swarm;
 mod system;
 mod tasks;
 mod version;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -196,6 +197,10 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/auth", post(registry::login))
         .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
         .route("/containers/json", get(containers::list))
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(containers::inspect))

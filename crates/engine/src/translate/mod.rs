@@ -26,6 +26,7 @@ pub mod swarm;
 pub mod task;
 pub mod task_spec;
 pub mod update;
+pub mod volume;
 
 use std::time::Duration;
 

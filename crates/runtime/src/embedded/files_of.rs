@@ -15,6 +15,7 @@ use crate::error::RuntimeError;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM};
 use crate::logs::LOGS;
 use crate::shim::STATE;
+use crate::volumes::Live;
 
 /// How long a shim may take to end after its container, in milliseconds.
 const PATIENCE: u16 = 10_000;
@@ -44,8 +45,8 @@ impl Found {
 
 impl Made {
     pub(super) fn info(self, state: ContainerState) -> ContainerInfo {
-        let Self { id, image, labels, created, command, hostname, netns, .. } = self;
-        ContainerInfo { id, labels, created, image, command, hostname, netns, state }
+        let Self { id, image, labels, created, command, hostname, netns, volumes, .. } = self;
+        ContainerInfo { id, labels, created, image, command, hostname, netns, volumes, state }
     }
 }
 
@@ -58,10 +59,9 @@ pub(super) struct Containers {
 
 impl Containers {
     pub(super) fn open(mut config: EmbeddedConfig) -> Result<Self, RuntimeError> {
-        for dir in [&mut config.root, &mut config.volumes] {
-            fs::create_dir_all(&*dir).map_err(RuntimeError::io("create", dir))?;
-            *dir = fs::canonicalize(&*dir).map_err(RuntimeError::io("resolve", dir))?;
-        }
+        let root = &mut config.root;
+        fs::create_dir_all(&*root).map_err(RuntimeError::io("create", root))?;
+        *root = fs::canonicalize(&*root).map_err(RuntimeError::io("resolve", root))?;
         let all = Self { config, program: OnceLock::new() };
         for id in all.ids()? {
             // One that resists does not keep the daemon from starting; its next use says the same.
@@ -69,7 +69,19 @@ impl Containers {
                 tracing::warn!(container = %id, "not recovered: {e}");
             }
         }
+        all.restore_volumes()?;
         Ok(all)
+    }
+
+    /// Which volumes the containers of earlier daemons use.
+    fn restore_volumes(&self) -> Result<(), RuntimeError> {
+        for made in self.all()? {
+            let ended = matches!(self.find(&made.id), Ok(None | Some(Found::Exited(_))));
+            let names = made.volumes.into_values().collect();
+            self.config.volumes.restore(&made.id, &names, if ended { Live::No } else { Live::Yes });
+        }
+        self.config.volumes.settle();
+        Ok(())
     }
 
     fn recover(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -121,6 +133,7 @@ impl Containers {
         if made.is_err() {
             // The first error is the one to tell; what stays is wiped by the next attempt.
             let _ = self.wipe(&dir);
+            self.config.volumes.forget(&container.id);
         }
         made
     }
@@ -132,8 +145,9 @@ impl Containers {
         fs::create_dir_all(&logs).map_err(RuntimeError::io("create", &logs))?;
         let rootfs = self.config.images.mount(&container.image, dir)?;
         let cgroup = cgroup::path(&self.config.cgroup_parent, &container.id);
-        let places = Places { dir, rootfs: &rootfs, volumes: &self.config.volumes, cgroup: &cgroup };
-        bundle::write(&places, container, &image)?;
+        let (id, volumes) = (&container.id, &*self.config.volumes);
+        let places = Places { dir, rootfs: &rootfs, id, volumes, cgroup: &cgroup };
+        let volumes = bundle::write(&places, container, &image)?;
         let made = Made {
             id: container.id.clone(),
             image: container.image,
@@ -146,6 +160,7 @@ impl Containers {
             open_stdin: container.spec.open_stdin,
             groups: container.spec.groups.clone(),
             in_memory: !container.files.is_empty(),
+            volumes,
         };
         files::write(dir, CONTAINER, &made)
     }
@@ -169,6 +184,15 @@ impl Containers {
         Ok(Some(files::read(&dir, EXIT)?.map_or(Found::Lost, Found::Exited)))
     }
 
+    /// As [`Self::find`]; what is mounted for a container that has ended is unmounted.
+    pub(super) fn look(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
+        let found = self.find(id)?;
+        if let Some(Found::Exited(_)) = found {
+            self.config.volumes.release(id);
+        }
+        Ok(found)
+    }
+
     /// As [`Self::find`], but ends a container whose shim is gone: its output has nowhere to go and its end nobody to see it.
     pub(super) fn settle(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
         let Some(Found::Lost) = self.find(id)? else { return self.find(id) };
@@ -177,6 +201,7 @@ impl Containers {
         files::write(&self.dir(id), EXIT, &exit)?;
         self.clear(id)?;
         memory::drop_files(&self.dir(id))?;
+        self.config.volumes.release(id);
         Ok(Some(Found::Exited(exit)))
     }
 
@@ -218,6 +243,11 @@ impl Containers {
         files::delete(&self.dir(id), SHIM)
     }
 
+    /// A start has failed: what is mounted for the container is not needed until the next one.
+    pub(super) fn rest(&self, id: &ContainerId) {
+        self.config.volumes.release(id);
+    }
+
     /// The directory of a container that can be started: mounted again after the machine was.
     pub(super) fn ready(&self, id: &ContainerId) -> Result<PathBuf, RuntimeError> {
         let dir = self.dir(id);
@@ -228,6 +258,7 @@ impl Containers {
             return Err(RuntimeError::FilesGone(id.clone()));
         }
         self.config.images.mount(&made.image, &dir)?;
+        self.config.volumes.take_again(id, &made.volumes.into_values().collect())?;
         Ok(dir)
     }
 
@@ -235,6 +266,8 @@ impl Containers {
         let dir = self.dir(id);
         self.kill(id)?;
         cgroup::clear(id, &cgroup::path(&self.config.cgroup_parent, id))?;
+        // Whoever sees that it is gone may remove its volumes.
+        self.config.volumes.forget(id);
         // From here on there is no such container, whatever happens.
         files::delete(&dir, CONTAINER)?;
         self.wipe(&dir)

@@ -12,7 +12,7 @@ use skep_model::{ContainerSpec, Resources};
 use skep_runtime::images::{ImageBuilder, ImageId, Images};
 use skep_runtime::{
     Container, ContainerId, ContainerState, Embedded, EmbeddedConfig, Exit, LogLine, LogOptions, LogStream, Runtime,
-    Shim,
+    Shim, Volumes,
 };
 
 /// Removes what it made when it goes, also after a failure.
@@ -55,14 +55,20 @@ impl Kit {
     }
 
     pub(crate) fn open(&self) -> Embedded {
-        Embedded::open(EmbeddedConfig {
+        self.open_with_volumes().0
+    }
+
+    /// As a daemon does, with the volumes that the runtime knows.
+    pub(crate) fn open_with_volumes(&self) -> (Embedded, Arc<Volumes>) {
+        let volumes = Arc::new(Volumes::open(&self.dir.path().join("volumes")).unwrap());
+        let runtime = Embedded::open(EmbeddedConfig {
             root: self.dir.path().join("containers"),
-            volumes: self.dir.path().join("volumes"),
+            volumes: volumes.clone(),
             images: self.images.clone(),
             cgroup_parent: self.cgroup.clone(),
             shim: Shim::Program(PathBuf::from(env!("CARGO_BIN_EXE_skep-shim"))),
-        })
-        .unwrap()
+        });
+        (runtime.unwrap(), volumes)
     }
 
     pub(crate) fn container(&self, number: u64, script: &str) -> Container {
@@ -110,7 +116,7 @@ impl Drop for Kit {
     fn drop(&mut self) {
         // A test that failed leaves containers: an open runtime removes them.
         let (root, images, cgroup) = (self.dir.path().join("containers"), self.images.clone(), self.cgroup.clone());
-        let volumes = self.dir.path().join("volumes");
+        let volumes = Arc::new(Volumes::open(&self.dir.path().join("volumes")).unwrap());
         let cleaner = std::thread::spawn(move || {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let config = EmbeddedConfig { root, volumes, images, cgroup_parent: cgroup, shim: Shim::Myself };

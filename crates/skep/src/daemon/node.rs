@@ -15,7 +15,7 @@ use skep_raft::Vault;
 use skep_registry::Puller;
 use skep_rpc::{NodeIdentity, TunnelIo};
 use skep_runtime::images::Images;
-use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
+use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim, Volumes};
 use skep_store::Store;
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -43,6 +43,7 @@ pub(crate) struct LocalNode {
     /// When the daemon started.
     pub(crate) started: Timestamp,
     pub(crate) images: Arc<Images>,
+    pub(crate) volumes: Arc<Volumes>,
     /// Where images come from.
     pub(crate) puller: Puller,
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -78,9 +79,10 @@ impl LocalNode {
     pub(crate) fn open(flags: Flags, tunnels: mpsc::Sender<TunnelIo>) -> Result<Self> {
         let data = &flags.data_root;
         let images = Arc::new(Images::open(&data.join("images"))?);
+        let volumes = Arc::new(Volumes::open(&data.join("volumes"))?);
         let runtime = Embedded::open(EmbeddedConfig {
             root: data.join("containers"),
-            volumes: data.join("volumes"),
+            volumes: volumes.clone(),
             images: images.clone(),
             cgroup_parent: flags.cgroup_parent.clone(),
             shim: Shim::Myself,
@@ -90,6 +92,7 @@ impl LocalNode {
             started: Timestamp::now(),
             puller: Puller::new(images.clone(), &flags.registries()),
             images,
+            volumes,
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),
             file: NodeFile::new(data),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use skep_agent::{Assignments, container_id};
-use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState};
+use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState, ContainerVolume};
 use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogStream};
 use skep_engine::{Error, ErrorKind};
 use skep_model::{ContainerSpec, Health, HealthConfig, NetworkAttachment, PublishedPort, ResourceLimits, Task, TaskId};
@@ -30,10 +30,15 @@ pub(super) async fn list(node: &Arc<LocalNode>) -> Result<Vec<ContainerInfo>, Er
     let configs: BTreeMap<_, _> = images.into_iter().map(|i| (i.id, i.config)).collect();
     Ok(containers
         .into_iter()
-        .map(|container| {
+        .map(|mut container| {
             let task = tasks.get(&container.id).copied();
             let config = configs.get(&container.image);
-            describe(container, task, config, &known, &health)
+            let used = std::mem::take(&mut container.volumes).into_iter();
+            let volumes = used.map(|(target, name)| {
+                let mountpoint = node.volumes.mountpoint(&name).display().to_string();
+                ContainerVolume { target, name, mountpoint }
+            });
+            ContainerInfo { volumes: volumes.collect(), ..describe(container, task, config, &known, &health) }
         })
         .collect())
 }
@@ -73,6 +78,7 @@ fn describe(
         labels: container.labels,
         ports: ports(task, image),
         networks: task.map(|t| networks(t, known)).unwrap_or_default(),
+        volumes: Vec::new(),
         spec: task.map_or_else(ContainerSpec::default, |t| t.spec.container.clone()),
         limits: task.map_or_else(ResourceLimits::default, |t| t.spec.resources.limits),
         health: task.and_then(|t| health.get(&t.id).cloned()),

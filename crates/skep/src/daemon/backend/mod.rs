@@ -6,6 +6,7 @@ mod images;
 mod mesh;
 mod registry;
 mod swarm;
+mod volumes;
 
 use std::io;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use skep_engine::backend::leader::Leader;
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
 use skep_engine::backend::node::{NodeInfo, ProcessInfo, SwarmInfo, SwarmState};
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
+use skep_engine::backend::volume::{NewVolume, Sizes, VolumeInfo};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
@@ -184,6 +186,22 @@ impl Backend for NodeBackend {
     async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error> {
         let name = name.to_owned();
         images::blocking(&self.0.images, move |images| images.tag(&images.find(&name)?.id, &target)).await
+    }
+
+    async fn volumes(&self, sizes: Sizes) -> Result<Vec<VolumeInfo>, Error> {
+        volumes::list(&self.0.volumes, sizes).await
+    }
+
+    async fn volume(&self, name: &str) -> Result<VolumeInfo, Error> {
+        volumes::find(&self.0.volumes, name).await
+    }
+
+    async fn volume_create(&self, new: NewVolume) -> Result<VolumeInfo, Error> {
+        volumes::create(&self.0.volumes, new).await
+    }
+
+    async fn volume_remove(&self, name: &str) -> Result<(), Error> {
+        volumes::remove(&self.0.volumes, name).await
     }
 
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {
