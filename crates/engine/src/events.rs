@@ -80,8 +80,7 @@ fn describe(change: &SwarmChange) -> Option<Event> {
             if pair.old.is_some() && pair.new.is_some() {
                 return None;
             }
-            let name = Attributes::from([("name".to_owned(), network.spec.name.clone())]);
-            ("network", pair.action(), network.id.to_string(), name)
+            ("network", pair.action(), network.id.to_string(), named(&network.spec.name))
         }
         Changed::Task(pair) => {
             let task = pair.any()?;
@@ -90,6 +89,14 @@ fn describe(change: &SwarmChange) -> Option<Event> {
                 return None;
             }
             ("task", pair.action(), task.id.to_string(), task_attributes(task))
+        }
+        Changed::Secret(pair) => {
+            let secret = pair.any()?;
+            ("secret", pair.action(), secret.id.to_string(), named(&secret.spec.name))
+        }
+        Changed::Config(pair) => {
+            let config = pair.any()?;
+            ("config", pair.action(), config.id.to_string(), named(&config.spec.name))
         }
     };
     let nanos = change.at.as_nanosecond();
@@ -115,6 +122,10 @@ impl<T> Pair<T> {
             (Some(_), None) => "remove",
         }
     }
+}
+
+fn named(name: &impl ToString) -> Attributes {
+    Attributes::from([("name".to_owned(), name.to_string())])
 }
 
 /// `<what>.old` and `<what>.new`, when they differ.

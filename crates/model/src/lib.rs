@@ -30,6 +30,7 @@ mod registry;
 pub mod seen;
 mod service;
 mod task;
+pub mod usage;
 mod volume;
 
 pub use cluster::{
@@ -40,7 +41,7 @@ pub use constraint::{BadConstraint, Constraint, Operator};
 pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
 };
-pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret};
+pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret, Templating};
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
 pub use gossip::{GossipKey, GossipKeys};
 pub use health::{Health, HealthCheck, HealthConfig, HealthResult, HealthState, HealthTest};

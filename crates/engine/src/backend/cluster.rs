@@ -129,4 +129,8 @@ pub enum Changed {
     Network(Pair<Network>),
     /// A task.
     Task(Pair<Task>),
+    /// A secret.
+    Secret(Pair<Secret>),
+    /// A config.
+    Config(Pair<Config>),
 }

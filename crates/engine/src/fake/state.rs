@@ -360,6 +360,7 @@ impl State {
             meta: self.meta(),
             service: service.id.clone(),
             service_name: service.spec.name.clone(),
+            service_labels: service.spec.labels.clone(),
             service_version: service.task_version,
             slot,
             node,
@@ -395,6 +396,8 @@ pub(super) fn differences(before: Option<&ClusterView>, after: Option<&ClusterVi
     collect(&before.networks, &after.networks, Changed::Network, &mut changes);
     collect(&before.services, &after.services, Changed::Service, &mut changes);
     collect(&before.tasks, &after.tasks, Changed::Task, &mut changes);
+    collect(&before.secrets, &after.secrets, Changed::Secret, &mut changes);
+    collect(&before.configs, &after.configs, Changed::Config, &mut changes);
     changes
 }
 

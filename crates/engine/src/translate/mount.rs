@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use skep_model::{Mount, MountKind, TmpfsOptions, check_volume_name};
+use skep_template::is_template;
 
 use super::volume::{options_from_wire, options_to_wire};
 use super::{amount, optional, signed, text, unsupported};
@@ -26,7 +27,7 @@ pub fn mounts_from_wire(mounts: &[wire::Mount]) -> Result<Vec<Mount>, Error> {
 }
 
 fn mount_from_wire(mount: &wire::Mount) -> Result<Mount, Error> {
-    if !mount.target.starts_with('/') {
+    if !mount.target.starts_with('/') && !is_template(&mount.target) {
         return Err(Error::invalid(format!(
             "ContainerSpec.Mounts: the target {:?} must be an absolute path in the container",
             mount.target
@@ -68,7 +69,7 @@ fn refuse_options(mount: &wire::Mount) -> Result<(), Error> {
 }
 
 fn bind(mount: &wire::Mount) -> Result<MountKind, Error> {
-    if !mount.source.starts_with('/') {
+    if !mount.source.starts_with('/') && !is_template(&mount.source) {
         return Err(Error::invalid(format!(
             "ContainerSpec.Mounts: invalid mount config for type \"bind\": the source {:?} must be an absolute path of the node",
             mount.source
@@ -95,7 +96,7 @@ fn bind(mount: &wire::Mount) -> Result<MountKind, Error> {
 
 fn volume(mount: &wire::Mount) -> Result<MountKind, Error> {
     let (source, options) = (optional(&mount.source), options_from_wire(mount.volume_options.as_ref())?);
-    if let Some(name) = &source {
+    if let Some(name) = source.as_ref().filter(|name| !is_template(name)) {
         check_volume_name(name).map_err(|bad| Error::invalid(format!("ContainerSpec.Mounts: {bad}")))?;
     }
     Ok(MountKind::Volume { source, options })
