@@ -12,7 +12,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 pub(crate) use mounts::UsedVolumes;
-pub(crate) use process::{args, override_env};
+pub(crate) use process::{TERM, args, override_env};
 pub(crate) use users::resolve as user;
 
 use crate::container::{Container, ContainerId};
@@ -85,9 +85,6 @@ pub(crate) fn write(
     container: &Container,
     image: &ImageConfig,
 ) -> Result<UsedVolumes, RuntimeError> {
-    if container.spec.tty {
-        return Err(RuntimeError::Unsupported("a terminal (--tty)"));
-    }
     write_files(&places.dir.join("files"), container)?;
     memory::fill(places.dir, &container.files)?;
     let mut annotations = serde_json::Map::new();

@@ -106,9 +106,6 @@ pub enum RuntimeError {
         /// Why.
         source: io::Error,
     },
-    /// Something that this runtime does not do.
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
     /// The shim could not be started or went away before it reported.
     #[error("the shim of container {id} failed: {reason}")]
     Shim {

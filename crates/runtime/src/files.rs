@@ -38,6 +38,9 @@ pub(crate) struct Made {
     pub(crate) cgroup: String,
     /// Keep standard input open instead of at its end.
     pub(crate) open_stdin: bool,
+    /// A terminal instead of pipes.
+    #[serde(default)]
+    pub(crate) tty: bool,
     /// Supplementary groups as the service names them.
     #[serde(default)]
     pub(crate) groups: Vec<String>,

@@ -36,6 +36,7 @@ mod container;
 mod devices;
 mod embedded;
 mod error;
+mod events;
 mod exec;
 mod fake;
 mod files;
@@ -45,9 +46,11 @@ mod seccomp;
 mod shim;
 mod signal;
 mod terminal;
+mod usage;
 mod volumes;
 
 use async_trait::async_trait;
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use tokio::sync::mpsc;
 
 pub use container::{
@@ -56,6 +59,7 @@ pub use container::{
 };
 pub use embedded::{Embedded, EmbeddedConfig, Shim};
 pub use error::RuntimeError;
+pub use events::{ContainerAction, Happened, NodeEvent, NodeEvents, VolumeAction};
 pub use exec::{Exec, ExecCommand, ExecFiles, Stdin, Terminal, TerminalSize};
 pub use fake::{FakeExec, FakeRuntime};
 pub use shim::shim_main;
@@ -118,6 +122,18 @@ pub trait Runtime: Send + Sync {
     /// # Errors
     /// When something could not be removed; the rest is, and a repetition tries again.
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// What it uses now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`].
+    async fn usage(&self, id: &ContainerId) -> Result<ContainerUsage, RuntimeError>;
+
+    /// Its processes, in the order of their numbers.
+    ///
+    /// # Errors
+    /// As for [`Runtime::usage`].
+    async fn processes(&self, id: &ContainerId) -> Result<Vec<ContainerProcess>, RuntimeError>;
 
     /// All containers, also those of earlier daemons, in the order of their ids.
     ///

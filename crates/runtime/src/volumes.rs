@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 use skep_model::{LocalVolume, Timestamp, check_volume_name};
 
 use crate::container::ContainerId;
+use crate::events::{NodeEvents, VolumeAction};
 use crate::files;
 pub use error::VolumeError;
 use using::Use;
@@ -88,20 +89,22 @@ struct Made {
 #[derive(Debug)]
 pub struct Volumes {
     root: PathBuf,
+    events: NodeEvents,
     users: Mutex<BTreeMap<ContainerId, Use>>,
     /// One for each volume, so that what happens to it happens one after the other.
     locks: Mutex<HashMap<String, Arc<Mutex<()>>>>,
 }
 
 impl Volumes {
-    /// Opens the directory of volumes; makes it when absent. Clears away what an earlier daemon has left half done.
+    /// Opens the directory of volumes; makes it when absent. Clears away what an earlier daemon has left half done. What happens
+    /// to volumes is told to `events`.
     ///
     /// # Errors
     /// When it cannot be made or read.
-    pub fn open(root: &Path) -> Result<Self, VolumeError> {
+    pub fn open(root: &Path, events: NodeEvents) -> Result<Self, VolumeError> {
         fs::create_dir_all(root).map_err(VolumeError::io("create", root))?;
         let root = fs::canonicalize(root).map_err(VolumeError::io("resolve", root))?;
-        let volumes = Self { root, users: Mutex::default(), locks: Mutex::default() };
+        let volumes = Self { root, events, users: Mutex::default(), locks: Mutex::default() };
         for name in volumes.entries()? {
             let dir = volumes.root.join(&name);
             if let Some(name) = name.strip_prefix(ADOPTED) {
@@ -259,6 +262,7 @@ impl Volumes {
         fs::create_dir_all(&data).map_err(VolumeError::io("create", &data))?;
         self.write(&aside, wanted)?;
         fs::rename(&aside, &dir).map_err(VolumeError::io("create", &dir))?;
+        self.events.volume(name, VolumeAction::Create);
         Ok(wanted.clone())
     }
 
@@ -284,11 +288,22 @@ impl Volumes {
         self.delete(name)
     }
 
+    /// Unmounts what may be mounted there. Whoever calls has its lock.
+    fn unmount(&self, name: &str) -> Result<(), VolumeError> {
+        let place = self.mountpoint(name);
+        if mount::is_mounted(&place) {
+            mount::unmount(&place)?;
+            self.events.volume(name, VolumeAction::Unmount);
+        }
+        Ok(())
+    }
+
     /// Whoever calls has its lock. Never reaches into what is mounted there.
     fn delete(&self, name: &str) -> Result<(), VolumeError> {
-        mount::unmount(&self.mountpoint(name))?;
+        self.unmount(name)?;
         let (dir, aside) = (self.root.join(name), self.root.join(format!(".old-{}", unique())));
         fs::rename(&dir, &aside).map_err(VolumeError::io("remove", &dir))?;
+        self.events.volume(name, VolumeAction::Destroy);
         remove_tree(&aside)
     }
 }

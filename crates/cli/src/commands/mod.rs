@@ -1,5 +1,6 @@
 //! The tree of subcommands: one file per noun.
 
+mod archive;
 mod attach;
 mod container;
 mod data;
@@ -16,6 +17,7 @@ mod shared;
 mod swarm;
 mod system;
 mod tasks;
+mod usage;
 mod volume;
 
 use clap::Subcommand;
@@ -63,6 +65,10 @@ pub enum Command {
     Images(image::ListFlags),
     /// Load images from an archive (image load)
     Load(image::LoadFlags),
+    /// Write images into an archive (image save)
+    Save(archive::SaveFlags),
+    /// Make an image of a root file system (image import)
+    Import(archive::ImportFlags),
     /// Pull an image from its registry
     Pull(registry::PullFlags),
     /// Log in at a registry
@@ -94,6 +100,10 @@ pub enum Command {
     Wait(ending::WaitFlags),
     /// Run a further program in a container of this node
     Exec(exec::ExecFlags),
+    /// Show what containers of this node use, as it changes
+    Stats(usage::StatsFlags),
+    /// Show the processes of a container of this node
+    Top(usage::TopFlags),
     /// Show what a container wrote
     Logs(container::LogsFlags),
     /// Show an object of any kind as JSON
@@ -119,6 +129,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Image(command) => image::run(session, command).await,
         Command::Images(flags) => image::list(session, flags).await,
         Command::Load(flags) => image::load(session, flags).await,
+        Command::Save(flags) => archive::save(session, flags).await,
+        Command::Import(flags) => archive::import(session, flags).await,
         Command::Pull(flags) => registry::pull(session, flags).await,
         Command::Login(flags) => registry::login(session, flags).await,
         Command::Logout { server } => registry::logout(session, &server),
@@ -130,6 +142,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Stop(flags) => ending::stop(session, flags).await,
         Command::Wait(flags) => ending::wait(session, flags).await,
         Command::Exec(flags) => exec::run(session, flags).await,
+        Command::Stats(flags) => usage::stats(session, flags).await,
+        Command::Top(flags) => usage::top(session, flags).await,
         Command::Logs(flags) => container::logs(session, flags).await,
         Command::Inspect(flags) => container::inspect(session, flags).await,
         Command::Events(flags) => system::events(session, flags).await,

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use skep_model::{
     ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, PortConflict,
     RegistryAuth, SecretId, ServiceId, ServiceSpec, Timestamp, Version,
@@ -28,7 +29,9 @@ use crate::backend::Backend;
 use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
 use crate::backend::exec::{ExecSession, ExecSpec};
-use crate::backend::image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed};
+use crate::backend::image::{
+    Distribution, ImageInfo, Import, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
+};
 use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
@@ -188,6 +191,20 @@ impl Backend for FakeBackend {
         Ok(stream::iter([Ok(layer), Ok(LoadEvent::Loaded { id, reference: Some(reference) })]).boxed())
     }
 
+    async fn image_import(&self, _: BoxStream<'static, io::Result<Bytes>>, import: Import) -> Result<String, Error> {
+        let image = node::image(import.reference);
+        let id = image.id.clone();
+        self.state().images.push(image);
+        Ok(id)
+    }
+
+    async fn image_save(&self, names: Vec<String>) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+        for name in &names {
+            self.image(name).await?;
+        }
+        Ok(stream::iter([Ok(Bytes::from(names.join(",")))]).boxed())
+    }
+
     async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
         let events = registry::pull(&pull);
         if events.iter().all(Result::is_ok) {
@@ -302,6 +319,14 @@ impl Backend for FakeBackend {
 
     async fn container_wait(&self, _: &str) -> Result<Option<i32>, Error> {
         Ok(Some(3))
+    }
+
+    async fn container_usage(&self, _: &str) -> Result<Option<ContainerUsage>, Error> {
+        Ok(Some(ContainerUsage::default()))
+    }
+
+    async fn container_processes(&self, _: &str) -> Result<Vec<ContainerProcess>, Error> {
+        Ok(Vec::new())
     }
 
     async fn exec(&self, _: &str, spec: ExecSpec) -> Result<ExecSession, Error> {

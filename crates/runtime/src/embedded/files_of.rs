@@ -1,8 +1,9 @@
 //! Containers as their directories and the kernel show them. Everything here blocks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use skep_model::Timestamp;
 
@@ -12,6 +13,7 @@ use crate::bundle::{self, Places, memory};
 use crate::cgroup;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit};
 use crate::error::RuntimeError;
+use crate::events::ContainerAction;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM};
 use crate::logs::LOGS;
 use crate::shim::STATE;
@@ -55,6 +57,8 @@ impl Made {
 pub(super) struct Containers {
     config: EmbeddedConfig,
     program: OnceLock<Program>,
+    /// Containers whose end nobody has been told of, with their labels.
+    live: Mutex<BTreeMap<ContainerId, BTreeMap<String, String>>>,
 }
 
 impl Containers {
@@ -62,7 +66,7 @@ impl Containers {
         let root = &mut config.root;
         fs::create_dir_all(&*root).map_err(RuntimeError::io("create", root))?;
         *root = fs::canonicalize(&*root).map_err(RuntimeError::io("resolve", root))?;
-        let all = Self { config, program: OnceLock::new() };
+        let all = Self { config, program: OnceLock::new(), live: Mutex::default() };
         for id in all.ids()? {
             // One that resists does not keep the daemon from starting; its next use says the same.
             if let Err(e) = all.recover(&id) {
@@ -77,6 +81,9 @@ impl Containers {
     fn restore_volumes(&self) -> Result<(), RuntimeError> {
         for made in self.all()? {
             let ended = matches!(self.find(&made.id), Ok(None | Some(Found::Exited(_))));
+            if !ended {
+                self.live().insert(made.id.clone(), made.labels.clone());
+            }
             let names = made.volumes.into_values().collect();
             self.config.volumes.restore(&made.id, &names, if ended { Live::No } else { Live::Yes });
         }
@@ -98,6 +105,11 @@ impl Containers {
 
     pub(super) fn dir(&self, id: &ContainerId) -> PathBuf {
         self.config.root.join(id.as_str())
+    }
+
+    /// Its cgroup, from the root of each hierarchy.
+    pub(super) fn cgroup(&self, id: &ContainerId) -> String {
+        cgroup::path(&self.config.cgroup_parent, id)
     }
 
     fn ids(&self) -> Result<Vec<ContainerId>, RuntimeError> {
@@ -158,11 +170,15 @@ impl Containers {
             netns: container.netns.clone(),
             cgroup,
             open_stdin: container.spec.open_stdin,
+            tty: container.spec.tty,
             groups: container.spec.groups.clone(),
             in_memory: !container.files.is_empty(),
             volumes,
         };
-        files::write(dir, CONTAINER, &made)
+        files::write(dir, CONTAINER, &made)?;
+        self.live().insert(made.id.clone(), made.labels.clone());
+        self.tell(&made.id, ContainerAction::Create);
+        Ok(())
     }
 
     /// Where the container is; `None` when there is none.
@@ -187,10 +203,29 @@ impl Containers {
     /// As [`Self::find`]; what is mounted for a container that has ended is unmounted.
     pub(super) fn look(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
         let found = self.find(id)?;
-        if let Some(Found::Exited(_)) = found {
+        if let Some(Found::Exited(exit)) = found {
             self.config.volumes.release(id);
+            self.ended(id, exit.code);
         }
         Ok(found)
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<ContainerId, BTreeMap<String, String>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what has happened to a container whose end was not told of yet.
+    pub(super) fn tell(&self, id: &ContainerId, action: ContainerAction) {
+        if let Some(labels) = self.live().get(id) {
+            self.config.events.container(id, labels, action);
+        }
+    }
+
+    /// Tells of the end of a container, once.
+    fn ended(&self, id: &ContainerId, code: Option<i32>) {
+        if let Some(labels) = self.live().remove(id) {
+            self.config.events.container(id, &labels, ContainerAction::Die(code));
+        }
     }
 
     /// As [`Self::find`], but ends a container whose shim is gone: its output has nowhere to go and its end nobody to see it.
@@ -202,6 +237,7 @@ impl Containers {
         self.clear(id)?;
         memory::drop_files(&self.dir(id))?;
         self.config.volumes.release(id);
+        self.ended(id, exit.code);
         Ok(Some(Found::Exited(exit)))
     }
 
@@ -266,10 +302,17 @@ impl Containers {
         let dir = self.dir(id);
         self.kill(id)?;
         cgroup::clear(id, &cgroup::path(&self.config.cgroup_parent, id))?;
+        let made: Option<Made> = files::read(&dir, CONTAINER).ok().flatten();
+        // It may have died of this, which is told; one that was never started has not.
+        let _ = self.look(id);
+        self.live().remove(id);
         // Whoever sees that it is gone may remove its volumes.
         self.config.volumes.forget(id);
         // From here on there is no such container, whatever happens.
         files::delete(&dir, CONTAINER)?;
+        if let Some(made) = made {
+            self.config.events.container(id, &made.labels, ContainerAction::Destroy);
+        }
         self.wipe(&dir)
     }
 

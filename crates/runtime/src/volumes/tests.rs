@@ -1,9 +1,8 @@
+use super::*;
 use skep_model::VolumeOptions;
 
-use super::*;
-
 fn open(dir: &Path) -> Volumes {
-    Volumes::open(&dir.join("volumes")).unwrap()
+    Volumes::open(&dir.join("volumes"), NodeEvents::default()).unwrap()
 }
 
 fn named(name: &str) -> NewVolume {

@@ -9,6 +9,7 @@ use skep_model::{LocalVolume, VolumeOptions, check_volume_name};
 
 use super::{Made, NewVolume, VolumeError, Volumes, fill, mount};
 use crate::container::ContainerId;
+use crate::events::VolumeAction;
 
 /// The volumes of a container.
 #[derive(Debug, Default)]
@@ -110,19 +111,20 @@ impl Volumes {
         if mount::is_mounted(&place) {
             return Ok(());
         }
-        mount::mount(&local, &place).map_err(|reason| VolumeError::Mount {
+        let mounted = mount::mount(&local, &place).map_err(|reason| VolumeError::Mount {
             name: name.to_owned(),
             kind: local.kind.clone(),
             device: local.device.clone(),
             reason,
-        })
+        });
+        mounted.inspect(|()| self.events.volume(name, VolumeAction::Mount))
     }
 
     /// Unmounts a volume that no container needs mounted.
     fn rest(&self, name: &str) -> Result<(), VolumeError> {
         let lock = self.lock(name);
         let _alone = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.users_of(name, |used| used.live).is_empty() { mount::unmount(&self.mountpoint(name)) } else { Ok(()) }
+        if self.users_of(name, |used| used.live).is_empty() { self.unmount(name) } else { Ok(()) }
     }
 
     /// The container has ended: what is mounted for it alone is unmounted. Does nothing the second time. Goes on after errors.

@@ -1,6 +1,7 @@
 //! The daemon as the Engine API asks it.
 
 mod containers;
+mod events;
 mod exec;
 mod images;
 mod mesh;
@@ -21,7 +22,7 @@ use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChang
 use skep_engine::backend::container::ContainerInfo;
 use skep_engine::backend::exec::{ExecSession, ExecSpec};
 use skep_engine::backend::image::{
-    Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
+    Distribution, ImageInfo, Import, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
 };
 use skep_engine::backend::leader::Leader;
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
@@ -31,6 +32,7 @@ use skep_engine::backend::volume::{NewVolume, Sizes, VolumeInfo};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use skep_model::{
     ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth,
     SecretId, ServiceId, ServiceSpec, Timestamp, Version,
@@ -149,6 +151,18 @@ impl Backend for NodeBackend {
         Ok(images::load(&self.0.images, archive))
     }
 
+    async fn image_import(
+        &self,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+        import: Import,
+    ) -> Result<String, Error> {
+        images::import(&self.0.images, archive, import).await
+    }
+
+    async fn image_save(&self, names: Vec<String>) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+        images::save(&self.0.images, names).await
+    }
+
     async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
         registry::pull(&self.0.puller, pull)
     }
@@ -233,12 +247,20 @@ impl Backend for NodeBackend {
         containers::wait(&self.0, id).await
     }
 
+    async fn container_usage(&self, id: &str) -> Result<Option<ContainerUsage>, Error> {
+        containers::usage(&self.0, id).await
+    }
+
+    async fn container_processes(&self, id: &str) -> Result<Vec<ContainerProcess>, Error> {
+        containers::processes(&self.0, id).await
+    }
+
     async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
         exec::run(&self.0, container, spec).await
     }
 
     fn changes(&self) -> BoxStream<'static, SwarmChange> {
-        swarm::changes(self.0.store())
+        stream::select(swarm::changes(self.0.store()), events::of(&self.0)).boxed()
     }
 
     fn leads(&self) -> bool {
