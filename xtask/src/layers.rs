@@ -6,7 +6,7 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// From the bottom up. A crate may depend on crates of lower layers only; `cli` may also use the wire types of `engine`.
 const LAYERS: &[&[&str]] = &[
     &["skep-model"],
-    &["skep-store"],
+    &["skep-store", "skep-template"],
     &["skep-ca"],
     &["skep-rpc"],
     &["skep-raft"],

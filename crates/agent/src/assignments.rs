@@ -125,13 +125,18 @@ impl AssignmentsFile {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
-    use skep_model::{Data, DataSpec, GossipKey, Meta, Timestamp};
+    use skep_model::{Data, DataSpec, GossipKey, Meta, Templating, Timestamp};
 
     use super::*;
 
     #[test]
     fn secrets_are_never_written_to_the_disk_nor_shown() {
-        let spec = DataSpec { name: "key".parse().unwrap(), labels: BTreeMap::new(), data: Data(b"hush".to_vec()) };
+        let spec = DataSpec {
+            name: "key".parse().unwrap(),
+            labels: BTreeMap::new(),
+            data: Data(b"hush".to_vec()),
+            templating: Templating::None,
+        };
         let secret = Secret { id: SecretId::random(), meta: Meta::new(Timestamp::UNIX_EPOCH), spec };
         let kept = proto::Kept { object: skep_rpc::encode(&secret) };
         let message = proto::Assignments { full: true, secrets: vec![kept], ..Default::default() };

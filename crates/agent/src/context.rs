@@ -9,14 +9,15 @@ use std::time::Duration;
 use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    Data, EndpointState, FileReference, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions,
-    Protocol, PublishedPort, ServiceEntry, Task, TaskId,
+    EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions, Protocol,
+    PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::NetDb;
 use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
 use skep_registry::RegistryError;
 use skep_runtime::images::{Image, ImageError};
 use skep_runtime::{Container, ContainerFile, ContainerId, Runtime, RuntimeError};
+use skep_template::TemplateError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::warn;
@@ -28,7 +29,7 @@ use crate::records::{keys, records};
 use crate::report::Reporter;
 use crate::task::{Endpoint, Step, close};
 use crate::underlay::Underlay;
-use crate::{Assignments, containers, task};
+use crate::{Assignments, containers, task, templates};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -82,6 +83,8 @@ pub(crate) enum StepError {
     Names(#[from] DnsError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
+    #[error("ContainerSpec.{0}")]
+    Template(#[from] TemplateError),
     #[error("no address was given to the task; is the manager of the same version?")]
     NoAddress,
     #[error("no host port is left from 32768 on")]
@@ -98,15 +101,14 @@ impl Context {
     }
 
     /// The files that the task is given; `None` as long as managers have not handed all of them over.
-    pub(crate) fn files(&self, task: &Task) -> Option<Vec<ContainerFile>> {
-        fn file<I>(reference: &FileReference<I>, path: String, data: &Data) -> ContainerFile {
-            let FileReference { uid, gid, mode, .. } = *reference;
-            ContainerFile { path, uid, gid, mode, data: data.clone() }
-        }
-        let (handed, container) = (self.assignments.borrow(), &task.spec.container);
-        let secrets = container.secrets.iter().map(|r| Some(file(r, r.path(), &handed.secrets.get(&r.id)?.spec.data)));
-        let configs = container.configs.iter().map(|r| Some(file(r, r.path(), &handed.configs.get(&r.id)?.spec.data)));
-        secrets.chain(configs).collect()
+    pub(crate) fn files(&self, task: &Task) -> Option<Result<Vec<ContainerFile>, StepError>> {
+        let files = templates::files(&self.assignments.borrow(), task)?;
+        Some(files.map_err(StepError::Template))
+    }
+
+    /// The task with its templates filled in.
+    pub(crate) fn expanded(&self, task: &Task) -> Result<Task, StepError> {
+        Ok(templates::expanded(task, self.assignments.borrow().node.as_ref())?)
     }
 
     /// Network and bundle. Returns the host-mode ports that the task gets.

@@ -28,6 +28,7 @@ mod seen;
 mod session;
 pub mod task;
 mod tasks;
+mod templates;
 mod underlay;
 
 mod agent;
@@ -39,3 +40,4 @@ pub use context::ListenersAt;
 pub use error::AgentError;
 pub use names::{Outside, SocketsAt};
 pub use report::{Reporter, Reports};
+pub use templates::expanded;

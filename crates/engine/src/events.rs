@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use skep_model::Service;
+use skep_model::{LOCAL_DRIVER, Service};
 use tokio::sync::broadcast;
 
-use crate::backend::cluster::{Changed, Pair, SwarmChange};
+use crate::backend::cluster::{Changed, ContainerEvent, Pair, SwarmChange};
 use crate::translate::node::words;
 use crate::types::event::{Actor, Event};
 
@@ -80,8 +80,7 @@ fn describe(change: &SwarmChange) -> Option<Event> {
             if pair.old.is_some() && pair.new.is_some() {
                 return None;
             }
-            let name = Attributes::from([("name".to_owned(), network.spec.name.clone())]);
-            ("network", pair.action(), network.id.to_string(), name)
+            ("network", pair.action(), network.id.to_string(), named(&network.spec.name))
         }
         Changed::Task(pair) => {
             let task = pair.any()?;
@@ -91,13 +90,27 @@ fn describe(change: &SwarmChange) -> Option<Event> {
             }
             ("task", pair.action(), task.id.to_string(), task_attributes(task))
         }
+        Changed::Container(event) => ("container", event.action, event.id.clone(), container_attributes(event)),
+        Changed::Volume { name, action } => {
+            let driver = Attributes::from([("driver".to_owned(), LOCAL_DRIVER.to_owned())]);
+            ("volume", *action, name.clone(), driver)
+        }
+        Changed::Secret(pair) => {
+            let secret = pair.any()?;
+            ("secret", pair.action(), secret.id.to_string(), named(&secret.spec.name))
+        }
+        Changed::Config(pair) => {
+            let config = pair.any()?;
+            ("config", pair.action(), config.id.to_string(), named(&config.spec.name))
+        }
     };
+    let scope = if matches!(kind, "container" | "volume") { "local" } else { "swarm" };
     let nanos = change.at.as_nanosecond();
     Some(Event {
         kind: kind.to_owned(),
         action: action.to_owned(),
         actor: Actor { id, attributes },
-        scope: "swarm".to_owned(),
+        scope: scope.to_owned(),
         time: change.at.as_second(),
         time_nano: i64::try_from(nanos).unwrap_or(i64::MAX),
     })
@@ -115,6 +128,20 @@ impl<T> Pair<T> {
             (Some(_), None) => "remove",
         }
     }
+}
+
+fn named(name: &impl ToString) -> Attributes {
+    Attributes::from([("name".to_owned(), name.to_string())])
+}
+
+fn container_attributes(event: &ContainerEvent) -> Attributes {
+    let mut attributes = event.labels.clone();
+    attributes.insert("name".to_owned(), event.name.clone());
+    attributes.insert("image".to_owned(), event.image.clone());
+    if let Some(code) = event.exit_code {
+        attributes.insert("exitCode".to_owned(), code.to_string());
+    }
+    attributes
 }
 
 /// `<what>.old` and `<what>.new`, when they differ.

@@ -277,8 +277,8 @@ async fn secrets_and_configs_are_kept_and_secrets_never_shown() {
         for bad in [json!({ "Name": "a b", "Data": "eA==" }), json!({ "Name": "a", "Data": "!" })] {
             assert_eq!(node.request("POST", &format!("/{kind}/create"), &bad.to_string()).await.status, 400, "{bad}");
         }
-        let golang = json!({ "Name": "t", "Data": "eA==", "Templating": { "Name": "golang" } }).to_string();
-        assert_eq!(node.request("POST", &format!("/{kind}/create"), &golang).await.status, 501);
+        let jinja = json!({ "Name": "t", "Data": "eA==", "Templating": { "Name": "jinja" } }).to_string();
+        assert_eq!(node.request("POST", &format!("/{kind}/create"), &jinja).await.status, 501);
         assert_eq!(node.request("DELETE", &format!("/{kind}/key"), "").await.status, 204);
         assert_eq!(node.get(&format!("/{kind}/key")).await.status, 404);
     }
@@ -464,7 +464,7 @@ async fn images_are_pulled_and_pruned() {
     assert!(wrong.status == 200 && String::from_utf8_lossy(&wrong.body).contains("\"error\":\"unauthorized\""));
     assert_eq!(node.request_as("?", "POST", pull, "").await.status, 400);
     assert_eq!(node.request("POST", "/images/create?fromImage=UPPER", "").await.status, 400);
-    assert_eq!(node.request("POST", "/images/create?fromSrc=-", "").await.status, 501);
+    assert_eq!(node.request("POST", "/images/create?fromSrc=http://x/y.tar", "").await.status, 501);
     assert_eq!(node.request("POST", "/images/web/push", "").await.status, 501);
 
     let pruned = node.request("POST", "/images/prune", "").await.json();

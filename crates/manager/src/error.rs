@@ -4,6 +4,7 @@ use ipnet::Ipv4Net;
 use skep_ca::CaError;
 use skep_model::{NetworkId, NodeId, ServiceId, TaskId};
 use skep_store::{ProposeError, UpdateError};
+use skep_template::TemplateError;
 
 use crate::allocator::{EndpointError, SubnetError};
 use crate::control::SpecError;
@@ -117,6 +118,9 @@ pub enum ControlError {
     /// The spec makes no sense.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// The content of a secret or config is no template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// A port or an address cannot be had.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
@@ -210,9 +214,11 @@ impl ControlError {
             Self::Certificates(CaError::Request(_) | CaError::Root(_)) => ErrorKind::InvalidArgument,
             Self::Certificates(CaError::RootInUse) => ErrorKind::FailedPrecondition,
             Self::Certificates(_) => ErrorKind::Internal,
-            Self::Spec(_) | Self::Endpoint(EndpointError::Port(_)) | Self::Subnet(_) | Self::BadJoin(_) => {
-                ErrorKind::InvalidArgument
-            }
+            Self::Spec(_)
+            | Self::Template(_)
+            | Self::Endpoint(EndpointError::Port(_))
+            | Self::Subnet(_)
+            | Self::BadJoin(_) => ErrorKind::InvalidArgument,
             Self::Endpoint(EndpointError::Address(_) | EndpointError::NoIngress)
             | Self::NoPreviousSpec(_)
             | Self::NetworkInUse { .. }

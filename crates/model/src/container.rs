@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConfigId, FileReference, HealthConfig, SecretId};
+use crate::{ConfigId, FileReference, HealthConfig, SecretId, VolumeOptions};
 
 /// The container of a task, as its service describes it. What is left out comes from the image.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub enum MountKind {
     Volume {
         /// The volume's name; `None` for a fresh one.
         source: Option<String>,
+        /// How it is made where there is none yet.
+        #[serde(default)]
+        options: VolumeOptions,
     },
     /// Memory.
     Tmpfs(TmpfsOptions),

@@ -52,6 +52,25 @@ pub struct DataSpec {
     pub labels: BTreeMap<String, String>,
     /// Its content.
     pub data: Data,
+    /// What is done to the content before a container gets it.
+    #[serde(default, skip_serializing_if = "Templating::is_none")]
+    pub templating: Templating,
+}
+
+/// What is done to the content of a secret or config before a container gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Templating {
+    /// Nothing.
+    #[default]
+    None,
+    /// It is one of Go's templates, and filled in.
+    Golang,
+}
+
+impl Templating {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// The bytes of a secret or config. `Debug` does not show them.
@@ -198,7 +217,12 @@ mod tests {
 
     #[test]
     fn content_comes_back_and_is_never_shown() {
-        let spec = DataSpec { name: "a".parse().unwrap(), labels: BTreeMap::new(), data: Data(b"hush\0".to_vec()) };
+        let spec = DataSpec {
+            name: "a".parse().unwrap(),
+            labels: BTreeMap::new(),
+            data: Data(b"hush\0".to_vec()),
+            templating: Templating::None,
+        };
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<DataSpec>(&text).unwrap(), spec);
         assert!(!text.contains("hush") && format!("{spec:?}").contains("Data(5 bytes)"), "{spec:?}");

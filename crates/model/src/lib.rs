@@ -30,6 +30,8 @@ mod registry;
 pub mod seen;
 mod service;
 mod task;
+pub mod usage;
+mod volume;
 
 pub use cluster::{
     Authority, CertificateSpec, Cluster, ClusterSpec, Dispatcher, JoinSecrets, PrivateKey, Rotation, RotationStage,
@@ -39,7 +41,7 @@ pub use constraint::{BadConstraint, Constraint, Operator};
 pub use container::{
     ContainerSpec, Dns, Mount, MountKind, ResourceLimits, ResourceReservations, Resources, TmpfsOptions, Ulimit,
 };
-pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret};
+pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret, Templating};
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
 pub use gossip::{GossipKey, GossipKeys};
 pub use health::{Health, HealthCheck, HealthConfig, HealthResult, HealthState, HealthTest};
@@ -64,3 +66,4 @@ pub use task::{
     ContainerStatus, Placement, RestartCondition, RestartPolicy, SpreadOver, StateWentBack, Task, TaskSpec, TaskState,
     TaskStatus,
 };
+pub use volume::{BadVolume, LOCAL_DRIVER, LocalVolume, VolumeDriver, VolumeOptions, check_volume_name};

@@ -1,5 +1,6 @@
 //! Tasks: one try at running one instance of a service.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -201,6 +202,9 @@ pub struct Task {
     pub service: ServiceId,
     /// That service's name.
     pub service_name: ServiceName,
+    /// That service's labels when the task was made, for templates.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub service_labels: BTreeMap<String, String>,
     /// The service's [`crate::Service::task_version`] when the task was made.
     pub service_version: Version,
     /// Which instance it is, from 1; `None` for global services.

@@ -11,12 +11,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-pub(crate) use process::{args, override_env};
+pub(crate) use mounts::UsedVolumes;
+pub(crate) use process::{TERM, args, override_env};
 pub(crate) use users::resolve as user;
 
-use crate::container::Container;
+use crate::container::{Container, ContainerId};
 use crate::error::RuntimeError;
 use crate::images::ImageConfig;
+use crate::volumes::Volumes;
 
 /// The annotation of a bundle whose first process is to be a small reaper, with the program as its child.
 pub(crate) const REAPER: &str = "skep.reaper";
@@ -69,17 +71,20 @@ pub(crate) struct Places<'a> {
     pub(crate) dir: &'a Path,
     /// Its mounted root file system.
     pub(crate) rootfs: &'a Path,
-    /// Where named volumes live.
-    pub(crate) volumes: &'a Path,
+    /// The container.
+    pub(crate) id: &'a ContainerId,
+    /// The volumes of the node.
+    pub(crate) volumes: &'a Volumes,
     /// Its cgroup, from the root of each hierarchy.
     pub(crate) cgroup: &'a str,
 }
 
-/// Writes everything that the shim starts the container from into its directory.
-pub(crate) fn write(places: &Places<'_>, container: &Container, image: &ImageConfig) -> Result<(), RuntimeError> {
-    if container.spec.tty {
-        return Err(RuntimeError::Unsupported("a terminal (--tty)"));
-    }
+/// Writes everything that the shim starts the container from into its directory. Returns the volumes that it uses.
+pub(crate) fn write(
+    places: &Places<'_>,
+    container: &Container,
+    image: &ImageConfig,
+) -> Result<UsedVolumes, RuntimeError> {
     write_files(&places.dir.join("files"), container)?;
     memory::fill(places.dir, &container.files)?;
     let mut annotations = serde_json::Map::new();
@@ -90,17 +95,19 @@ pub(crate) fn write(places: &Places<'_>, container: &Container, image: &ImageCon
     if let Some(home) = home {
         annotations.insert(HOME.to_owned(), home.into());
     }
+    let (mounts, used) = mounts::mounts(places, container, image)?;
     let spec = json!({
         "ociVersion": "1.0.2",
         "annotations": annotations,
         "hostname": container.hostname,
         "root": { "path": places.rootfs, "readonly": container.spec.read_only },
         "process": process,
-        "mounts": mounts::mounts(places, container, image)?,
+        "mounts": mounts,
         "linux": linux(places, container)?,
     });
     let path = places.dir.join("config.json");
-    fs::write(&path, spec.to_string()).map_err(RuntimeError::io("write", &path))
+    fs::write(&path, spec.to_string()).map_err(RuntimeError::io("write", &path))?;
+    Ok(used)
 }
 
 fn write_files(dir: &Path, container: &Container) -> Result<(), RuntimeError> {

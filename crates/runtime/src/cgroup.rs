@@ -36,7 +36,7 @@ fn roots() -> Vec<(PathBuf, bool)> {
 }
 
 /// The directories of the cgroup at `path`.
-fn dirs(path: &str) -> Vec<PathBuf> {
+pub(crate) fn dirs(path: &str) -> Vec<PathBuf> {
     let below = roots().into_iter().map(|(root, _)| root.join(path.trim_start_matches('/')));
     below.filter(|dir| dir.join("cgroup.procs").exists()).collect()
 }
@@ -82,6 +82,11 @@ fn members(path: &str) -> Vec<Process> {
     all.sort_by_key(|p| p.pid);
     all.dedup();
     all
+}
+
+/// The numbers of all processes of the container that run, as the node numbers them.
+pub(crate) fn pids(path: &str) -> Vec<i32> {
+    members(path).into_iter().map(|process| process.pid).collect()
 }
 
 /// Kills every process of the container; returns when they have ended.

@@ -5,7 +5,7 @@
 //! Docker does not set, as long as there are capabilities. So it is told to leave the process privileged, and the rest is done
 //! here, in the only order that works:
 //!
-//! 1. signals as a new program expects them; the output pipes become the user's, so that it may open `/dev/stdout`;
+//! 1. signals as a new program expects them; a terminal of the container, where it is to have one; the output pipes become the user's, so that it may open `/dev/stdout`;
 //! 2. the filter of system calls, while there is `CAP_SYS_ADMIN`: everything after it is done under it;
 //! 3. the bounding and ambient sets, while there is `CAP_SETPCAP`;
 //! 4. groups and user, while there are `CAP_SETGID` and `CAP_SETUID`; another user than root loses all capabilities by this;
@@ -29,9 +29,10 @@ use libcontainer::oci_spec::runtime::Spec;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::stat::SFlag;
-use nix::unistd::{Gid, Uid, execve, fchown, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, execve, fchown, setgroups, setresgid, setresuid, setsid};
 
 use crate::seccomp::Filters;
+use crate::{message, terminal};
 
 /// Who the program runs as.
 #[derive(Debug, Clone)]
@@ -60,6 +61,8 @@ pub(crate) struct Program {
     pub(crate) first: First,
     /// Where the reason of a failure goes.
     pub(crate) cause: Rc<OwnedFd>,
+    /// Where both sides of its terminal go, when it has one: a socket.
+    pub(crate) terminal: Option<Rc<OwnedFd>>,
 }
 
 /// What is executed.
@@ -98,6 +101,9 @@ fn text_of(text: &str) -> Result<CString, String> {
 impl Program {
     fn run(&self, spec: &Spec) -> Result<std::convert::Infallible, String> {
         default_signals();
+        if let Some(shim) = &self.terminal {
+            take_terminal(shim.as_fd())?;
+        }
         own_standard_files(&self.identity)?;
         self.filters.load().map_err(|e| format!("cannot load the system call filter: {e}"))?;
         self.identity.assume()?;
@@ -107,6 +113,17 @@ impl Program {
             First::Reaper => reaper::run(&command, self.cause.as_fd()),
         }
     }
+}
+
+/// Makes a terminal of the container this process's own, and hands both sides of it to the shim.
+fn take_terminal(shim: BorrowedFd<'_>) -> Result<(), String> {
+    let (own, other) = terminal::open()?;
+    message::send(shim, &(), &[own.as_fd(), other.as_fd()])
+        .map_err(|e| format!("cannot hand over the terminal: {e}"))?;
+    terminal::put([&own, &own, &own])?;
+    // It leads its session already, as the first of the container.
+    let _ = setsid();
+    terminal::control()
 }
 
 /// Makes pipes and terminals the user's, so that it may open `/dev/stdout`.

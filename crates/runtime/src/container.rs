@@ -146,6 +146,8 @@ pub struct ContainerInfo {
     pub hostname: String,
     /// The network namespace that it joins.
     pub netns: PathBuf,
+    /// The volumes that it uses, by where they are mounted.
+    pub volumes: BTreeMap<String, String>,
     /// What it is doing.
     pub state: ContainerState,
 }

@@ -11,16 +11,20 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 use crate::Runtime;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit, LogLine, LogOptions};
 use crate::error::RuntimeError;
+use crate::events::{ContainerAction, NodeEvents};
 use crate::exec::{Exec, ExecCommand};
 use crate::files::{self, Process};
 use crate::images::Images;
 use crate::logs;
 use crate::shim::Report;
+use crate::volumes::Volumes;
+use crate::{cgroup, usage};
 use files_of::{Containers, Found};
 
 /// Which program is the shim of a container.
@@ -37,14 +41,16 @@ pub enum Shim {
 pub struct EmbeddedConfig {
     /// The directory of the containers; made when absent.
     pub root: PathBuf,
-    /// The directory of named volumes; made when absent.
-    pub volumes: PathBuf,
+    /// The volumes of the node.
+    pub volumes: Arc<Volumes>,
     /// Where root file systems come from.
     pub images: Arc<Images>,
     /// The cgroup that containers' cgroups are made in, from the root of each hierarchy: `skep`.
     pub cgroup_parent: String,
     /// The shim's program.
     pub shim: Shim,
+    /// Where what happens to containers is told.
+    pub events: NodeEvents,
 }
 
 /// Runs containers through libcontainer, each in a shim of its own. See the crate's description.
@@ -95,10 +101,19 @@ impl Embedded {
         .await
     }
 
+    /// The first process of a container that runs.
+    async fn running(&self, id: &ContainerId) -> Result<Process, RuntimeError> {
+        match self.find(id).await? {
+            Some(Found::Running { init, .. }) => Ok(init),
+            Some(_) => Err(RuntimeError::NotRunning(id.clone())),
+            None => Err(RuntimeError::NotFound(id.clone())),
+        }
+    }
+
     /// Where the container is. The death of a shim is noticed here, and written down.
     async fn find(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
         let (containers, owned) = (self.containers.clone(), id.clone());
-        match blocking(move || containers.find(&owned)).await? {
+        match blocking(move || containers.look(&owned)).await? {
             Some(Found::Lost) => self.alone(id, Containers::settle).await,
             found => Ok(found),
         }
@@ -124,6 +139,10 @@ async fn ended(id: &ContainerId, process: Process) -> Result<(), RuntimeError> {
 
 /// Starts a container that is created.
 fn start(containers: &Containers, id: &ContainerId) -> Result<i32, RuntimeError> {
+    begin(containers, id).inspect_err(|_| containers.rest(id))
+}
+
+fn begin(containers: &Containers, id: &ContainerId) -> Result<i32, RuntimeError> {
     match containers.settle(id)? {
         None => return Err(RuntimeError::NotFound(id.clone())),
         Some(Found::Running { init, .. }) => return Ok(init.pid),
@@ -149,7 +168,10 @@ fn start(containers: &Containers, id: &ContainerId) -> Result<i32, RuntimeError>
     let status = child.wait();
     told.map_err(|e| failed(e.to_string()))?;
     match serde_json::from_slice(&report) {
-        Ok(Report::Started(pid)) => Ok(pid),
+        Ok(Report::Started(pid)) => {
+            containers.tell(id, ContainerAction::Start);
+            Ok(pid)
+        }
         Ok(Report::Failed(reason)) => Err(RuntimeError::Start { id: id.clone(), reason }),
         Err(_) => {
             containers.take_back(id)?;
@@ -219,6 +241,18 @@ impl Runtime for Embedded {
         let (containers, owned) = (self.containers.clone(), id.clone());
         let begun = blocking(move || exec::begin(&containers, &owned, command)).await?;
         begun.follow().map_err(|e| RuntimeError::Shim { id: id.clone(), reason: e.to_string() })
+    }
+
+    async fn usage(&self, id: &ContainerId) -> Result<ContainerUsage, RuntimeError> {
+        let init = self.running(id).await?;
+        let cgroup = self.containers.cgroup(id);
+        blocking(move || Ok(usage::of(cgroup::dirs(&cgroup), init.pid))).await
+    }
+
+    async fn processes(&self, id: &ContainerId) -> Result<Vec<ContainerProcess>, RuntimeError> {
+        self.running(id).await?;
+        let cgroup = self.containers.cgroup(id);
+        blocking(move || Ok(usage::processes(&cgroup::pids(&cgroup)))).await
     }
 
     async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError> {

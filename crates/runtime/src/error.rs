@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::container::ContainerId;
 use crate::images::ImageError;
+use crate::volumes::VolumeError;
 
 /// Why something could not be done with a container.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,9 @@ pub enum RuntimeError {
     /// The container's image is not usable.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A volume of it is not usable.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
     /// Neither the image nor the specification says what to run.
     #[error("no command specified: neither the service nor its image has one")]
     NoCommand,
@@ -102,9 +106,6 @@ pub enum RuntimeError {
         /// Why.
         source: io::Error,
     },
-    /// Something that this runtime does not do.
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
     /// The shim could not be started or went away before it reported.
     #[error("the shim of container {id} failed: {reason}")]
     Shim {

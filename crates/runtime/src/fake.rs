@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Runtime;
@@ -131,6 +132,17 @@ fn end(entry: &mut Entry, code: Option<i32>) {
     }
 }
 
+impl FakeRuntime {
+    /// Whether it runs.
+    fn look(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        match self.inner.borrow().containers.get(id).map(|entry| entry.state) {
+            Some(ContainerState::Running { .. }) => Ok(()),
+            Some(_) => Err(RuntimeError::NotRunning(id.clone())),
+            None => Err(RuntimeError::NotFound(id.clone())),
+        }
+    }
+}
+
 #[async_trait]
 impl Runtime for FakeRuntime {
     async fn prepare(&self, container: Container) -> Result<(), RuntimeError> {
@@ -227,6 +239,14 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn usage(&self, id: &ContainerId) -> Result<ContainerUsage, RuntimeError> {
+        self.look(id).map(|()| ContainerUsage::default())
+    }
+
+    async fn processes(&self, id: &ContainerId) -> Result<Vec<ContainerProcess>, RuntimeError> {
+        self.look(id).map(|()| Vec::new())
+    }
+
     async fn list(&self) -> Result<Vec<ContainerInfo>, RuntimeError> {
         let inner = self.inner.borrow();
         let info = |entry: &Entry| ContainerInfo {
@@ -237,6 +257,7 @@ impl Runtime for FakeRuntime {
             command: [&entry.container.spec.command[..], &entry.container.spec.args[..]].concat(),
             hostname: entry.container.hostname.clone(),
             netns: entry.container.netns.clone(),
+            volumes: BTreeMap::new(),
             state: entry.state,
         };
         Ok(inner.containers.values().map(info).collect())

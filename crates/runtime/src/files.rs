@@ -38,12 +38,18 @@ pub(crate) struct Made {
     pub(crate) cgroup: String,
     /// Keep standard input open instead of at its end.
     pub(crate) open_stdin: bool,
+    /// A terminal instead of pipes.
+    #[serde(default)]
+    pub(crate) tty: bool,
     /// Supplementary groups as the service names them.
     #[serde(default)]
     pub(crate) groups: Vec<String>,
     /// It has files that are in memory alone.
     #[serde(default)]
     pub(crate) in_memory: bool,
+    /// The volumes that it uses, by where they are mounted.
+    #[serde(default)]
+    pub(crate) volumes: BTreeMap<String, String>,
 }
 
 /// Who owns a container.

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! container.json     what was asked for; there once the container is prepared
-//! config.json        the OCI bundle, with rootfs/ (an overlay mount), files/ and volumes/ beside it
+//! config.json        the OCI bundle, with rootfs/ (an overlay mount) and files/ beside it
 //! shim.json          the shim: its process and the container's first process
 //! exit.json          how it ended; there once it has ended
 //! memory/            files that are in memory alone, as long as it may run (a mount)
@@ -36,6 +36,7 @@ mod container;
 mod devices;
 mod embedded;
 mod error;
+mod events;
 mod exec;
 mod fake;
 mod files;
@@ -45,8 +46,11 @@ mod seccomp;
 mod shim;
 mod signal;
 mod terminal;
+mod usage;
+mod volumes;
 
 use async_trait::async_trait;
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use tokio::sync::mpsc;
 
 pub use container::{
@@ -55,10 +59,12 @@ pub use container::{
 };
 pub use embedded::{Embedded, EmbeddedConfig, Shim};
 pub use error::RuntimeError;
+pub use events::{ContainerAction, Happened, NodeEvent, NodeEvents, VolumeAction};
 pub use exec::{Exec, ExecCommand, ExecFiles, Stdin, Terminal, TerminalSize};
 pub use fake::{FakeExec, FakeRuntime};
 pub use shim::shim_main;
 pub use signal::{parse as parse_signal, stop_signal};
+pub use volumes::{ANONYMOUS, NewVolume, Volume, VolumeError, Volumes};
 
 /// Containers of this node.
 ///
@@ -111,11 +117,23 @@ pub trait Runtime: Send + Sync {
     /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`], and [`RuntimeError::Exec`] with the cause.
     async fn exec(&self, id: &ContainerId, command: ExecCommand) -> Result<Exec, RuntimeError>;
 
-    /// Kills it when it runs, unmounts and deletes everything of it except named volumes.
+    /// Kills it when it runs, unmounts and deletes everything of it except named volumes, which live on in [`Volumes`].
     ///
     /// # Errors
     /// When something could not be removed; the rest is, and a repetition tries again.
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// What it uses now.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotFound`], [`RuntimeError::NotRunning`].
+    async fn usage(&self, id: &ContainerId) -> Result<ContainerUsage, RuntimeError>;
+
+    /// Its processes, in the order of their numbers.
+    ///
+    /// # Errors
+    /// As for [`Runtime::usage`].
+    async fn processes(&self, id: &ContainerId) -> Result<Vec<ContainerProcess>, RuntimeError>;
 
     /// All containers, also those of earlier daemons, in the order of their ids.
     ///

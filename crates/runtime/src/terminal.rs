@@ -40,6 +40,14 @@ pub(crate) fn open() -> Result<(OwnedFd, OwnedFd), String> {
     Ok((own, other))
 }
 
+/// Makes files the standard ones of this process.
+pub(crate) fn put([stdin, stdout, stderr]: [&OwnedFd; 3]) -> Result<(), String> {
+    let failed = |e| format!("cannot put its standard files in place: {e}");
+    nix::unistd::dup2_stdin(stdin).map_err(failed)?;
+    nix::unistd::dup2_stdout(stdout).map_err(failed)?;
+    nix::unistd::dup2_stderr(stderr).map_err(failed)
+}
+
 /// Gives a terminal its size.
 pub(crate) fn resize(terminal: &impl AsFd, size: TerminalSize) -> std::io::Result<()> {
     let size = Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use kit::{Kit, first_line};
-use skep_model::{Mount, MountKind, TmpfsOptions, Ulimit};
+use skep_model::{Mount, MountKind, TmpfsOptions, Ulimit, VolumeOptions};
 use skep_runtime::{Container, ContainerFile, Runtime};
 
 const STATUS: &str =
@@ -105,7 +105,7 @@ fn demanding(kit: &Kit, host: &Path) -> Container {
     spec.mounts = vec![
         Mount { kind: bind, target: "/host".to_owned(), read_only: true },
         Mount {
-            kind: MountKind::Volume { source: Some("v".to_owned()) },
+            kind: MountKind::Volume { source: Some("v".to_owned()), options: VolumeOptions::default() },
             target: "/data".to_owned(),
             read_only: false,
         },
@@ -159,7 +159,7 @@ async fn limits_and_settings_arrive() {
     assert_eq!(out, expected, "{err:?}");
     let read_only = |path: &str| err.iter().any(|e| e.contains(path) && e.contains("Read-only file system"));
     assert!(read_only("/x") && read_only("/host/y"), "{err:?}");
-    assert_eq!(fs::read_to_string(kit.dir.path().join("volumes/v/seed")).unwrap(), "seed\n");
+    assert_eq!(fs::read_to_string(kit.dir.path().join("volumes/v/_data/seed")).unwrap(), "seed\n");
     let value = |names: &[&str]| {
         let cgroups = kit.cgroups();
         let found =
@@ -170,7 +170,7 @@ async fn limits_and_settings_arrive() {
     assert_eq!(value(&["pids.max"]), "20");
     assert!(["50000", "50000 100000"].contains(&value(&["cpu.cfs_quota_us", "cpu.max"]).as_str()));
     runtime.remove(&id).await.unwrap();
-    assert!(kit.dir.path().join("volumes/v/seed").exists() && host.join("file").exists());
+    assert!(kit.dir.path().join("volumes/v/_data/seed").exists() && host.join("file").exists());
 }
 
 #[tokio::test]

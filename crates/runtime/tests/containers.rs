@@ -145,3 +145,64 @@ async fn thirty_containers_leave_nothing_behind() {
     let shims = std::process::Command::new("pgrep").args(["-f", kit.dir.path().to_str().unwrap()]).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&shims.stdout), "");
 }
+
+#[tokio::test]
+async fn a_service_may_have_a_terminal() {
+    let kit = Kit::new();
+    let runtime = kit.open();
+    let script = "tty; tty <&2; echo $TERM; stat -c %u $(tty); echo to-stderr >&2; echo here > /dev/tty; ps -o tty,pid | grep ' 1$'; \
+                  seq 20000; printf rest; exit 4";
+    for (number, init) in [(1, None), (2, Some(true))] {
+        let mut container = kit.container(number, script);
+        (container.spec.tty, container.spec.init) = (true, init);
+        container.spec.user = Some("web".to_owned());
+        let (exit, out, err) = kit.run(&runtime, container).await;
+        assert_eq!((exit.code, err.as_str()), (Some(4), ""), "all of it is one stream");
+        let lines: Vec<&str> = out.split("\r\n").collect();
+        let first = ["/dev/pts/0", "/dev/pts/0", "xterm", "101", "to-stderr", "here"];
+        assert_eq!(lines[..6], first, "{:?}", &out[..200]);
+        assert!(lines[6].starts_with("136,0"), "{:?}: it is the terminal of the first process's session", lines[6]);
+        assert_eq!((lines.len(), lines[20_006]), (20_008, "20000"), "not a line is lost");
+        assert_eq!(lines[20_007], "rest\n");
+    }
+    assert!(kit.cgroups().is_empty());
+}
+
+#[tokio::test]
+async fn a_program_that_lets_go_of_its_terminal_can_come_back_to_it() {
+    let kit = Kit::new();
+    let runtime = kit.open();
+    let script = "exec 3>&1 >/dev/null 2>&1 </dev/null 3>&-; sleep 0.1; echo again > /dev/pts/0; echo twice > /dev/tty";
+    let mut container = kit.container(1, script);
+    container.spec.tty = true;
+    let (exit, out, _) = kit.run(&runtime, container).await;
+    assert_eq!((exit.code, out.as_str()), (Some(0), "again\r\ntwice\r\n"));
+}
+
+#[tokio::test]
+async fn what_happens_is_told_once() {
+    use skep_model::VolumeOptions;
+    use skep_runtime::{ContainerAction, Happened, VolumeAction};
+    let kit = Kit::new();
+    let mut heard = kit.events.subscribe();
+    let runtime = kit.open();
+    let mut container = kit.container(1, "exit 7");
+    let kind = MountKind::Volume { source: Some("v".to_owned()), options: VolumeOptions::default() };
+    container.spec.mounts = vec![Mount { kind, target: "/v".to_owned(), read_only: false }];
+    let (id, labels) = (container.id.clone(), container.labels.clone());
+    runtime.prepare(container).await.unwrap();
+    runtime.start(&id).await.unwrap();
+    // However many wait, and whatever daemon.
+    let (one, other) = tokio::join!(runtime.wait(&id), runtime.wait(&id));
+    assert_eq!(one.unwrap(), other.unwrap());
+    kit.open().wait(&id).await.unwrap();
+    runtime.remove(&id).await.unwrap();
+    let mut told = Vec::new();
+    while let Ok(event) = heard.try_recv() {
+        told.push(event.what);
+    }
+    let of = |action| Happened::Container { id: id.clone(), labels: labels.clone(), action };
+    let made = Happened::Volume { name: "v".to_owned(), action: VolumeAction::Create };
+    let (die, destroy) = (of(ContainerAction::Die(Some(7))), of(ContainerAction::Destroy));
+    assert_eq!(told, [made, of(ContainerAction::Create), of(ContainerAction::Start), die, destroy]);
+}

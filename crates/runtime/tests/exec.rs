@@ -205,7 +205,7 @@ async fn a_terminal_is_one_of_the_containers_and_the_users() {
     let id = idle(&kit, &runtime, |c| c.spec.user = Some("web".to_owned())).await;
     let files = ExecFiles::Terminal(TerminalSize { rows: 33, columns: 121 });
     let script =
-        "tty; stty size; echo $TERM; stat -c %u $(tty); trap 'stty size; exit 3' WINCH; read line; echo got $line";
+        "trap 'stty size; exit 3' WINCH; tty; stty size; echo $TERM; stat -c %u $(tty); read line; echo got $line";
     let mut exec = runtime.exec(&id, ExecCommand { files, ..command(script) }).await.unwrap();
     let mut seen = String::new();
     while !seen.contains("101\r\n") {

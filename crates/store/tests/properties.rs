@@ -42,6 +42,7 @@ fn task(id: usize, service: usize, node: Option<usize>) -> Task {
         meta: Meta::new(now),
         service: SERVICES[service].clone(),
         service_name: "web".parse().unwrap(),
+        service_labels: Default::default(),
         service_version: Version(1),
         slot: Some(1),
         node: node.map(|node| NODES[node].clone()),

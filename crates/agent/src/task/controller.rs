@@ -54,7 +54,10 @@ struct Unreachable;
 pub(crate) struct Controller {
     context: Arc<Context>,
     wanted: watch::Receiver<Wanted>,
+    /// Its templates are filled in.
     task: Task,
+    /// Why they are not.
+    flaw: Option<String>,
     container: ContainerId,
     status: TaskStatus,
     file: PathBuf,
@@ -67,14 +70,18 @@ pub(crate) struct Controller {
 impl Controller {
     /// For a task that `wanted` tells of. Goes on from the status on disk if there is one.
     pub(crate) fn new(context: Arc<Context>, wanted: watch::Receiver<Wanted>) -> Result<Self, AgentError> {
-        let task = wanted.borrow().task.clone();
+        let given = wanted.borrow().task.clone();
+        let (task, flaw) = match context.expanded(&given) {
+            Ok(task) => (task, None),
+            Err(flaw) => (given, Some(flaw.to_string())),
+        };
         let file = context.tasks_dir.join(format!("{}.json", task.id));
         let status = disk::read_json(&file)?.unwrap_or_else(|| task.status.clone());
         let container = containers::container_id(&task.id);
         context.reporter.update(&task.id, status.clone());
         let health = health::known(&context.tasks_dir, &task.id);
         let given_up = health.is_some_and(|health| health.state == HealthState::Unhealthy);
-        Ok(Self { context, wanted, task, container, status, file, checks: None, given_up })
+        Ok(Self { context, wanted, task, flaw, container, status, file, checks: None, given_up })
     }
 
     /// Runs until managers have forgotten the task and nothing of it is left.
@@ -147,12 +154,19 @@ impl Controller {
 
     async fn prepare(&mut self) {
         self.say(TaskState::Preparing, "preparing");
+        if let Some(flaw) = self.flaw.clone() {
+            return self.reject(&flaw).await;
+        }
         let image = match self.image().await {
             Some(Ok(image)) => image,
             Some(Err(e)) => return self.reject(&e.to_string()).await,
             None => return,
         };
-        let Some(files) = self.await_files().await else { return };
+        let files = match self.await_files().await {
+            Some(Ok(files)) => files,
+            Some(Err(e)) => return self.reject(&e.to_string()).await,
+            None => return,
+        };
         match self.context.prepare(&self.task, &self.container, &image, files).await {
             Ok(host_ports) => {
                 self.status.host_ports = host_ports;
@@ -185,7 +199,7 @@ impl Controller {
 
     /// Waits until managers have handed over the task's secrets and configs; `None` when something else is wanted before. After a restart of
     /// the daemon they come once a manager is in reach.
-    async fn await_files(&mut self) -> Option<Vec<ContainerFile>> {
+    async fn await_files(&mut self) -> Option<Result<Vec<ContainerFile>, StepError>> {
         let mut handed = self.context.assignments.clone();
         loop {
             handed.mark_unchanged();

@@ -179,10 +179,11 @@ pub(super) fn write(session: &mut Session, stream: Stream, payload: &[u8]) -> an
 }
 
 /// Where an object of each kind is, in the order in which they are tried.
-const KINDS: [(&str, &str, &str); 6] = [
+const KINDS: [(&str, &str, &str); 7] = [
     ("container", "/containers/", "/json"),
     ("image", "/images/", "/json"),
     ("network", "/networks/", ""),
+    ("volume", "/volumes/", ""),
     ("service", "/services/", ""),
     ("task", "/tasks/", ""),
     ("node", "/nodes/", ""),

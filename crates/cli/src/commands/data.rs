@@ -39,6 +39,9 @@ pub struct CreateFlags {
     /// Label it
     #[arg(short, long)]
     label: Vec<String>,
+    /// Take the content for a template, which each task's node fills in: golang
+    #[arg(long)]
+    template_driver: Option<String>,
     /// Its name
     name: String,
     /// The file, or "-" for what comes in
@@ -100,7 +103,10 @@ async fn create(session: &mut Session, kind: Kind, flags: CreateFlags) -> anyhow
     }
     let labels: serde_json::Map<String, Value> =
         flags.label.iter().map(|label| key_value(label)).map(|(key, value)| (key, json!(value))).collect();
-    let spec = json!({ "Name": flags.name, "Labels": labels, "Data": STANDARD.encode(&content) });
+    let mut spec = json!({ "Name": flags.name, "Labels": labels, "Data": STANDARD.encode(&content) });
+    if let Some(driver) = flags.template_driver {
+        spec["Templating"] = json!({ "Name": driver });
+    }
     let created = session.client.post(&format!("{}/create", kind.path()), &[], &spec).await?;
     Ok(session.line(created.text("/ID"))?)
 }

@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::archive::{self, ImportFlags, SaveFlags};
 use super::registry::{self, PullFlags};
 use super::shared::{self, InspectFlags, segment};
 use crate::client::file_body;
@@ -24,6 +25,10 @@ pub enum Command {
     Load(LoadFlags),
     /// Pull an image from its registry
     Pull(PullFlags),
+    /// Write images into an archive
+    Save(SaveFlags),
+    /// Make an image of a root file system
+    Import(ImportFlags),
     /// Remove images
     Rm(RmFlags),
     /// Remove images that are of no use
@@ -94,6 +99,8 @@ pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Ls(flags) => list(session, flags).await,
         Command::Load(flags) => load(session, flags).await,
         Command::Pull(flags) => registry::pull(session, flags).await,
+        Command::Save(flags) => archive::save(session, flags).await,
+        Command::Import(flags) => archive::import(session, flags).await,
         Command::Rm(flags) => remove(session, flags).await,
         Command::Prune(flags) => prune(session, &flags).await,
         Command::Inspect(flags) => {

@@ -1,8 +1,10 @@
 //! The tree of subcommands: one file per noun.
 
+mod archive;
 mod attach;
 mod container;
 mod data;
+mod disk;
 mod ending;
 mod exec;
 mod image;
@@ -15,6 +17,8 @@ mod shared;
 mod swarm;
 mod system;
 mod tasks;
+mod usage;
+mod volume;
 
 use clap::Subcommand;
 
@@ -45,6 +49,12 @@ pub enum Command {
     /// The swarm's configs
     #[command(subcommand)]
     Config(data::Command),
+    /// This node's volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// This node's disk
+    #[command(subcommand)]
+    System(disk::Command),
     /// The routing mesh of this node
     #[command(subcommand)]
     Mesh(mesh::Command),
@@ -55,6 +65,10 @@ pub enum Command {
     Images(image::ListFlags),
     /// Load images from an archive (image load)
     Load(image::LoadFlags),
+    /// Write images into an archive (image save)
+    Save(archive::SaveFlags),
+    /// Make an image of a root file system (image import)
+    Import(archive::ImportFlags),
     /// Pull an image from its registry
     Pull(registry::PullFlags),
     /// Log in at a registry
@@ -86,6 +100,10 @@ pub enum Command {
     Wait(ending::WaitFlags),
     /// Run a further program in a container of this node
     Exec(exec::ExecFlags),
+    /// Show what containers of this node use, as it changes
+    Stats(usage::StatsFlags),
+    /// Show the processes of a container of this node
+    Top(usage::TopFlags),
     /// Show what a container wrote
     Logs(container::LogsFlags),
     /// Show an object of any kind as JSON
@@ -105,10 +123,14 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Network(command) => network::run(session, command).await,
         Command::Secret(command) => data::run(session, data::Kind::Secret, command).await,
         Command::Config(command) => data::run(session, data::Kind::Config, command).await,
+        Command::Volume(command) => volume::run(session, command).await,
+        Command::System(command) => disk::run(session, command).await,
         Command::Mesh(command) => mesh::run(session, command).await,
         Command::Image(command) => image::run(session, command).await,
         Command::Images(flags) => image::list(session, flags).await,
         Command::Load(flags) => image::load(session, flags).await,
+        Command::Save(flags) => archive::save(session, flags).await,
+        Command::Import(flags) => archive::import(session, flags).await,
         Command::Pull(flags) => registry::pull(session, flags).await,
         Command::Login(flags) => registry::login(session, flags).await,
         Command::Logout { server } => registry::logout(session, &server),
@@ -120,6 +142,8 @@ pub(crate) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         Command::Stop(flags) => ending::stop(session, flags).await,
         Command::Wait(flags) => ending::wait(session, flags).await,
         Command::Exec(flags) => exec::run(session, flags).await,
+        Command::Stats(flags) => usage::stats(session, flags).await,
+        Command::Top(flags) => usage::top(session, flags).await,
         Command::Logs(flags) => container::logs(session, flags).await,
         Command::Inspect(flags) => container::inspect(session, flags).await,
         Command::Events(flags) => system::events(session, flags).await,

@@ -63,7 +63,7 @@ fn object(row: &Row) -> Value {
 }
 
 /// Cells under each other: columns at least ten wide, three spaces between, the last as it is.
-fn align(lines: &[Vec<String>]) -> String {
+pub(crate) fn align(lines: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for line in lines {
         for (i, cell) in line.iter().enumerate() {

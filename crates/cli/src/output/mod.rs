@@ -7,5 +7,5 @@ mod template;
 
 pub(crate) use human::{ago, decimal_size, memory, short_id, title};
 pub(crate) use json::indent;
-pub(crate) use listing::{Listing, Row};
+pub(crate) use listing::{Listing, Row, align};
 pub(crate) use template::Template;

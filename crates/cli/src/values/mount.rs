@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::parse_bytes;
+use super::{key_value, parse_bytes};
 
 /// Parses a mount into the API's `Mount`.
 ///
@@ -10,8 +10,8 @@ use super::parse_bytes;
 /// A sentence for whoever typed it.
 pub(crate) fn parse_mount(text: &str) -> Result<Value, String> {
     let mut out = json!({ "Type": "volume" });
-    for field in text.split(',') {
-        let (key, value) = field.split_once('=').map_or((field, None), |(k, v)| (k, Some(v)));
+    for field in &fields(text)? {
+        let (key, value) = field.split_once('=').map_or((field.as_str(), None), |(k, v)| (k, Some(v)));
         let given =
             || value.filter(|v| !v.is_empty()).ok_or_else(|| format!("the mount's field {key:?} needs a value"));
         match key.to_ascii_lowercase().as_str() {
@@ -21,6 +21,10 @@ pub(crate) fn parse_mount(text: &str) -> Result<Value, String> {
             "readonly" | "ro" => out["ReadOnly"] = json!(boolean(key, value)?),
             "bind-propagation" => out["BindOptions"]["Propagation"] = json!(given()?),
             "volume-nocopy" => out["VolumeOptions"]["NoCopy"] = json!(boolean(key, value)?),
+            "volume-label" => set(&mut out["VolumeOptions"]["Labels"], given()?),
+            "volume-driver" => out["VolumeOptions"]["DriverConfig"]["Name"] = json!(given()?),
+            "volume-opt" => set(&mut out["VolumeOptions"]["DriverConfig"]["Options"], given()?),
+            "volume-subpath" => out["VolumeOptions"]["Subpath"] = json!(given()?),
             "tmpfs-size" => out["TmpfsOptions"]["SizeBytes"] = json!(parse_bytes(given()?)?),
             "tmpfs-mode" => {
                 let mode = u32::from_str_radix(given()?, 8)
@@ -29,12 +33,54 @@ pub(crate) fn parse_mount(text: &str) -> Result<Value, String> {
             }
             _ => {
                 return Err(format!(
-                    "a mount has no field {key:?}: there are type, source, target, readonly, bind-propagation, volume-nocopy, tmpfs-size and tmpfs-mode"
+                    "a mount has no field {key:?}: there are type, source, target, readonly, bind-propagation, volume-nocopy, volume-label, volume-driver, volume-opt, volume-subpath, tmpfs-size and tmpfs-mode"
                 ));
             }
         }
     }
     check(&out).map(|()| out)
+}
+
+fn set(map: &mut Value, pair: &str) {
+    let (key, value) = key_value(pair);
+    map[key] = json!(value);
+}
+
+/// The fields of a line of comma-separated values (RFC 4180): one in quotes may have commas in it, `"volume-opt=o=addr=10.0.0.1,rw"`.
+fn fields(text: &str) -> Result<Vec<String>, String> {
+    let (mut fields, mut rest) = (Vec::new(), text);
+    loop {
+        let (field, left) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_field(quoted).ok_or_else(|| format!("{text:?}: a quotation mark is not closed"))?,
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                (rest[..end].to_owned(), &rest[end..])
+            }
+        };
+        fields.push(field);
+        match left.strip_prefix(',') {
+            Some(next) => rest = next,
+            None if left.is_empty() => return Ok(fields),
+            None => return Err(format!("{text:?}: a comma must follow the closing quotation mark")),
+        }
+    }
+}
+
+/// What is in quotes, behind the first, and what follows; a doubled quote is one.
+fn quoted_field(quoted: &str) -> Option<(String, &str)> {
+    let (mut field, mut rest) = (String::new(), quoted);
+    loop {
+        let end = rest.find('"')?;
+        field.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(next) => {
+                field.push('"');
+                rest = next;
+            }
+            None => return Some((field, rest)),
+        }
+    }
 }
 
 fn check(mount: &Value) -> Result<(), String> {
@@ -82,7 +128,17 @@ mod tests {
             parse_mount("type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1777").unwrap(),
             json!({"Type":"tmpfs","Target":"/t","TmpfsOptions":{"SizeBytes":1_048_576,"Mode":1023}})
         );
+        let nfs = parse_mount(
+            r#"source=d,target=/b,volume-driver=local,volume-opt=type=nfs,"volume-opt=o=addr=10.0.0.1,rw",volume-label=a=b,volume-label=c"#,
+        );
+        assert_eq!(
+            nfs.unwrap()["VolumeOptions"],
+            json!({"DriverConfig":{"Name":"local","Options":{"type":"nfs","o":"addr=10.0.0.1,rw"}},"Labels":{"a":"b","c":""}})
+        );
+        assert_eq!(fields(r#"a,"b""c,d",,e"#).unwrap(), ["a", "b\"c,d", "", "e"]);
         for bad in [
+            "target=/b,\"volume-opt=a",
+            "\"target=/b\"x",
             "",
             "type=bind,target=/b",
             "type=bind,source=/a",

@@ -118,6 +118,23 @@ pub struct SwarmChange {
     pub object: Changed,
 }
 
+/// What has happened to a container.
+#[derive(Debug, Clone)]
+pub struct ContainerEvent {
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// `create`, `start`, `die` or `destroy`.
+    pub action: &'static str,
+    /// Its name, as in [`ContainerInfo`](super::container::ContainerInfo).
+    pub name: String,
+    /// The image as its service names it; empty when its task is forgotten.
+    pub image: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The exit code of one that has died, if anybody saw it.
+    pub exit_code: Option<i32>,
+}
+
 /// The object that changed.
 #[derive(Debug, Clone)]
 pub enum Changed {
@@ -129,4 +146,17 @@ pub enum Changed {
     Network(Pair<Network>),
     /// A task.
     Task(Pair<Task>),
+    /// A secret.
+    Secret(Pair<Secret>),
+    /// A config.
+    Config(Pair<Config>),
+    /// A container of this node.
+    Container(ContainerEvent),
+    /// A volume of this node.
+    Volume {
+        /// Its name.
+        name: String,
+        /// `create`, `mount`, `unmount` or `destroy`.
+        action: &'static str,
+    },
 }

@@ -27,6 +27,8 @@ pub struct ContainerInfo {
     pub ports: Vec<ContainerPort>,
     /// Its place on networks, with the network's name.
     pub networks: Vec<(String, NetworkAttachment)>,
+    /// Volumes that are mounted into it.
+    pub volumes: Vec<ContainerVolume>,
     /// What was asked for.
     pub spec: ContainerSpec,
     /// What it may use.
@@ -41,6 +43,17 @@ pub struct ContainerInfo {
     pub netns: String,
     /// Bytes of its writable layer; `None` when nobody has counted.
     pub size: Option<u64>,
+}
+
+/// A volume of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerVolume {
+    /// Where the container has it.
+    pub target: String,
+    /// Its name.
+    pub name: String,
+    /// Where its content is on the node.
+    pub mountpoint: String,
 }
 
 /// A port of a container.

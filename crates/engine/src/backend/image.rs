@@ -73,6 +73,17 @@ pub enum LoadEvent {
     },
 }
 
+/// What an image that is made of a root file system is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Import {
+    /// Its name.
+    pub reference: Option<ImageRef>,
+    /// What its maker says of it.
+    pub message: String,
+    /// How containers of it run: the `config` of an image's configuration, in JSON.
+    pub config: serde_json::Value,
+}
+
 /// Whether an image goes although something needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {

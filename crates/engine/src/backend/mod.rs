@@ -8,6 +8,7 @@ pub mod leader;
 pub mod log;
 pub mod node;
 pub mod swarm;
+pub mod volume;
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use skep_model::{
     ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth,
     SecretId, ServiceId, ServiceSpec, Version,
@@ -26,11 +28,12 @@ use crate::error::Error;
 use cluster::{ClusterView, Rotate, SwarmChange};
 use container::ContainerInfo;
 use exec::{ExecSession, ExecSpec};
-use image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
+use image::{Distribution, ImageInfo, Import, LoadEvent, Prune, Pruned, Pull, PullEvent, Removed};
 use leader::Leader;
 use log::{LogLine, LogOptions, LogSource};
 use node::{NodeInfo, ProcessInfo, SwarmState};
 use swarm::{InitOptions, JoinOptions};
+use volume::{NewVolume, Sizes, VolumeInfo};
 
 /// Everything that the API can be asked. Node-level calls work on every node; cluster-level calls answer
 /// [`Error::no_swarm`], [`Error::not_a_manager`], [`Error::manager_not_ready`] or [`Error::no_leader`] where they cannot.
@@ -85,6 +88,16 @@ pub trait Backend: Send + Sync + 'static {
         archive: BoxStream<'static, io::Result<Bytes>>,
     ) -> Result<BoxStream<'static, Result<LoadEvent, Error>>, Error>;
 
+    /// Makes an image of a root file system in a tar; returns its id.
+    async fn image_import(
+        &self,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+        import: Import,
+    ) -> Result<String, Error>;
+
+    /// Images as an archive. One that is not there is an error at once; what goes wrong later breaks the stream off.
+    async fn image_save(&self, names: Vec<String>) -> Result<BoxStream<'static, io::Result<Bytes>>, Error>;
+
     /// Pulls an image from its registry. The stream reports progress; an error in it is the end of it. A client that hangs up ends the pull,
     /// unless somebody else wants the same.
     async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error>;
@@ -113,6 +126,24 @@ pub trait Backend: Send + Sync + 'static {
     /// Gives an image another reference.
     async fn image_tag(&self, name: &str, target: ImageRef) -> Result<(), Error>;
 
+    /// The volumes of this node, by name.
+    async fn volumes(&self, sizes: Sizes) -> Result<Vec<VolumeInfo>, Error>;
+
+    /// One volume. Not there: [`ErrorKind::NotFound`].
+    ///
+    /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+    async fn volume(&self, name: &str) -> Result<VolumeInfo, Error>;
+
+    /// Makes a volume. One that is there already is returned as it is; with other options it is [`ErrorKind::Conflict`].
+    ///
+    /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
+    async fn volume_create(&self, new: NewVolume) -> Result<VolumeInfo, Error>;
+
+    /// Removes a volume. One that a container has, an ended one too, is [`ErrorKind::Conflict`].
+    ///
+    /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
+    async fn volume_remove(&self, name: &str) -> Result<(), Error>;
+
     /// The containers of this node's tasks, running or not.
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error>;
 
@@ -139,6 +170,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Waits for the end of a container of this node: its exit code, `None` when nobody saw it.
     async fn container_wait(&self, id: &str) -> Result<Option<i32>, Error>;
 
+    /// What a container of this node uses now; `None` when it does not run. Not there: [`ErrorKind::NotFound`].
+    ///
+    /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+    async fn container_usage(&self, id: &str) -> Result<Option<ContainerUsage>, Error>;
+
+    /// The processes of a container of this node that runs.
+    async fn container_processes(&self, id: &str) -> Result<Vec<ContainerProcess>, Error>;
+
     /// Runs a further program in a container of this node, by the container's whole id. A program that cannot be executed is
     /// [`ErrorKind::InvalidArgument`] with the reason.
     ///
@@ -146,7 +185,7 @@ pub trait Backend: Send + Sync + 'static {
     async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error>;
 
     /// What changes in the swarm, as this manager hears of it, for as long as the daemon runs: nothing while the node is no
-    /// manager. Called once, by the server.
+    /// manager. And what happens to containers and volumes of this node. Called once, by the server.
     fn changes(&self) -> BoxStream<'static, SwarmChange>;
 
     // ---- the swarm: managers only ----

@@ -7,6 +7,7 @@ mod network;
 mod node;
 mod registry;
 mod state;
+mod volume;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use skep_model::{
     ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, PortConflict,
     RegistryAuth, SecretId, ServiceId, ServiceSpec, Timestamp, Version,
@@ -27,11 +29,14 @@ use crate::backend::Backend;
 use crate::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChange};
 use crate::backend::container::ContainerInfo;
 use crate::backend::exec::{ExecSession, ExecSpec};
-use crate::backend::image::{Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed};
+use crate::backend::image::{
+    Distribution, ImageInfo, Import, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
+};
 use crate::backend::leader::{Leader, Tunnel};
 use crate::backend::log::{LogLine, LogOptions, LogOrigin, LogSource, LogStream};
 use crate::backend::node::{NodeInfo, ProcessInfo, SwarmState};
 use crate::backend::swarm::{InitOptions, JoinOptions, Leave};
+use crate::backend::volume::{NewVolume, Sizes, VolumeInfo};
 use crate::error::{Error, ErrorKind};
 use state::State;
 
@@ -186,6 +191,20 @@ impl Backend for FakeBackend {
         Ok(stream::iter([Ok(layer), Ok(LoadEvent::Loaded { id, reference: Some(reference) })]).boxed())
     }
 
+    async fn image_import(&self, _: BoxStream<'static, io::Result<Bytes>>, import: Import) -> Result<String, Error> {
+        let image = node::image(import.reference);
+        let id = image.id.clone();
+        self.state().images.push(image);
+        Ok(id)
+    }
+
+    async fn image_save(&self, names: Vec<String>) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+        for name in &names {
+            self.image(name).await?;
+        }
+        Ok(stream::iter([Ok(Bytes::from(names.join(",")))]).boxed())
+    }
+
     async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
         let events = registry::pull(&pull);
         if events.iter().all(Result::is_ok) {
@@ -247,6 +266,22 @@ impl Backend for FakeBackend {
         Ok(())
     }
 
+    async fn volumes(&self, _: Sizes) -> Result<Vec<VolumeInfo>, Error> {
+        Ok(self.state().volumes.values().cloned().collect())
+    }
+
+    async fn volume(&self, name: &str) -> Result<VolumeInfo, Error> {
+        self.state().volume(name)
+    }
+
+    async fn volume_create(&self, new: NewVolume) -> Result<VolumeInfo, Error> {
+        self.state().create_volume(new)
+    }
+
+    async fn volume_remove(&self, name: &str) -> Result<(), Error> {
+        self.state().remove_volume(name)
+    }
+
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {
         Ok(node::containers(&self.state()))
     }
@@ -284,6 +319,14 @@ impl Backend for FakeBackend {
 
     async fn container_wait(&self, _: &str) -> Result<Option<i32>, Error> {
         Ok(Some(3))
+    }
+
+    async fn container_usage(&self, _: &str) -> Result<Option<ContainerUsage>, Error> {
+        Ok(Some(ContainerUsage::default()))
+    }
+
+    async fn container_processes(&self, _: &str) -> Result<Vec<ContainerProcess>, Error> {
+        Ok(Vec::new())
     }
 
     async fn exec(&self, _: &str, spec: ExecSpec) -> Result<ExecSession, Error> {

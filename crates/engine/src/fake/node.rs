@@ -106,6 +106,7 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
             ]),
             ports: vec![ContainerPort::Exposed("80/tcp".to_owned())],
             networks: task.attachments.iter().map(|a| (called(a), a.clone())).collect(),
+            volumes: Vec::new(),
             spec: task.spec.container.clone(),
             limits: task.spec.resources.limits,
             health: None,

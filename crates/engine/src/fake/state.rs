@@ -19,6 +19,7 @@ use crate::backend::cluster::{Changed, ClusterView, JoinTokens, Pair, Rotate, Sw
 use crate::backend::image::ImageInfo;
 use crate::backend::node::SwarmState;
 use crate::backend::swarm::{Host, InitOptions};
+use crate::backend::volume::VolumeInfo;
 use crate::error::{Error, ErrorKind};
 
 #[derive(Debug, Default)]
@@ -26,6 +27,7 @@ pub(super) struct State {
     pub(super) view: Option<ClusterView>,
     pub(super) joined: bool,
     pub(super) images: Vec<ImageInfo>,
+    pub(super) volumes: BTreeMap<String, VolumeInfo>,
     version: u64,
     addresses: u8,
     rotations: u32,
@@ -358,6 +360,7 @@ impl State {
             meta: self.meta(),
             service: service.id.clone(),
             service_name: service.spec.name.clone(),
+            service_labels: service.spec.labels.clone(),
             service_version: service.task_version,
             slot,
             node,
@@ -393,6 +396,8 @@ pub(super) fn differences(before: Option<&ClusterView>, after: Option<&ClusterVi
     collect(&before.networks, &after.networks, Changed::Network, &mut changes);
     collect(&before.services, &after.services, Changed::Service, &mut changes);
     collect(&before.tasks, &after.tasks, Changed::Task, &mut changes);
+    collect(&before.secrets, &after.secrets, Changed::Secret, &mut changes);
+    collect(&before.configs, &after.configs, Changed::Config, &mut changes);
     changes
 }
 

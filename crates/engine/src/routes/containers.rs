@@ -31,9 +31,6 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
     filters.words("status", &STATES)?;
     filters.words("health", &HEALTH)?;
     let tasks = filters.flag("is-task")?;
-    if filters.values("volume").next().is_some() {
-        return Err(Error::unimplemented("containers cannot be filtered by volume yet").into());
-    }
     let everything = params.flag("all") || filters.values("status").next().is_some();
     let now = Timestamp::now();
     let mut containers = app.backend.containers().await?;
@@ -47,6 +44,7 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
             && filters.is("health", c.health.as_ref().map_or("none", |h| health::word(h.state)))
             && filters.labels("label", &c.labels)
             && filters.any("ancestor", |a| c.image == *a || c.image_id.starts_with(a.trim_start_matches("sha256:")))
+            && filters.any("volume", |v| c.volumes.iter().any(|used| used.name == *v || used.target == *v))
             && filters.any("network", |n| c.networks.iter().any(|(name, a)| name == n || a.network.as_str() == n))
     });
     let limit = params.text("limit").parse::<usize>().ok().filter(|n| *n > 0).unwrap_or(usize::MAX);

@@ -8,19 +8,12 @@ use axum::extract::Path;
 use axum::routing::{any, get, post};
 use serde_json::Value;
 
+use super::App;
 use super::answer::{Json, Refusal};
-use super::{App, images};
 use crate::error::{Error, ErrorKind};
 
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/volumes", get(async || Json::ok(images::no_volumes())))
-        .route(
-            "/volumes/create",
-            post(async || not_yet("volumes of their own come later; a service's are made with it")),
-        )
-        .route("/volumes/prune", post(async || not_yet("pruning volumes comes later")))
-        .route("/volumes/{name}", any(no_volume))
         .route("/plugins", get(async || Json::ok(Value::Array(Vec::new()))))
         .route("/plugins/{*rest}", any(no_plugin))
         .route(
@@ -51,10 +44,6 @@ fn of_container(verb: &str) -> Refusal {
         "rename" | "update" => "containers are as their service says: use docker service update",
         _ => "this cannot be asked of a container yet",
     })
-}
-
-async fn no_volume(Path(name): Path<String>) -> Refusal {
-    Error::new(ErrorKind::NotFound, format!("get {name}: no such volume")).into()
 }
 
 async fn no_plugin(Path(rest): Path<String>) -> Refusal {

@@ -3,7 +3,7 @@
 use std::io;
 
 use axum::body::Body;
-use axum::extract::{Extension, Path, Request, State};
+use axum::extract::{Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use futures::StreamExt;
@@ -13,10 +13,11 @@ use skep_model::ImageRef;
 use super::answer::{Answer, Json, Refusal};
 use super::params::Params;
 use super::version::ApiVersion;
-use super::{Shared, registry};
-use crate::backend::image::{ImageInfo, Prune, Pull, Removal};
+use super::{App, Shared, registry};
+use crate::backend::image::{ImageInfo, Import, Prune, Pull, Removal};
 use crate::error::{Error, ErrorKind};
-use crate::stream::{load, pull};
+use crate::stream::{chunked, load, pull};
+use crate::translate::changes::config_from_changes;
 use crate::translate::image as translate;
 use crate::translate::running::STORAGE_DRIVER;
 
@@ -74,15 +75,64 @@ pub(super) async fn load(State(app): Shared, params: Params, request: Request) -
     load::response(events, params.flag("quiet")).await
 }
 
-/// Pulls an image.
-pub(super) async fn create(State(app): Shared, headers: HeaderMap, params: Params) -> Answer {
-    if !params.text("fromSrc").is_empty() {
-        return Err(not_yet("importing: load an archive of docker save instead"));
+/// Pulls an image, or makes one of the root file system that comes in.
+pub(super) async fn create(
+    State(app): Shared,
+    headers: HeaderMap,
+    params: Params,
+    Query(pairs): Query<Vec<(String, String)>>,
+    request: Request,
+) -> Answer {
+    match params.text("fromSrc") {
+        "" => {}
+        "-" => return import(&app, &params, &pairs, request).await,
+        _ => return Err(not_yet("downloading what is imported: download it yourself, and import the file")),
     }
     let reference = wanted(params.text("fromImage"), params.text("tag"))?;
     let platform = Some(params.text("platform")).filter(|platform| !platform.is_empty()).map(str::to_owned);
     let pull = Pull { reference: reference.clone(), auth: registry::auth(&headers)?, platform };
     pull::response(reference, app.backend.image_pull(pull).await?).await
+}
+
+async fn import(app: &App, params: &Params, pairs: &[(String, String)], request: Request) -> Answer {
+    let archive = request.into_body().into_data_stream().map(|part| part.map_err(io::Error::other)).boxed();
+    match asked(params, pairs) {
+        Ok(import) => {
+            let id = app.backend.image_import(archive, import).await?;
+            Ok(Json::ok(json!({ "status": translate::digest(&id) })).into_response())
+        }
+        Err(refusal) => {
+            // Whoever is refused while still sending sees a broken connection instead of the refusal.
+            archive.for_each(|_| std::future::ready(())).await;
+            Err(refusal)
+        }
+    }
+}
+
+/// What is to become of a root file system.
+fn asked(params: &Params, pairs: &[(String, String)]) -> Result<Import, Refusal> {
+    let changes = pairs.iter().filter(|(name, _)| name == "changes").map(|(_, line)| line.as_str());
+    let reference = match params.text("repo") {
+        "" => None,
+        repo => Some(wanted(repo, params.text("tag"))?),
+    };
+    if reference.as_ref().is_some_and(|reference| reference.digest().is_some()) {
+        return Err(Error::invalid("refusing to create a tag with a digest reference").into());
+    }
+    let config = config_from_changes(changes)?;
+    let message = match params.text("message") {
+        "" => "Imported from -".to_owned(),
+        text => text.to_owned(),
+    };
+    Ok(Import { reference, message, config })
+}
+
+/// Images as an archive.
+async fn save(app: &App, names: Vec<String>) -> Answer {
+    if names.is_empty() {
+        return Err(Error::invalid("no image is named: names=… is expected").into());
+    }
+    Ok(chunked("application/x-tar", app.backend.image_save(names).await?))
 }
 
 /// What `fromImage` and `tag` name together; `tag` may be a digest. Neither is all tags to Docker, and `latest` here.
@@ -111,11 +161,17 @@ pub(super) async fn prune(State(app): Shared, params: Params) -> Answer {
 }
 
 /// `name/json`, `name/history`, `name/get`.
-pub(super) async fn get(State(app): Shared, Path(rest): Path<String>) -> Answer {
+pub(super) async fn get(
+    State(app): Shared,
+    Path(rest): Path<String>,
+    Query(pairs): Query<Vec<(String, String)>>,
+) -> Answer {
     let Some((name, verb)) = rest.rsplit_once('/') else {
         return match rest.as_str() {
             "search" => Err(not_yet("searching registries")),
-            "get" => Err(not_yet("saving images comes later")),
+            "get" => {
+                save(&app, pairs.into_iter().filter(|(name, _)| name == "names").map(|(_, name)| name).collect()).await
+            }
             _ => Err(Refusal::page_not_found()),
         };
     };
@@ -125,7 +181,7 @@ pub(super) async fn get(State(app): Shared, Path(rest): Path<String>) -> Answer 
             Ok(Json::ok(translate::inspect(&image, STORAGE_DRIVER)).into_response())
         }
         "history" => Err(not_yet("an image's history comes later")),
-        "get" => Err(not_yet("saving images comes later")),
+        "get" => save(&app, vec![name.to_owned()]).await,
         _ => Err(Refusal::page_not_found()),
     }
 }
@@ -165,11 +221,6 @@ fn conflict(error: Error) -> Error {
         ErrorKind::FailedPrecondition => Error { kind: ErrorKind::Conflict, ..error },
         _ => error,
     }
-}
-
-/// What a list of no volumes looks like.
-pub(super) fn no_volumes() -> Value {
-    json!({ "Volumes": [], "Warnings": Value::Null })
 }
 
 #[cfg(test)]

@@ -23,7 +23,9 @@ mod services;
 mod swarm;
 mod system;
 mod tasks;
+mod usage;
 mod version;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -80,7 +82,7 @@ async fn negotiate(endpoints: Router, mut request: Request) -> Response {
         Ok((version, rest)) => match with_path(request.uri(), rest) {
             None => Refusal::page_not_found().into_response(),
             Some(uri) => {
-                let archive = matches!(uri.path(), "/images/load" | "/build");
+                let archive = matches!(uri.path(), "/images/load" | "/images/create" | "/build");
                 *request.uri_mut() = uri;
                 request.extensions_mut().insert(version);
                 if !archive {
@@ -196,10 +198,16 @@ fn of_the_node() -> Router<Arc<App>> {
         .route("/auth", post(registry::login))
         .route("/distribution/{*rest}", get(registry::distribution))
         .route("/images/{*rest}", get(images::get).post(images::post).merge(delete(images::remove)))
+        .route("/volumes", get(volumes::list))
+        .route("/volumes/create", post(volumes::create))
+        .route("/volumes/prune", post(volumes::prune))
+        .route("/volumes/{name}", get(volumes::inspect).delete(volumes::remove))
         .route("/containers/json", get(containers::list))
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/logs", get(containers::logs))
+        .route("/containers/{id}/stats", get(usage::stats))
+        .route("/containers/{id}/top", get(usage::top))
         .route("/containers/{id}/exec", post(exec::create))
         .route("/containers/{id}/kill", post(ending::kill))
         .route("/containers/{id}/stop", post(ending::stop))

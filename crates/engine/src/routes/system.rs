@@ -9,8 +9,9 @@ use super::answer::{Answer, Json};
 use super::params::Params;
 use super::{App, NEWEST, OLDEST, Shared};
 use crate::backend::node::SwarmState;
+use crate::backend::volume::Sizes;
 use crate::stream::events as stream;
-use crate::translate::{image, info as translate, running};
+use crate::translate::{image, info as translate, running, volume};
 use crate::types::system::DiskUsage;
 
 fn ping_headers(app: &App) -> HeaderMap {
@@ -73,6 +74,7 @@ pub(super) async fn events(State(app): Shared, params: Params) -> Answer {
 pub(super) async fn disk_usage(State(app): Shared) -> Answer {
     let containers = app.backend.containers().await?;
     let images = app.backend.images().await?;
+    let volumes = app.backend.volumes(Sizes::Measured).await?;
     let users = |id: &str| {
         let count = containers.iter().filter(|c| c.image_id == id).count();
         i64::try_from(count).unwrap_or(i64::MAX)
@@ -91,7 +93,7 @@ pub(super) async fn disk_usage(State(app): Shared) -> Answer {
         layers_size: images.iter().map(|i| i.size).sum(),
         images,
         containers: containers.iter().map(|c| running::summary(c, now)).collect(),
-        volumes: Vec::new(),
+        volumes: volumes.iter().map(volume::measured).collect(),
         build_cache: Vec::new(),
     })
     .into_response())

@@ -33,7 +33,8 @@ pub(crate) const FILTERS: [&str; 16] = [
     "endpoint",
 ];
 /// Those of them that are types of objects: their values are names or ids.
-const OBJECTS: [&str; 5] = ["network", "node", "service", "task", "endpoint"];
+const OBJECTS: [&str; 9] =
+    ["network", "node", "service", "task", "endpoint", "secret", "config", "container", "volume"];
 
 /// From when to when.
 #[derive(Debug, Clone, Copy)]

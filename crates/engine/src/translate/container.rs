@@ -58,16 +58,6 @@ fn refuse(spec: &wire::ContainerSpec) -> Result<(), Error> {
     if !matches!(spec.isolation.as_str(), "" | "default") {
         return not_yet("Isolation", "isolation besides the default (it is for Windows)");
     }
-    // As it stands it would be a host name, a variable or a path that nobody meant.
-    let template = |text: &str| text.contains("{{");
-    let templates = [
-        ("Hostname", template(&spec.hostname)),
-        ("Env", spec.env.iter().any(|variable| template(variable))),
-        ("Mounts", spec.mounts.iter().any(|mount| template(&mount.source))),
-    ];
-    if let Some((field, _)) = templates.iter().find(|(_, given)| *given) {
-        return not_yet(field, "templates ({{…}})");
-    }
     let Some(privileges) = &spec.privileges else { return Ok(()) };
     let asked = [
         ("Privileges.CredentialSpec", privileges.credential_spec.is_some()),

@@ -1,12 +1,15 @@
 //! Secrets and configs, and what of them a container is given.
 
-use skep_model::{Config, ConfigId, Data, DataName, DataSpec, FileReference, Meta, Secret, SecretId};
+use skep_model::{Config, ConfigId, Data, DataName, DataSpec, FileReference, Meta, Secret, SecretId, Templating};
 
 use super::unsupported;
 use crate::error::Error;
 use crate::types::container_spec as container;
 use crate::types::data as wire;
-use crate::types::meta::ObjectVersion;
+use crate::types::meta::{Driver, ObjectVersion};
+
+/// The templates that there are.
+const GOLANG: &str = "golang";
 
 /// Reads the spec of a secret or config.
 ///
@@ -17,19 +20,21 @@ pub fn from_wire(spec: wire::DataSpec) -> Result<DataSpec, Error> {
     if spec.driver.as_ref().is_some_and(|driver| !driver.name.is_empty()) {
         return Err(unsupported("Driver", "this version of skep keeps secrets itself, and asks no driver for them"));
     }
-    if spec.templating.as_ref().is_some_and(|driver| !driver.name.is_empty()) {
-        return Err(unsupported(
-            "Templating",
-            "this version of skep gives files to containers as they are: fill in the template before you create it",
-        ));
-    }
+    let templating = match spec.templating.as_ref().map_or("", |driver| &driver.name) {
+        "" => Templating::None,
+        GOLANG => Templating::Golang,
+        other => {
+            let why = format!("there is no template driver {other:?}: {GOLANG:?} is the only one");
+            return Err(unsupported("Templating", &why));
+        }
+    };
     let name: DataName = spec.name.parse().map_err(|_| {
         Error::invalid(
             "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]",
         )
     })?;
     let data = Data::from_base64(&spec.data).ok_or_else(|| Error::invalid("Data: expected base64"))?;
-    Ok(DataSpec { name, labels: spec.labels, data })
+    Ok(DataSpec { name, labels: spec.labels, data, templating })
 }
 
 fn object(id: String, meta: Meta, spec: &DataSpec, data: String) -> wire::Data {
@@ -42,6 +47,8 @@ fn object(id: String, meta: Meta, spec: &DataSpec, data: String) -> wire::Data {
             name: spec.name.to_string(),
             labels: spec.labels.clone(),
             data,
+            templating: (spec.templating == Templating::Golang)
+                .then(|| Driver { name: GOLANG.to_owned(), ..Driver::default() }),
             ..wire::DataSpec::default()
         },
     }
@@ -186,12 +193,12 @@ mod tests {
         let spec = |templating: Option<&str>, data: &str, name: &str| wire::DataSpec {
             name: name.to_owned(),
             data: data.to_owned(),
-            templating: templating
-                .map(|name| crate::types::meta::Driver { name: name.to_owned(), ..Default::default() }),
+            templating: templating.map(|name| Driver { name: name.to_owned(), ..Default::default() }),
             ..wire::DataSpec::default()
         };
         assert!(from_wire(spec(None, "czNjcmV0", "a.b")).is_ok());
-        for (templating, data, name) in [(Some("golang"), "eA==", "a"), (None, "!", "a"), (None, "eA==", "a b")] {
+        assert_eq!(from_wire(spec(Some("golang"), "eA==", "a")).unwrap().templating, Templating::Golang);
+        for (templating, data, name) in [(Some("jinja"), "eA==", "a"), (None, "!", "a"), (None, "eA==", "a b")] {
             assert!(from_wire(spec(templating, data, name)).is_err(), "{templating:?} {data} {name}");
         }
     }

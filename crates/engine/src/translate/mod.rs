@@ -9,6 +9,7 @@
 
 pub mod attached;
 mod bound;
+pub mod changes;
 pub(crate) mod conflict;
 pub mod container;
 pub mod data;
@@ -26,6 +27,8 @@ pub mod swarm;
 pub mod task;
 pub mod task_spec;
 pub mod update;
+pub mod usage;
+pub mod volume;
 
 use std::time::Duration;
 

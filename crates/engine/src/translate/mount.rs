@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use skep_model::{Mount, MountKind, TmpfsOptions};
+use skep_model::{Mount, MountKind, TmpfsOptions, check_volume_name};
+use skep_template::is_template;
 
+use super::volume::{options_from_wire, options_to_wire};
 use super::{amount, optional, signed, text, unsupported};
 use crate::error::Error;
 use crate::types::container_spec as wire;
@@ -13,7 +15,7 @@ const PROPAGATIONS: [&str; 6] = ["rprivate", "private", "rshared", "shared", "rs
 /// Reads `Mounts`.
 ///
 /// # Errors
-/// Naming the field: paths that are not absolute, targets given twice, options of volumes, and kinds that skep has not.
+/// Naming the field: paths that are not absolute, targets given twice, drivers of volumes, and kinds that skep has not.
 pub fn mounts_from_wire(mounts: &[wire::Mount]) -> Result<Vec<Mount>, Error> {
     let mut targets = BTreeSet::new();
     for mount in mounts {
@@ -25,7 +27,7 @@ pub fn mounts_from_wire(mounts: &[wire::Mount]) -> Result<Vec<Mount>, Error> {
 }
 
 fn mount_from_wire(mount: &wire::Mount) -> Result<Mount, Error> {
-    if !mount.target.starts_with('/') {
+    if !mount.target.starts_with('/') && !is_template(&mount.target) {
         return Err(Error::invalid(format!(
             "ContainerSpec.Mounts: the target {:?} must be an absolute path in the container",
             mount.target
@@ -67,7 +69,7 @@ fn refuse_options(mount: &wire::Mount) -> Result<(), Error> {
 }
 
 fn bind(mount: &wire::Mount) -> Result<MountKind, Error> {
-    if !mount.source.starts_with('/') {
+    if !mount.source.starts_with('/') && !is_template(&mount.source) {
         return Err(Error::invalid(format!(
             "ContainerSpec.Mounts: invalid mount config for type \"bind\": the source {:?} must be an absolute path of the node",
             mount.source
@@ -93,23 +95,11 @@ fn bind(mount: &wire::Mount) -> Result<MountKind, Error> {
 }
 
 fn volume(mount: &wire::Mount) -> Result<MountKind, Error> {
-    if mount.volume_options.as_ref().is_some_and(|o| *o != wire::VolumeOptions::default()) {
-        return Err(unsupported(
-            "ContainerSpec.Mounts.VolumeOptions",
-            "volumes of this version of skep are plain directories of the node, without drivers, labels or subpaths",
-        ));
+    let (source, options) = (optional(&mount.source), options_from_wire(mount.volume_options.as_ref())?);
+    if let Some(name) = source.as_ref().filter(|name| !is_template(name)) {
+        check_volume_name(name).map_err(|bad| Error::invalid(format!("ContainerSpec.Mounts: {bad}")))?;
     }
-    let source = optional(&mount.source);
-    let first = |b: u8| b.is_ascii_alphanumeric();
-    let rest = |b: u8| first(b) || b"_.-".contains(&b);
-    if let Some(name) = &source
-        && !(name.bytes().next().is_some_and(first) && name.bytes().all(rest))
-    {
-        return Err(Error::invalid(format!(
-            "ContainerSpec.Mounts: {name:?} is no name of a volume: expected letters, digits, '_', '.' and '-'"
-        )));
-    }
-    Ok(MountKind::Volume { source })
+    Ok(MountKind::Volume { source, options })
 }
 
 fn tmpfs(mount: &wire::Mount) -> Result<MountKind, Error> {
@@ -140,9 +130,12 @@ pub fn mount_to_wire(mount: &Mount) -> wire::Mount {
                 .map(|p| wire::BindOptions { propagation: p.clone(), ..wire::BindOptions::default() }),
             ..base
         },
-        MountKind::Volume { source } => {
-            wire::Mount { kind: "volume".to_owned(), source: text(source.as_ref()), ..base }
-        }
+        MountKind::Volume { source, options } => wire::Mount {
+            kind: "volume".to_owned(),
+            source: text(source.as_ref()),
+            volume_options: options_to_wire(options),
+            ..base
+        },
         MountKind::Tmpfs(options) => {
             let given = wire::TmpfsOptions {
                 size_bytes: options.size.map_or(0, signed),

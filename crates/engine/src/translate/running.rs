@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{MountKind, NetworkAttachment, Timestamp};
+use skep_model::{LOCAL_DRIVER, MountKind, NetworkAttachment, Timestamp};
 
 use super::{container, health, image, signed, text};
-use crate::backend::container::{ContainerInfo, ContainerPort, ContainerState};
+use crate::backend::container::{ContainerInfo, ContainerPort, ContainerState, ContainerVolume};
 use crate::types::container as wire;
 use crate::types::image::{GraphDriver, ImageConfig};
 use crate::types::meta::Time;
@@ -85,21 +85,25 @@ fn networks(info: &ContainerInfo) -> BTreeMap<String, wire::EndpointSettings> {
 
 fn mounts(info: &ContainerInfo) -> Vec<wire::MountPoint> {
     let point = |m: &skep_model::Mount| {
-        let (kind, name, source) = match &m.kind {
-            MountKind::Bind { source, .. } => ("bind", String::new(), source.clone()),
-            MountKind::Volume { source } => ("volume", text(source.as_ref()), String::new()),
-            MountKind::Tmpfs(_) => ("tmpfs", String::new(), String::new()),
+        let (kind, source) = match &m.kind {
+            MountKind::Bind { source, .. } => ("bind", source.clone()),
+            MountKind::Tmpfs(_) => ("tmpfs", String::new()),
+            MountKind::Volume { .. } => return None,
         };
-        wire::MountPoint {
-            kind: kind.to_owned(),
-            name,
-            source,
-            destination: m.target.clone(),
-            rw: !m.read_only,
-            ..wire::MountPoint::default()
-        }
+        let (destination, rw) = (m.target.clone(), !m.read_only);
+        Some(wire::MountPoint { kind: kind.to_owned(), source, destination, rw, ..wire::MountPoint::default() })
     };
-    info.spec.mounts.iter().map(point).collect()
+    // Those that the image asks for are among them.
+    let volume = |v: &ContainerVolume| wire::MountPoint {
+        kind: "volume".to_owned(),
+        name: v.name.clone(),
+        source: v.mountpoint.clone(),
+        destination: v.target.clone(),
+        driver: LOCAL_DRIVER.to_owned(),
+        rw: !info.spec.mounts.iter().any(|m| m.target == v.target && m.read_only),
+        ..wire::MountPoint::default()
+    };
+    info.spec.mounts.iter().filter_map(point).chain(info.volumes.iter().map(volume)).collect()
 }
 
 /// Writes a container as lists show it.

@@ -21,6 +21,7 @@ pub mod service;
 pub mod swarm;
 pub mod system;
 pub mod task;
+pub mod volume;
 
 /// Whether Go's `omitempty` would leave the value out.
 pub(crate) fn zero<T: Default + PartialEq>(value: &T) -> bool {

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::container::ContainerSummary;
 use super::image::ImageSummary;
 use super::meta::StringMap;
+use super::volume::Volume;
 use super::zero;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,6 @@ pub struct DiskUsage {
     pub layers_size: i64,
     pub images: Vec<ImageSummary>,
     pub containers: Vec<ContainerSummary>,
-    pub volumes: Vec<Value>,
+    pub volumes: Vec<Volume>,
     pub build_cache: Vec<Value>,
 }

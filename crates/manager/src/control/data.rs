@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use skep_model::{
-    Config, ConfigId, ContainerSpec, DataSpec, FileReference, Meta, Secret, SecretId, Service, ServiceSpec, Timestamp,
-    Version,
+    Config, ConfigId, ContainerSpec, DataSpec, FileReference, Meta, Secret, SecretId, Service, ServiceSpec, Templating,
+    Timestamp, Version,
 };
 use skep_store::{Change, Entity, Key, Tables};
 
@@ -128,6 +128,9 @@ fn create<K: Kept>(tables: &Tables, spec: DataSpec, now: Timestamp) -> Result<(K
     let size = spec.data.0.len();
     if size == 0 || size >= K::LIMIT {
         return Err(ControlError::DataSize { what: K::WHAT, limit: K::LIMIT });
+    }
+    if spec.templating == Templating::Golang {
+        skep_template::check_payload(&spec.data)?;
     }
     if tables.all::<K>().any(|other| other.spec().name == spec.name) {
         return Err(ControlError::DataNameTaken { what: K::WHAT, name: spec.name.to_string() });

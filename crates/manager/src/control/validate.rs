@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use skep_model::{
-    BadConstraint, BadLabel, BadName, Constraint, ContainerSpec, Endpoint, EndpointMode, ImageRef, MountKind, Network,
-    PublishMode, ServiceName, ServiceSpec, UpdateConfig, publish_options,
+    BadConstraint, BadLabel, BadName, BadVolume, Constraint, ContainerSpec, Endpoint, EndpointMode, ImageRef,
+    MountKind, Network, PublishMode, ServiceName, ServiceSpec, UpdateConfig, VolumeDriver, check_volume_name,
+    publish_options,
 };
 use skep_store::Tables;
+use skep_template::TemplateError;
 
 /// The least memory that a container can live on, in bytes.
 const LEAST_MEMORY: u64 = 4 << 20;
@@ -29,6 +31,12 @@ pub enum SpecError {
     /// A bind mount of a relative path.
     #[error("ContainerSpec: invalid bind mount source {0:?}: it must be an absolute path")]
     BindSource(String),
+    /// A template that its tasks could not fill in.
+    #[error("ContainerSpec.{0}")]
+    Template(#[from] TemplateError),
+    /// A volume that cannot be.
+    #[error("ContainerSpec.Mounts: {0}")]
+    Volume(#[from] BadVolume),
     /// A constraint cannot be read.
     #[error(transparent)]
     Constraint(#[from] BadConstraint),
@@ -77,7 +85,7 @@ pub enum SpecError {
 
 /// Checks what can be checked without knowing the swarm.
 pub(super) fn service(spec: &ServiceSpec) -> Result<(), SpecError> {
-    container(&spec.task.container)?;
+    container(&skep_template::check(spec)?)?;
     for constraint in &spec.task.placement.constraints {
         constraint.parse::<Constraint>()?;
     }
@@ -136,6 +144,10 @@ fn container(spec: &ContainerSpec) -> Result<(), SpecError> {
             && !source.starts_with('/')
         {
             return Err(SpecError::BindSource(source.clone()));
+        }
+        if let MountKind::Volume { source, options } = &mount.kind {
+            source.iter().try_for_each(|name| check_volume_name(name))?;
+            options.driver.iter().try_for_each(VolumeDriver::check)?;
         }
         if !targets.insert(&mount.target) {
             return Err(SpecError::DuplicateMount(mount.target.clone()));

@@ -178,14 +178,19 @@ fn comparable(node: &Node) -> Node {
 
 #[cfg(test)]
 mod tests {
-    use skep_model::{Data, DataSpec, FileReference, NewNetwork, ServiceId, Timestamp};
+    use skep_model::{Data, DataSpec, FileReference, NewNetwork, ServiceId, Templating, Timestamp};
     use skep_store::{Change, Key};
 
     use super::*;
     use crate::tests::{Sim, spec};
 
     fn secret(name: &str) -> Secret {
-        let spec = DataSpec { name: name.parse().unwrap(), labels: BTreeMap::new(), data: Data(b"hush".to_vec()) };
+        let spec = DataSpec {
+            name: name.parse().unwrap(),
+            labels: BTreeMap::new(),
+            data: Data(b"hush".to_vec()),
+            templating: Templating::None,
+        };
         Secret { id: SecretId::random(), meta: Meta::new(Timestamp::UNIX_EPOCH), spec }
     }
 

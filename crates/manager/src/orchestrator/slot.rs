@@ -106,6 +106,7 @@ fn new_task(draft: &mut Draft<'_>, service: &Service, key: &SlotKey, desired: Ta
         meta: Meta::new(now),
         service: service.id.clone(),
         service_name: service.spec.name.clone(),
+        service_labels: service.spec.labels.clone(),
         service_version: service.task_version,
         slot,
         node,

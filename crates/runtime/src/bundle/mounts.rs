@@ -1,20 +1,19 @@
 //! What is mounted into a container.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Component, Path};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde_json::{Value, json};
-use skep_model::{Mount, MountKind};
+use skep_model::{Mount, MountKind, VolumeOptions};
 
 use super::{FILES, Places};
 use crate::container::Container;
 use crate::error::RuntimeError;
 use crate::images::ImageConfig;
+use crate::volumes::Content;
 
 /// Opens a file of an image for reading; links in it lead nowhere else.
 pub(super) fn open_inside(rootfs: &Path, name: &str) -> io::Result<File> {
@@ -24,20 +23,25 @@ pub(super) fn open_inside(rootfs: &Path, name: &str) -> io::Result<File> {
     Ok(rustix::fs::openat2(&root, name, flags, Mode::empty(), resolve)?.into())
 }
 
+/// The volumes of a container by where they are mounted.
+pub(crate) type UsedVolumes = BTreeMap<String, String>;
+
 /// All mounts, in order: the kernel's file systems, the files of `/etc`, and what the service and the image ask for.
 pub(super) fn mounts(
     places: &Places<'_>,
     container: &Container,
     image: &ImageConfig,
-) -> Result<Vec<Value>, RuntimeError> {
+) -> Result<(Vec<Value>, UsedVolumes), RuntimeError> {
     let asked: Vec<&str> = container.spec.mounts.iter().map(|m| m.target.trim_end_matches('/')).collect();
     let of_image = image.volumes.iter().filter(|v| !asked.contains(&v.trim_end_matches('/')));
-    let anonymous =
-        |target: &String| Mount { kind: MountKind::Volume { source: None }, target: target.clone(), read_only: false };
+    let anonymous = |target: &String| {
+        let kind = MountKind::Volume { source: None, options: VolumeOptions::default() };
+        Mount { kind, target: target.clone(), read_only: false }
+    };
     let wanted: Vec<Mount> = container.spec.mounts.iter().cloned().chain(of_image.map(anonymous)).collect();
-    let mut own = Vec::new();
+    let (mut own, mut used) = (Vec::new(), UsedVolumes::new());
     for (number, mount) in wanted.iter().enumerate() {
-        own.push((mount.target.trim_end_matches('/').to_owned(), one(places, number, mount)?));
+        own.push((mount.target.trim_end_matches('/').to_owned(), one(places, number, mount, &mut used)?));
     }
     for name in FILES {
         let (target, source) = (format!("/etc/{name}"), places.dir.join("files").join(name));
@@ -53,7 +57,7 @@ pub(super) fn mounts(
     let mut all = kernel();
     all.retain(|mount| !asked.iter().any(|target| mount["destination"] == *target));
     all.extend(own.into_iter().map(|(_, mount)| mount));
-    Ok(all)
+    Ok((all, used))
 }
 
 fn kernel() -> Vec<Value> {
@@ -74,7 +78,7 @@ fn kernel() -> Vec<Value> {
     ]
 }
 
-fn one(places: &Places<'_>, number: usize, mount: &Mount) -> Result<Value, RuntimeError> {
+fn one(places: &Places<'_>, number: usize, mount: &Mount, used: &mut UsedVolumes) -> Result<Value, RuntimeError> {
     let target = Path::new(&mount.target);
     if !target.is_absolute() || target.parent().is_none() || target.components().any(|c| c == Component::ParentDir) {
         let reason = "it must be an absolute path without \"..\", other than \"/\"".to_owned();
@@ -94,12 +98,11 @@ fn one(places: &Places<'_>, number: usize, mount: &Mount) -> Result<Value, Runti
             }
             Ok(bind(path, propagated(&mount.target, propagation.as_deref())?))
         }
-        MountKind::Volume { source } => {
-            let dir = match source {
-                Some(name) => places.volumes.join(volume_name(&mount.target, name)?),
-                None => places.dir.join("volumes").join(number.to_string()),
-            };
-            Ok(bind(&filled(&dir, places.rootfs, target)?, "rprivate"))
+        MountKind::Volume { source, options } => {
+            let content = Content { rootfs: places.rootfs, target };
+            let (name, place) = places.volumes.take(places.id, (source.as_deref(), number), options, &content)?;
+            used.insert(mount.target.clone(), name);
+            Ok(bind(&place, "rprivate"))
         }
         MountKind::Tmpfs(options) => {
             let mut list = vec!["nosuid".to_owned(), "nodev".to_owned(), "noexec".to_owned(), access.to_owned()];
@@ -118,70 +121,4 @@ fn propagated<'a>(target: &str, asked: Option<&'a str>) -> Result<&'a str, Runti
             Err(RuntimeError::BadMount { target: target.to_owned(), reason: format!("unknown propagation {other:?}") })
         }
     }
-}
-
-fn volume_name<'a>(target: &str, name: &'a str) -> Result<&'a str, RuntimeError> {
-    let good = name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    let reason = || format!("{name:?} is no name of a volume: letters, digits, '_', '.' and '-' are allowed");
-    if good { Ok(name) } else { Err(RuntimeError::BadMount { target: target.to_owned(), reason: reason() }) }
-}
-
-/// The directory of a volume, filled with what the image has at `target` when it is new. Made aside and renamed, so that a
-/// crash leaves no half of it.
-fn filled(volume: &Path, rootfs: &Path, target: &Path) -> Result<PathBuf, RuntimeError> {
-    if volume.exists() {
-        return Ok(volume.to_owned());
-    }
-    // Volumes and what is being made live apart: no volume's name begins with a dot.
-    let name = volume.file_name().unwrap_or_default().to_string_lossy();
-    let aside = volume.with_file_name(format!(".{name}-{}", unique()));
-    let failed = |source: io::Error| RuntimeError::Io { verb: "fill volume", path: volume.to_owned(), source };
-    fs::create_dir_all(&aside).map_err(failed)?;
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = File::open(rootfs).map_err(failed)?;
-    let inside =
-        rustix::fs::openat2(&root, target, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
-    if let Ok(dir) = inside {
-        copy(Path::new(&format!("/proc/self/fd/{}/.", dir.as_raw_fd())), &aside).map_err(failed)?;
-    }
-    match fs::rename(&aside, volume) {
-        Ok(()) => Ok(volume.to_owned()),
-        // Another container filled the same volume meanwhile: its content stays.
-        Err(_) if volume.exists() => {
-            fs::remove_dir_all(&aside).map_err(failed)?;
-            Ok(volume.to_owned())
-        }
-        Err(source) => Err(failed(source)),
-    }
-}
-
-/// A number that no other work under way has.
-fn unique() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Copies a tree of directories, files and links with owners and modes; other things are left out.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let meta = fs::metadata(from)?;
-    chown(to, Some(meta.uid()), Some(meta.gid()))?;
-    fs::set_permissions(to, meta.permissions())?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let meta = entry.metadata()?;
-        if meta.is_dir() {
-            fs::create_dir(&target)?;
-            copy(&source, &target)?;
-        } else if meta.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
-            std::os::unix::fs::lchown(&target, Some(meta.uid()), Some(meta.gid()))?;
-        } else if meta.is_file() {
-            fs::copy(&source, &target)?;
-            chown(&target, Some(meta.uid()), Some(meta.gid()))?;
-            fs::set_permissions(&target, meta.permissions())?;
-        }
-    }
-    Ok(())
 }

@@ -29,6 +29,9 @@ const DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
 ];
 
+/// For a program with a terminal, where nothing else is said.
+pub(crate) const TERM: &str = "TERM=xterm";
+
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The process of a bundle, and its `HOME` where neither image nor service say it.
@@ -46,9 +49,13 @@ pub(super) fn process(
     if !cwd.starts_with('/') {
         return Err(RuntimeError::BadDir(cwd.to_owned()));
     }
-    let (env, home) = env(&[&image.env, &spec.env, &container.env], &container.hostname, &user.home)?;
+    let (mut env, home) = env(&[&image.env, &spec.env, &container.env], &container.hostname, &user.home)?;
+    if spec.tty && !env.iter().any(|e| e.starts_with("TERM=")) {
+        env.push(TERM.to_owned());
+    }
     // Nothing is said of noNewPrivileges: only absent means that setuid programs work together with a system call filter.
     let process = json!({
+        // libcontainer makes none: the program takes its own in the container (see the `terminal` module).
         "terminal": false,
         "user": { "uid": user.uid, "gid": user.gid, "additionalGids": user.groups },
         "args": args,

@@ -1,8 +1,9 @@
 //! Containers as their directories and the kernel show them. Everything here blocks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use skep_model::Timestamp;
 
@@ -12,9 +13,11 @@ use crate::bundle::{self, Places, memory};
 use crate::cgroup;
 use crate::container::{Container, ContainerId, ContainerInfo, ContainerState, Exit};
 use crate::error::RuntimeError;
+use crate::events::ContainerAction;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM};
 use crate::logs::LOGS;
 use crate::shim::STATE;
+use crate::volumes::Live;
 
 /// How long a shim may take to end after its container, in milliseconds.
 const PATIENCE: u16 = 10_000;
@@ -44,8 +47,8 @@ impl Found {
 
 impl Made {
     pub(super) fn info(self, state: ContainerState) -> ContainerInfo {
-        let Self { id, image, labels, created, command, hostname, netns, .. } = self;
-        ContainerInfo { id, labels, created, image, command, hostname, netns, state }
+        let Self { id, image, labels, created, command, hostname, netns, volumes, .. } = self;
+        ContainerInfo { id, labels, created, image, command, hostname, netns, volumes, state }
     }
 }
 
@@ -54,22 +57,38 @@ impl Made {
 pub(super) struct Containers {
     config: EmbeddedConfig,
     program: OnceLock<Program>,
+    /// Containers whose end nobody has been told of, with their labels.
+    live: Mutex<BTreeMap<ContainerId, BTreeMap<String, String>>>,
 }
 
 impl Containers {
     pub(super) fn open(mut config: EmbeddedConfig) -> Result<Self, RuntimeError> {
-        for dir in [&mut config.root, &mut config.volumes] {
-            fs::create_dir_all(&*dir).map_err(RuntimeError::io("create", dir))?;
-            *dir = fs::canonicalize(&*dir).map_err(RuntimeError::io("resolve", dir))?;
-        }
-        let all = Self { config, program: OnceLock::new() };
+        let root = &mut config.root;
+        fs::create_dir_all(&*root).map_err(RuntimeError::io("create", root))?;
+        *root = fs::canonicalize(&*root).map_err(RuntimeError::io("resolve", root))?;
+        let all = Self { config, program: OnceLock::new(), live: Mutex::default() };
         for id in all.ids()? {
             // One that resists does not keep the daemon from starting; its next use says the same.
             if let Err(e) = all.recover(&id) {
                 tracing::warn!(container = %id, "not recovered: {e}");
             }
         }
+        all.restore_volumes()?;
         Ok(all)
+    }
+
+    /// Which volumes the containers of earlier daemons use.
+    fn restore_volumes(&self) -> Result<(), RuntimeError> {
+        for made in self.all()? {
+            let ended = matches!(self.find(&made.id), Ok(None | Some(Found::Exited(_))));
+            if !ended {
+                self.live().insert(made.id.clone(), made.labels.clone());
+            }
+            let names = made.volumes.into_values().collect();
+            self.config.volumes.restore(&made.id, &names, if ended { Live::No } else { Live::Yes });
+        }
+        self.config.volumes.settle();
+        Ok(())
     }
 
     fn recover(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -86,6 +105,11 @@ impl Containers {
 
     pub(super) fn dir(&self, id: &ContainerId) -> PathBuf {
         self.config.root.join(id.as_str())
+    }
+
+    /// Its cgroup, from the root of each hierarchy.
+    pub(super) fn cgroup(&self, id: &ContainerId) -> String {
+        cgroup::path(&self.config.cgroup_parent, id)
     }
 
     fn ids(&self) -> Result<Vec<ContainerId>, RuntimeError> {
@@ -121,6 +145,7 @@ impl Containers {
         if made.is_err() {
             // The first error is the one to tell; what stays is wiped by the next attempt.
             let _ = self.wipe(&dir);
+            self.config.volumes.forget(&container.id);
         }
         made
     }
@@ -132,8 +157,9 @@ impl Containers {
         fs::create_dir_all(&logs).map_err(RuntimeError::io("create", &logs))?;
         let rootfs = self.config.images.mount(&container.image, dir)?;
         let cgroup = cgroup::path(&self.config.cgroup_parent, &container.id);
-        let places = Places { dir, rootfs: &rootfs, volumes: &self.config.volumes, cgroup: &cgroup };
-        bundle::write(&places, container, &image)?;
+        let (id, volumes) = (&container.id, &*self.config.volumes);
+        let places = Places { dir, rootfs: &rootfs, id, volumes, cgroup: &cgroup };
+        let volumes = bundle::write(&places, container, &image)?;
         let made = Made {
             id: container.id.clone(),
             image: container.image,
@@ -144,10 +170,15 @@ impl Containers {
             netns: container.netns.clone(),
             cgroup,
             open_stdin: container.spec.open_stdin,
+            tty: container.spec.tty,
             groups: container.spec.groups.clone(),
             in_memory: !container.files.is_empty(),
+            volumes,
         };
-        files::write(dir, CONTAINER, &made)
+        files::write(dir, CONTAINER, &made)?;
+        self.live().insert(made.id.clone(), made.labels.clone());
+        self.tell(&made.id, ContainerAction::Create);
+        Ok(())
     }
 
     /// Where the container is; `None` when there is none.
@@ -169,6 +200,34 @@ impl Containers {
         Ok(Some(files::read(&dir, EXIT)?.map_or(Found::Lost, Found::Exited)))
     }
 
+    /// As [`Self::find`]; what is mounted for a container that has ended is unmounted.
+    pub(super) fn look(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
+        let found = self.find(id)?;
+        if let Some(Found::Exited(exit)) = found {
+            self.config.volumes.release(id);
+            self.ended(id, exit.code);
+        }
+        Ok(found)
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<ContainerId, BTreeMap<String, String>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells what has happened to a container whose end was not told of yet.
+    pub(super) fn tell(&self, id: &ContainerId, action: ContainerAction) {
+        if let Some(labels) = self.live().get(id) {
+            self.config.events.container(id, labels, action);
+        }
+    }
+
+    /// Tells of the end of a container, once.
+    fn ended(&self, id: &ContainerId, code: Option<i32>) {
+        if let Some(labels) = self.live().remove(id) {
+            self.config.events.container(id, &labels, ContainerAction::Die(code));
+        }
+    }
+
     /// As [`Self::find`], but ends a container whose shim is gone: its output has nowhere to go and its end nobody to see it.
     pub(super) fn settle(&self, id: &ContainerId) -> Result<Option<Found>, RuntimeError> {
         let Some(Found::Lost) = self.find(id)? else { return self.find(id) };
@@ -177,6 +236,8 @@ impl Containers {
         files::write(&self.dir(id), EXIT, &exit)?;
         self.clear(id)?;
         memory::drop_files(&self.dir(id))?;
+        self.config.volumes.release(id);
+        self.ended(id, exit.code);
         Ok(Some(Found::Exited(exit)))
     }
 
@@ -218,6 +279,11 @@ impl Containers {
         files::delete(&self.dir(id), SHIM)
     }
 
+    /// A start has failed: what is mounted for the container is not needed until the next one.
+    pub(super) fn rest(&self, id: &ContainerId) {
+        self.config.volumes.release(id);
+    }
+
     /// The directory of a container that can be started: mounted again after the machine was.
     pub(super) fn ready(&self, id: &ContainerId) -> Result<PathBuf, RuntimeError> {
         let dir = self.dir(id);
@@ -228,6 +294,7 @@ impl Containers {
             return Err(RuntimeError::FilesGone(id.clone()));
         }
         self.config.images.mount(&made.image, &dir)?;
+        self.config.volumes.take_again(id, &made.volumes.into_values().collect())?;
         Ok(dir)
     }
 
@@ -235,8 +302,17 @@ impl Containers {
         let dir = self.dir(id);
         self.kill(id)?;
         cgroup::clear(id, &cgroup::path(&self.config.cgroup_parent, id))?;
+        let made: Option<Made> = files::read(&dir, CONTAINER).ok().flatten();
+        // It may have died of this, which is told; one that was never started has not.
+        let _ = self.look(id);
+        self.live().remove(id);
+        // Whoever sees that it is gone may remove its volumes.
+        self.config.volumes.forget(id);
         // From here on there is no such container, whatever happens.
         files::delete(&dir, CONTAINER)?;
+        if let Some(made) = made {
+            self.config.events.container(id, &made.labels, ContainerAction::Destroy);
+        }
         self.wipe(&dir)
     }
 

@@ -1,7 +1,7 @@
 //! Images: what containers' root file systems are made of.
 //!
-//! [`Images`] is a store in one directory. Archives come in ([`Images::load`]: `docker save` and OCI layouts in a tar), root
-//! file systems come out ([`Images::mount`]). It is for the daemon's blocking threads: every call may touch the disk, none
+//! [`Images`] is a store in one directory. Archives come in ([`Images::load`]: `docker save` and OCI layouts in a tar;
+//! [`Images::import`]: root file systems), root file systems come out ([`Images::mount`]), and archives ([`Images::save`]). It is for the daemon's blocking threads: every call may touch the disk, none
 //! knows tokio, all may be made at the same time.
 //!
 //! ```text
@@ -27,6 +27,7 @@ mod config;
 mod digest;
 mod error;
 mod held;
+mod import;
 mod index;
 mod layers;
 mod load;
@@ -34,6 +35,7 @@ mod manifest;
 mod overlay;
 mod place;
 mod receive;
+mod save;
 mod stream;
 mod tree;
 mod unpack;
@@ -52,9 +54,11 @@ pub use config::{ExposedPort, ImageConfig};
 pub use digest::{BadDigest, ChainId, DiffId, Digest, Hasher, ImageId};
 pub use error::ImageError;
 pub use held::{Held, InUse, Moment, Prune};
+pub use import::Import;
 pub use load::{LoadEvent, Loaded};
 pub use manifest::architecture;
 pub use receive::{Incoming, Workspace};
+pub use save::ToSave;
 
 use index::Index;
 

@@ -157,7 +157,7 @@ fn entry(dir: &Path, command: &ExecCommand) -> Result<Entry, String> {
         }
     }
     if matches!(command.files, ExecFiles::Terminal(_)) && !env.iter().any(|e| e.starts_with("TERM=")) {
-        env.push("TERM=xterm".to_owned());
+        env.push(bundle::TERM.to_owned());
     }
     bundle::override_env(&mut env, &command.env).map_err(told)?;
     let dir = command.dir.clone().filter(|dir| !dir.is_empty());

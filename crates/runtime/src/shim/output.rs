@@ -1,4 +1,4 @@
-//! From the container's pipes to its log files.
+//! From the container's pipes, or its terminal, to its log files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -16,8 +16,10 @@ const LINE: usize = 16 << 10;
 
 /// The read ends of the two pipes, and the log that they go to.
 pub(super) struct Output {
-    pipes: [Pipe; 2],
+    pipes: Vec<Pipe>,
     log: Writer,
+    /// The program's side of its terminal: with it in hand, the other side is not at an end when the program closes its own.
+    terminal: Option<OwnedFd>,
 }
 
 struct Pipe {
@@ -29,11 +31,15 @@ struct Pipe {
 
 impl Output {
     pub(super) fn new(dir: &Path, out: OwnedFd, err: OwnedFd) -> io::Result<Self> {
-        let pipe = |fd: OwnedFd, stream| {
-            rustix::io::ioctl_fionbio(&fd, true)?;
-            Ok::<_, io::Error>(Pipe { file: fd.into(), stream, begun: Vec::new(), open: true })
-        };
-        Ok(Self { pipes: [pipe(out, LogStream::Stdout)?, pipe(err, LogStream::Stderr)?], log: Writer::open(dir)? })
+        let pipes = vec![Pipe::new(out, LogStream::Stdout)?, Pipe::new(err, LogStream::Stderr)?];
+        Ok(Self { pipes, log: Writer::open(dir)?, terminal: None })
+    }
+
+    /// The container writes to a terminal, of which this is the other side and its own, and never to its pipes.
+    pub(super) fn of_terminal(&mut self, other: OwnedFd, own: OwnedFd) -> io::Result<()> {
+        self.pipes = vec![Pipe::new(other, LogStream::Stdout)?];
+        self.terminal = Some(own);
+        Ok(())
     }
 
     /// Goes on until `ended` becomes readable.
@@ -65,6 +71,11 @@ impl Output {
 }
 
 impl Pipe {
+    fn new(fd: OwnedFd, stream: LogStream) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&fd, true)?;
+        Ok(Self { file: fd.into(), stream, begun: Vec::new(), open: true })
+    }
+
     /// Reads once; false when there is nothing (more).
     fn read(&mut self, log: &mut Writer) -> bool {
         let mut buffer = [0; LINE];
@@ -75,7 +86,12 @@ impl Pipe {
             }
             Ok(n) => &buffer[..n],
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return true,
-            Err(_) => return false,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+            // A terminal ends with an error (EIO).
+            Err(_) => {
+                self.open = false;
+                return false;
+            }
         };
         let now = Timestamp::now();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -12,6 +12,7 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::oci_spec::runtime::{Process as OciProcess, Spec, UserBuilder};
 use libcontainer::syscall::syscall::SyscallType;
 use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::STATE;
 use super::causes::Causes;
@@ -20,6 +21,7 @@ use crate::bundle::REAPER;
 use crate::confine::{First, Identity, Program};
 use crate::devices;
 use crate::files::{self, Made, Process};
+use crate::message;
 use crate::seccomp::Filters;
 
 /// A container whose program runs.
@@ -49,9 +51,12 @@ pub(super) fn start(dir: &Path, made: &Made) -> Result<Started, String> {
     } else {
         (File::open("/dev/null").map_err(|e| format!("/dev/null: {e}"))?.into(), None)
     };
-    let output = Output::new(dir, out, err).map_err(|e| format!("cannot open the log: {e}"))?;
+    let mut output = Output::new(dir, out, err).map_err(|e| format!("cannot open the log: {e}"))?;
+    let (terminal, terminal_in) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| format!("cannot make a socket: {e}"))?;
+    let handed = made.tty.then(|| Rc::new(terminal_in));
     let causes = Causes::keep().map_err(|e| format!("cannot keep causes: {e}"))?;
-    let mut container = create(dir, made, cause_in, Files { stdin, stdout, stderr })
+    let mut container = create(dir, made, (cause_in, handed), Files { stdin, stdout, stderr })
         .map_err(|library| causes.first().map_or(library.clone(), |cause| format!("{library}: {cause}")))?;
     devices::confine(&made.cgroup).map_err(|e| format!("cannot confine the container to its devices: {e}"))?;
     let told = container.start().map_err(|e| chain(&e));
@@ -62,6 +67,12 @@ pub(super) fn start(dir: &Path, made: &Made) -> Result<Started, String> {
         ("", Ok(())) => {}
         ("", Err(library)) => return Err(library),
         (reason, _) => return Err(reason.to_owned()),
+    }
+    if made.tty {
+        let sides = message::receive::<()>(terminal.as_fd()).map_err(|e| format!("cannot take the terminal: {e}"))?;
+        let ((), sides) = sides.ok_or("the program kept its terminal to itself")?;
+        let [own, other] = <[OwnedFd; 2]>::try_from(sides).map_err(|_| "a terminal has two sides")?;
+        output.of_terminal(other, own).map_err(|e| format!("cannot read the terminal: {e}"))?;
     }
     let pid = container.pid().ok_or("libcontainer knows no first process")?.as_raw();
     let init = Process::find(pid).or_else(|| Process::ended(pid)).ok_or("the first process is gone")?;
@@ -80,13 +91,18 @@ fn chain(e: &dyn std::error::Error) -> String {
 }
 
 /// Makes the container up to the point where its first process waits for the order to execute the program.
-fn create(dir: &Path, made: &Made, cause: OwnedFd, files: Files) -> Result<Container, String> {
+fn create(
+    dir: &Path,
+    made: &Made,
+    (cause, terminal): (OwnedFd, Option<Rc<OwnedFd>>),
+    files: Files,
+) -> Result<Container, String> {
     let mut spec = Spec::load(dir.join("config.json")).map_err(|e| chain(&e))?;
     let reaper = spec.annotations().as_ref().is_some_and(|a| a.contains_key(REAPER));
     let identity = privileged(spec.process_mut().as_mut().ok_or("the bundle names no process")?)?;
     let filters = Filters::compile(&identity.capabilities)?;
     let first = if reaper { First::Reaper } else { First::Program };
-    let program = Program { identity, filters, first, cause: Rc::new(cause) };
+    let program = Program { identity, filters, first, cause: Rc::new(cause), terminal };
     let bundle = dir.join(STATE).join("bundle");
     fs::create_dir_all(&bundle).map_err(|e| format!("cannot create {}: {e}", bundle.display()))?;
     spec.save(bundle.join("config.json")).map_err(|e| chain(&e))?;

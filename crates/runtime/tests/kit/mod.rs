@@ -11,8 +11,8 @@ use std::sync::Arc;
 use skep_model::{ContainerSpec, Resources};
 use skep_runtime::images::{ImageBuilder, ImageId, Images};
 use skep_runtime::{
-    Container, ContainerId, ContainerState, Embedded, EmbeddedConfig, Exit, LogLine, LogOptions, LogStream, Runtime,
-    Shim,
+    Container, ContainerId, ContainerState, Embedded, EmbeddedConfig, Exit, LogLine, LogOptions, LogStream, NodeEvents,
+    Runtime, Shim, Volumes,
 };
 
 /// Removes what it made when it goes, also after a failure.
@@ -21,6 +21,8 @@ pub(crate) struct Kit {
     pub(crate) images: Arc<Images>,
     pub(crate) image: ImageId,
     pub(crate) cgroup: String,
+    /// What happens in the runtimes of this test.
+    pub(crate) events: NodeEvents,
     netns: String,
 }
 
@@ -51,18 +53,25 @@ impl Kit {
         let netns = format!("skrt{}{name}", std::process::id());
         let made = Command::new("ip").args(["netns", "add", &netns]).status().unwrap();
         assert!(made.success(), "this test needs root");
-        Self { dir, images, image: id, cgroup: format!("{netns}-cg"), netns }
+        Self { dir, images, image: id, cgroup: format!("{netns}-cg"), events: NodeEvents::default(), netns }
     }
 
     pub(crate) fn open(&self) -> Embedded {
-        Embedded::open(EmbeddedConfig {
+        self.open_with_volumes().0
+    }
+
+    /// As a daemon does, with the volumes that the runtime knows.
+    pub(crate) fn open_with_volumes(&self) -> (Embedded, Arc<Volumes>) {
+        let volumes = Arc::new(Volumes::open(&self.dir.path().join("volumes"), self.events.clone()).unwrap());
+        let runtime = Embedded::open(EmbeddedConfig {
             root: self.dir.path().join("containers"),
-            volumes: self.dir.path().join("volumes"),
+            volumes: volumes.clone(),
+            events: self.events.clone(),
             images: self.images.clone(),
             cgroup_parent: self.cgroup.clone(),
             shim: Shim::Program(PathBuf::from(env!("CARGO_BIN_EXE_skep-shim"))),
-        })
-        .unwrap()
+        });
+        (runtime.unwrap(), volumes)
     }
 
     pub(crate) fn container(&self, number: u64, script: &str) -> Container {
@@ -110,10 +119,11 @@ impl Drop for Kit {
     fn drop(&mut self) {
         // A test that failed leaves containers: an open runtime removes them.
         let (root, images, cgroup) = (self.dir.path().join("containers"), self.images.clone(), self.cgroup.clone());
-        let volumes = self.dir.path().join("volumes");
+        let volumes = Arc::new(Volumes::open(&self.dir.path().join("volumes"), NodeEvents::default()).unwrap());
         let cleaner = std::thread::spawn(move || {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let config = EmbeddedConfig { root, volumes, images, cgroup_parent: cgroup, shim: Shim::Myself };
+            let events = NodeEvents::default();
+            let config = EmbeddedConfig { root, volumes, images, cgroup_parent: cgroup, shim: Shim::Myself, events };
             tokio.block_on(async {
                 let runtime = Embedded::open(config).unwrap();
                 for container in runtime.list().await.unwrap() {

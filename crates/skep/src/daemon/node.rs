@@ -15,7 +15,7 @@ use skep_raft::Vault;
 use skep_registry::Puller;
 use skep_rpc::{NodeIdentity, TunnelIo};
 use skep_runtime::images::Images;
-use skep_runtime::{Embedded, EmbeddedConfig, Runtime, Shim};
+use skep_runtime::{Embedded, EmbeddedConfig, NodeEvents, Runtime, Shim, Volumes};
 use skep_store::Store;
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -43,6 +43,9 @@ pub(crate) struct LocalNode {
     /// When the daemon started.
     pub(crate) started: Timestamp,
     pub(crate) images: Arc<Images>,
+    pub(crate) volumes: Arc<Volumes>,
+    /// What happens to containers and volumes.
+    pub(crate) events: NodeEvents,
     /// Where images come from.
     pub(crate) puller: Puller,
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -78,18 +81,23 @@ impl LocalNode {
     pub(crate) fn open(flags: Flags, tunnels: mpsc::Sender<TunnelIo>) -> Result<Self> {
         let data = &flags.data_root;
         let images = Arc::new(Images::open(&data.join("images"))?);
+        let events = NodeEvents::default();
+        let volumes = Arc::new(Volumes::open(&data.join("volumes"), events.clone())?);
         let runtime = Embedded::open(EmbeddedConfig {
             root: data.join("containers"),
-            volumes: data.join("volumes"),
+            volumes: volumes.clone(),
             images: images.clone(),
             cgroup_parent: flags.cgroup_parent.clone(),
             shim: Shim::Myself,
+            events: events.clone(),
         })?;
         Ok(Self {
             id: engine_id(&data.join("engine-id"))?,
             started: Timestamp::now(),
             puller: Puller::new(images.clone(), &flags.registries()),
             images,
+            volumes,
+            events,
             runtime: Arc::new(runtime),
             network: Arc::new(KernelNetwork::new()?),
             file: NodeFile::new(data),

@@ -50,6 +50,7 @@ pub(crate) fn task(desired: TaskState) -> Task {
         meta: Meta::new(now),
         service: id('s'),
         service_name: "web".parse().unwrap(),
+        service_labels: Default::default(),
         service_version: Version(1),
         slot: Some(1),
         node: Some(id('a')),

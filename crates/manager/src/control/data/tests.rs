@@ -6,7 +6,12 @@ use crate::control::service;
 use crate::tests::{Sim, spec as service_spec};
 
 fn spec(name: &str, size: usize) -> DataSpec {
-    DataSpec { name: name.parse().unwrap(), labels: Default::default(), data: Data(vec![b'x'; size]) }
+    DataSpec {
+        name: name.parse().unwrap(),
+        labels: Default::default(),
+        data: Data(vec![b'x'; size]),
+        templating: Templating::None,
+    }
 }
 
 fn apply(tables: &mut Tables, changes: Vec<Change>) {

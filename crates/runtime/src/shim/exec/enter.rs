@@ -115,19 +115,12 @@ fn standard_files(standard: &Standard, null: &OwnedFd) -> Result<Option<OwnedFd>
         Standard::Terminal(size) => {
             let (own, other) = terminal::open()?;
             terminal::resize(&other, *size).map_err(|e| format!("cannot set the terminal's size: {e}"))?;
-            put([&own, &own, &own])?;
+            terminal::put([&own, &own, &own])?;
             return Ok(Some(other));
         }
     };
-    put(files)?;
+    terminal::put(files)?;
     Ok(other)
-}
-
-fn put([stdin, stdout, stderr]: [&OwnedFd; 3]) -> Result<(), String> {
-    let failed = |e| format!("cannot put its standard files in place: {e}");
-    nix::unistd::dup2_stdin(stdin).map_err(failed)?;
-    nix::unistd::dup2_stdout(stdout).map_err(failed)?;
-    nix::unistd::dup2_stderr(stderr).map_err(failed)
 }
 
 fn begin_in(dir: &Path) -> Result<(), String> {

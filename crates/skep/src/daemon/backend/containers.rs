@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use skep_agent::{Assignments, container_id};
-use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState};
+use skep_agent::{Assignments, container_id, expanded};
+use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState, ContainerVolume};
 use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogStream};
 use skep_engine::{Error, ErrorKind};
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use skep_model::{ContainerSpec, Health, HealthConfig, NetworkAttachment, PublishedPort, ResourceLimits, Task, TaskId};
 use skep_runtime::images::ImageConfig;
 use skep_runtime::{self as runtime, ContainerId};
@@ -30,10 +31,15 @@ pub(super) async fn list(node: &Arc<LocalNode>) -> Result<Vec<ContainerInfo>, Er
     let configs: BTreeMap<_, _> = images.into_iter().map(|i| (i.id, i.config)).collect();
     Ok(containers
         .into_iter()
-        .map(|container| {
+        .map(|mut container| {
             let task = tasks.get(&container.id).copied();
             let config = configs.get(&container.image);
-            describe(container, task, config, &known, &health)
+            let used = std::mem::take(&mut container.volumes).into_iter();
+            let volumes = used.map(|(target, name)| {
+                let mountpoint = node.volumes.mountpoint(&name).display().to_string();
+                ContainerVolume { target, name, mountpoint }
+            });
+            ContainerInfo { volumes: volumes.collect(), ..describe(container, task, config, &known, &health) }
         })
         .collect())
 }
@@ -73,7 +79,8 @@ fn describe(
         labels: container.labels,
         ports: ports(task, image),
         networks: task.map(|t| networks(t, known)).unwrap_or_default(),
-        spec: task.map_or_else(ContainerSpec::default, |t| t.spec.container.clone()),
+        volumes: Vec::new(),
+        spec: task.map_or_else(ContainerSpec::default, |t| filled_in(t, known)),
         limits: task.map_or_else(ResourceLimits::default, |t| t.spec.resources.limits),
         health: task.and_then(|t| health.get(&t.id).cloned()),
         health_config: health_config(task, image),
@@ -81,6 +88,11 @@ fn describe(
         netns: container.netns.display().to_string(),
         size: None,
     }
+}
+
+/// The container of a task as it really is, and not as its service writes it for all of them.
+fn filled_in(task: &Task, known: &Assignments) -> ContainerSpec {
+    expanded(task, known.node.as_ref()).map_or_else(|_| task.spec.container.clone(), |task| task.spec.container)
 }
 
 /// The test of the service, or else of the image, with what either says about it.
@@ -157,6 +169,25 @@ pub(super) async fn stop(node: &LocalNode, id: &str, grace: Option<Duration>) ->
 /// Waits for a container's end.
 pub(super) async fn wait(node: &LocalNode, id: &str) -> Result<Option<i32>, Error> {
     Ok(node.runtime.wait(&parsed(id)?).await.map_err(|e| failed(&e))?.code)
+}
+
+/// What a container uses; `None` when it does not run.
+pub(super) async fn usage(node: &LocalNode, id: &str) -> Result<Option<ContainerUsage>, Error> {
+    match node.runtime.usage(&parsed(id)?).await {
+        Ok(usage) => Ok(Some(usage)),
+        Err(runtime::RuntimeError::NotRunning(_)) => Ok(None),
+        Err(runtime::RuntimeError::NotFound(_)) => Err(missing(id)),
+        Err(e) => Err(failed(&e)),
+    }
+}
+
+/// The processes of a container.
+pub(super) async fn processes(node: &LocalNode, id: &str) -> Result<Vec<ContainerProcess>, Error> {
+    node.runtime.processes(&parsed(id)?).await.map_err(|e| match e {
+        runtime::RuntimeError::NotFound(_) => missing(id),
+        runtime::RuntimeError::NotRunning(_) => Error::new(ErrorKind::Conflict, e.to_string()),
+        other => failed(&other),
+    })
 }
 
 /// The output of one container, by its id or a prefix of it.

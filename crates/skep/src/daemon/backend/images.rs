@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use skep_engine::backend::image::{ImageConfig, ImageInfo, LoadEvent, Prune, Removal, Removed};
+use skep_engine::backend::image::{ImageConfig, ImageInfo, Import, LoadEvent, Prune, Removal, Removed};
 use skep_engine::{Error, ErrorKind};
 use skep_model::ImageRef;
 use skep_runtime::images::{self, Image, ImageError, ImageId, Images, InUse};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use crate::daemon::node::LocalNode;
@@ -114,6 +114,58 @@ pub(crate) fn load(
         let _ = io::copy(&mut archive.by_ref().take(PADDING), &mut io::sink());
     });
     UnboundedReceiverStream::new(stream).boxed()
+}
+
+/// Makes an image of a root file system; its id.
+pub(crate) async fn import(
+    images: &Arc<Images>,
+    archive: BoxStream<'static, io::Result<Bytes>>,
+    import: Import,
+) -> Result<String, Error> {
+    let mut archive = SyncIoBridge::new(StreamReader::new(archive));
+    let Import { reference, message, config } = import;
+    let import = images::Import { reference, message, config };
+    blocking(images, move |images| {
+        let made = images.import(&mut archive, &import);
+        // What follows is padding, or of no use any more: read, so that the client may finish sending and hears what came of it.
+        let _ = io::copy(&mut archive, &mut io::sink());
+        made.map(|loaded| loaded.id.hex())
+    })
+    .await
+}
+
+/// Writes images into an archive, piece by piece.
+pub(crate) async fn save(
+    images: &Arc<Images>,
+    names: Vec<String>,
+) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+    let held = blocking(images, move |images| images.to_save(&names)).await?;
+    let (pieces, stream) = mpsc::channel(PIECES);
+    let images = images.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(e) = images.save(&held, Pieces(pieces.clone())) {
+            // A client that has hung up hears nothing, and wants to hear nothing.
+            let _ = pieces.blocking_send(Err(io::Error::other(e.to_string())));
+        }
+    });
+    Ok(ReceiverStream::new(stream).boxed())
+}
+
+/// How many pieces of an archive wait for a slow client.
+const PIECES: usize = 16;
+
+/// Hands on what is written to it.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl io::Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// tar pads archives to a multiple of its record size; anything longer than this is not read to its end.

@@ -1,11 +1,13 @@
 //! The daemon as the Engine API asks it.
 
 mod containers;
+mod events;
 mod exec;
 mod images;
 mod mesh;
 mod registry;
 mod swarm;
+mod volumes;
 
 use std::io;
 use std::sync::Arc;
@@ -20,15 +22,17 @@ use skep_engine::backend::cluster::{ClusterView, NodeRemoval, Rotate, SwarmChang
 use skep_engine::backend::container::ContainerInfo;
 use skep_engine::backend::exec::{ExecSession, ExecSpec};
 use skep_engine::backend::image::{
-    Distribution, ImageInfo, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
+    Distribution, ImageInfo, Import, LoadEvent, Prune, Pruned, Pull, PullEvent, Removal, Removed,
 };
 use skep_engine::backend::leader::Leader;
 use skep_engine::backend::log::{LogLine, LogOptions, LogSource};
 use skep_engine::backend::node::{NodeInfo, ProcessInfo, SwarmInfo, SwarmState};
 use skep_engine::backend::swarm::{InitOptions, JoinOptions, Leave};
+use skep_engine::backend::volume::{NewVolume, Sizes, VolumeInfo};
 use skep_engine::{Error, ErrorKind};
 use skep_manager::Control;
 use skep_model::seen::{FlowFilter, FlowList, MeshReport, TraceQuestion, TraceReport};
+use skep_model::usage::{ContainerProcess, ContainerUsage};
 use skep_model::{
     ClusterSpec, ConfigId, DataSpec, ImageRef, Network, NetworkId, NewNetwork, NodeId, NodeSpec, RegistryAuth,
     SecretId, ServiceId, ServiceSpec, Timestamp, Version,
@@ -147,6 +151,18 @@ impl Backend for NodeBackend {
         Ok(images::load(&self.0.images, archive))
     }
 
+    async fn image_import(
+        &self,
+        archive: BoxStream<'static, io::Result<Bytes>>,
+        import: Import,
+    ) -> Result<String, Error> {
+        images::import(&self.0.images, archive, import).await
+    }
+
+    async fn image_save(&self, names: Vec<String>) -> Result<BoxStream<'static, io::Result<Bytes>>, Error> {
+        images::save(&self.0.images, names).await
+    }
+
     async fn image_pull(&self, pull: Pull) -> Result<BoxStream<'static, Result<PullEvent, Error>>, Error> {
         registry::pull(&self.0.puller, pull)
     }
@@ -186,6 +202,22 @@ impl Backend for NodeBackend {
         images::blocking(&self.0.images, move |images| images.tag(&images.find(&name)?.id, &target)).await
     }
 
+    async fn volumes(&self, sizes: Sizes) -> Result<Vec<VolumeInfo>, Error> {
+        volumes::list(&self.0.volumes, sizes).await
+    }
+
+    async fn volume(&self, name: &str) -> Result<VolumeInfo, Error> {
+        volumes::find(&self.0.volumes, name).await
+    }
+
+    async fn volume_create(&self, new: NewVolume) -> Result<VolumeInfo, Error> {
+        volumes::create(&self.0.volumes, new).await
+    }
+
+    async fn volume_remove(&self, name: &str) -> Result<(), Error> {
+        volumes::remove(&self.0.volumes, name).await
+    }
+
     async fn containers(&self) -> Result<Vec<ContainerInfo>, Error> {
         containers::list(&self.0).await
     }
@@ -215,12 +247,20 @@ impl Backend for NodeBackend {
         containers::wait(&self.0, id).await
     }
 
+    async fn container_usage(&self, id: &str) -> Result<Option<ContainerUsage>, Error> {
+        containers::usage(&self.0, id).await
+    }
+
+    async fn container_processes(&self, id: &str) -> Result<Vec<ContainerProcess>, Error> {
+        containers::processes(&self.0, id).await
+    }
+
     async fn exec(&self, container: &str, spec: ExecSpec) -> Result<ExecSession, Error> {
         exec::run(&self.0, container, spec).await
     }
 
     fn changes(&self) -> BoxStream<'static, SwarmChange> {
-        swarm::changes(self.0.store())
+        stream::select(swarm::changes(self.0.store()), events::of(&self.0)).boxed()
     }
 
     fn leads(&self) -> bool {

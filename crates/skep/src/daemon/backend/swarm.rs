@@ -178,6 +178,8 @@ fn changed(event: &Event) -> Option<Changed> {
         Object::Service(now) => pair!(Service, now),
         Object::Network(now) => pair!(Network, now),
         Object::Task(now) => pair!(Task, now),
-        Object::Cluster(_) | Object::Secret(_) | Object::Config(_) => return None,
+        Object::Secret(now) => pair!(Secret, now),
+        Object::Config(now) => pair!(Config, now),
+        Object::Cluster(_) => return None,
     })
 }
