@@ -9,6 +9,7 @@
 
 mod checked;
 mod images;
+mod inside;
 mod load;
 mod registry;
 pub mod wire;

@@ -1,7 +1,7 @@
 //! What every controller works with, and the steps that it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -117,10 +117,10 @@ impl Context {
         image: &Image,
         files: Vec<ContainerFile>,
     ) -> Result<Vec<PublishedPort>, StepError> {
-        let addr = address(task)?;
+        let home = home(task)?;
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
-        self.attach(task, addr).await?;
+        self.attach(task, home).await?;
         let serves = self.serves_names(task);
         if !serves {
             self.names.open(task, &self.netns(&task.id))?;
@@ -145,15 +145,15 @@ impl Context {
     }
 
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
-    async fn attach(&self, task: &Task, addr: Ipv4Addr) -> Result<LocalTask, StepError> {
+    async fn attach(&self, task: &Task, home: &NetworkAttachment) -> Result<LocalTask, StepError> {
         let mtu = u32::from(self.overlay_mtu().await?);
-        let on = |a: &NetworkAttachment| TaskAddress { ip: a.addr.addr(), subnet: a.addr.trunc() };
-        let addresses = task.attachments.iter().map(on).collect();
+        let addresses = self.addresses(task, mtu);
         let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), addresses, mtu };
         let link = self.network.attach(&attachment).await?;
         Ok(LocalTask {
             task: task.id.clone(),
-            addr,
+            home: home.network.clone(),
+            addr: home.addr.addr(),
             networks: task.attachments.iter().skip(1).map(|a| (a.network.clone(), a.addr.addr())).collect(),
             host_ifindex: link.host_ifindex,
             mac: link.task_mac.0,
@@ -162,6 +162,17 @@ impl Context {
             host_ports: Vec::new(),
             host_options: Vec::new(),
         })
+    }
+
+    /// The task's address on each of its networks, and how large a packet may be there where the network says less than `mtu`.
+    fn addresses(&self, task: &Task, mtu: u32) -> Vec<TaskAddress> {
+        let known = self.assignments.borrow();
+        let on = |a: &NetworkAttachment| TaskAddress {
+            ip: a.addr.addr(),
+            subnet: a.addr.trunc(),
+            mtu: known.networks.get(&a.network).and_then(|n| n.spec.mtu()).filter(|wanted| *wanted < mtu),
+        };
+        task.attachments.iter().map(on).collect()
     }
 
     /// A node's first task may come before its overlay device.
@@ -227,7 +238,7 @@ impl Context {
         ports: &[PublishedPort],
         state: EndpointState,
     ) -> Result<(), StepError> {
-        let local = self.attach(task, address(task)?).await?;
+        let local = self.attach(task, home(task)?).await?;
         // A task of the daemon before this one runs on without names rather than not at all.
         if !self.serves_names(task)
             && let Err(e) = self.names.open(task, &self.netns(&task.id))
@@ -386,9 +397,9 @@ fn longest_drain(service: &ServiceEntry, host_ports: &[PublishedPort]) -> Durati
     ports.map(|port| drains.get(&port).copied().unwrap_or(DRAIN)).max().unwrap_or(DRAIN)
 }
 
-/// The task's address on the ingress network, which every task is on.
-fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
-    task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
+/// The task's place on the network that every task is on: the routing mesh's, or what was so when the task began.
+fn home(task: &Task) -> Result<&NetworkAttachment, StepError> {
+    task.attachments.first().ok_or(StepError::NoAddress)
 }
 
 /// What the task's own name stands for: first its addresses where other tasks can reach it, then that by which it serves published ports. Not the IPv6 addresses too: a program that binds to what its own name resolves to would then miss IPv4 clients.

@@ -95,6 +95,7 @@ impl State {
             },
             vni: 4096,
             last: None,
+            retired: false,
         };
         let node = self.manager(addr, options);
         let cluster = Cluster {
