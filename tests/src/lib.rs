@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod checked;
 mod images;
 mod inside;
