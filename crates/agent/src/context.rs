@@ -9,10 +9,10 @@ use std::time::Duration;
 use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    Data, EndpointState, FileReference, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions,
+    Data, EndpointKey, EndpointState, FileReference, Health, HealthCheck, NetworkAttachment, PortConflict, PortOptions,
     Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
-use skep_netdb::NetDb;
+use skep_netdb::{Located, NetDb};
 use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
 use skep_registry::RegistryError;
 use skep_runtime::images::{Image, ImageError};
@@ -32,6 +32,9 @@ use crate::{Assignments, containers, task};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long whoever asks for tasks by name and goes to their own addresses (a load balancer) may go to one that is to stop: for the second that an
+/// answer is good for, and until asking again every second has come to it.
+const NAMES_KEPT: Duration = Duration::from_secs(2);
 /// How long the data plane may take to learn that a task takes no new flows before it is told to stop all the same: longer than a new daemon takes to
 /// know its tasks again.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -266,16 +269,20 @@ impl Context {
             here: self.mesh.local(&task.id).map(|local| local.state),
             told: self.told(task),
             settled: self.mesh.is_settled(&task.id),
-            published: !self.target_ports(task).is_empty() || self.has_own_address(task),
+            published: !self.target_ports(task).is_empty() || has_names(task),
         }
     }
 
-    /// Whether other tasks may have flows to it by its service's own address.
-    fn has_own_address(&self, task: &Task) -> bool {
-        let assignments = self.assignments.borrow();
-        let on = |network: &NetworkId| task.attachments.iter().skip(1).any(|a| a.network == *network);
-        let service = assignments.services.get(&task.service);
-        service.is_some_and(|service| service.virtual_ips.iter().any(|vip| on(&vip.network)))
+    /// Whether somebody who has the task's own address by a name would find another task if they asked again.
+    fn is_asked_for_elsewhere(&self, task: &Task) -> bool {
+        let by_name = has_names(task) || self.mesh.local(&task.id).is_some_and(|local| !local.host_ports.is_empty());
+        let is_other = |(key, located): (&EndpointKey, &Located)| {
+            let record = &located.record;
+            record.service == task.service && key.task != task.id && record.state == EndpointState::Ready
+        };
+        // The tasks of a service that is gone end all at once.
+        let is_wanted = || self.assignments.borrow().services.contains_key(&task.service);
+        by_name && is_wanted() && self.netdb.view().borrow().endpoints.iter().any(is_other)
     }
 
     /// Says whether the task takes new flows: to this node's data plane first, then to everybody. Nothing happens for a task that is not in the
@@ -308,10 +315,12 @@ impl Context {
         }
     }
 
-    /// Returns once the task has no flows left or they have had their time.
+    /// Returns once the task has no flows left, and those who have learnt its address by a name have asked again, or they have had their time.
     async fn drain(&self, task: &Task) {
+        let kept = if self.is_asked_for_elsewhere(task) { NAMES_KEPT } else { Duration::ZERO };
+        let both = async { tokio::join!(sleep(kept), self.flows_end(task)) };
         // It is ended in time even when flows go on.
-        let _ = timeout(self.drain_limit(task), self.flows_end(task)).await;
+        let _ = timeout(self.drain_limit(task), both).await;
     }
 
     async fn flows_end(&self, task: &Task) {
@@ -395,6 +404,11 @@ fn longest_drain(service: &ServiceEntry, host_ports: &[PublishedPort]) -> Durati
         service.options.iter().filter_map(|o| Some(((o.protocol, o.published), o.options.drain?))).collect();
     let ports = service.ports.iter().chain(host_ports).map(|port| (port.protocol, port.published));
     ports.map(|port| drains.get(&port).copied().unwrap_or(DRAIN)).max().unwrap_or(DRAIN)
+}
+
+/// Whether others may know the task's own addresses by name.
+fn has_names(task: &Task) -> bool {
+    task.attachments.len() > 1
 }
 
 /// The task's place on the network that every task is on: the routing mesh's, or what was so when the task began.
