@@ -38,7 +38,7 @@ impl Service {
 
 /// The networks of a service: every fifth is on two.
 fn networks_of(service: usize) -> Vec<String> {
-    let second = (service % 5 == 0).then_some((service * 7 + 3) % NETWORKS).filter(|n| *n != service % NETWORKS);
+    let second = service.is_multiple_of(5).then_some((service * 7 + 3) % NETWORKS).filter(|n| *n != service % NETWORKS);
     [Some(service % NETWORKS), second].into_iter().flatten().map(|n| format!("net{n}")).collect()
 }
 
