@@ -40,7 +40,7 @@ fn start() -> Names {
     names
 }
 
-fn text(output: Output) -> String {
+fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
@@ -49,7 +49,7 @@ impl Names {
     fn dig(&self, args: &[&str]) -> String {
         let options = ["@127.0.0.11", "+time=6", "+tries=1"];
         let dig = Command::new("nsenter").args([&self.inside, "dig"]).args(options).args(args).output();
-        text(dig.expect("dig runs"))
+        text(&dig.expect("dig runs"))
     }
 
     /// The values alone.
@@ -77,7 +77,7 @@ impl Names {
         let mount = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\" 2>&1";
         let mut command = Command::new("nsenter");
         command.args([&self.inside, "unshare", "--mount", "sh", "-c", mount]).arg(file).args(program);
-        text(command.output().expect("it runs"))
+        text(&command.output().expect("it runs"))
     }
 
     /// What the API says of a service's own address on a network, and of its tasks' ones.
@@ -138,6 +138,26 @@ fn a_task_is_told_what_the_table_of_names_says() {
     }
     let last = web.rsplit_once('.').map(|(net, _)| format!("{net}.250")).expect("an address");
     assert_eq!(code(&["-x", &last]), heading("NXDOMAIN", 0));
+
+    // All of that is counted where it was asked.
+    let metrics = names.swarm.get("node2", "http://127.0.0.1:9323/metrics").expect("metrics");
+    let counted = |kind: &str, answer: &str| -> f64 {
+        let series = format!("skep_dns_questions_total{{type=\"{kind}\",answer=\"{answer}\"}} ");
+        let found = metrics.lines().find_map(|line| line.strip_prefix(&series));
+        found.unwrap_or_else(|| panic!("no {series}: {metrics}")).parse().expect("a number")
+    };
+    for (kind, answer, least) in [
+        ("A", "records", 7.0),
+        ("A", "failed", 1.0),
+        ("AAAA", "records", 1.0),
+        ("AAAA", "nodata", 1.0),
+        ("PTR", "records", 4.0),
+        ("PTR", "nxdomain", 1.0),
+        ("other", "nodata", 1.0),
+        ("other", "refused", 3.0),
+    ] {
+        assert!(counted(kind, answer) >= least, "{kind} {answer}: {metrics}");
+    }
 
     let served = names.short(&["_80._tcp.tasks.web", "SRV"]);
     assert!(served.len() == 3 && served.iter().all(|record| record.split(' ').nth(2) == Some("80")), "{served:?}");
