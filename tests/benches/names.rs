@@ -5,6 +5,8 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -60,7 +62,9 @@ fn ask(names: &[String]) -> Vec<Duration> {
     socket.connect((Ipv4Addr::new(127, 0, 0, 11), 53)).expect("the resolver");
     socket.set_read_timeout(Some(PATIENCE)).expect("set");
     let hearing = socket.try_clone().expect("a copy");
-    let heard = thread::spawn(move || hear(&hearing));
+    let asked = Arc::new(AtomicBool::new(false));
+    let all_asked = asked.clone();
+    let heard = thread::spawn(move || hear(&hearing, &all_asked));
     let (began, gap) = (Instant::now(), Duration::from_secs(1) / RATE);
     let mut due = Vec::with_capacity(QUESTIONS);
     for (number, name) in (0..QUESTIONS).zip(names.iter().cycle()) {
@@ -70,15 +74,21 @@ fn ask(names: &[String]) -> Vec<Duration> {
         // A full buffer loses it; that counts as lost.
         let _ = socket.send(&question(number, name));
     }
+    asked.store(true, Ordering::Relaxed);
     let heard = heard.join().expect("all was heard");
     heard.into_iter().map(|(number, time)| time.saturating_duration_since(due[number])).collect()
 }
 
-/// The numbers of answers with records, and when each came.
-fn hear(socket: &UdpSocket) -> Vec<(usize, Instant)> {
+/// The numbers of answers with records, and when each came: until nothing comes any more once all was asked.
+fn hear(socket: &UdpSocket, all_asked: &AtomicBool) -> Vec<(usize, Instant)> {
     let (mut heard, mut reply) = (Vec::with_capacity(QUESTIONS), [0; 512]);
     while heard.len() < QUESTIONS {
-        let Ok(length) = socket.recv(&mut reply) else { break };
+        let Ok(length) = socket.recv(&mut reply) else {
+            if all_asked.load(Ordering::Relaxed) {
+                break;
+            }
+            continue;
+        };
         // A reply without an error, and with at least one record.
         if length > 12 && reply[3] & 0x0f == 0 && reply[6..8] != [0, 0] {
             heard.push((u16::from_be_bytes([reply[0], reply[1]]).into(), Instant::now()));
