@@ -75,6 +75,24 @@ pub fn udp_echo() -> PathBuf {
     path
 }
 
+/// Debian's HAProxy with this configuration, called `haproxy`, written to `path`.
+///
+/// # Panics
+/// When it cannot be made.
+pub fn haproxy(path: &Path, config: &str) {
+    const PROGRAM: &str = "/usr/sbin/haproxy";
+    let read = |file: &str| fs::read(file).unwrap_or_else(|e| panic!("{file}: {e}: is Debian's haproxy installed?"));
+    let mut image = ImageBuilder::new("haproxy")
+        .file("usr/sbin/haproxy", 0o755, read(PROGRAM))
+        .file("etc/haproxy/haproxy.cfg", 0o644, config)
+        .cmd([PROGRAM, "-db", "-f", "/etc/haproxy/haproxy.cfg"])
+        .expose(80, Protocol::Tcp);
+    for library in libraries(Path::new(PROGRAM)) {
+        image = image.file(library.trim_start_matches('/'), 0o755, read(&library));
+    }
+    image.write(&mut File::create(path).expect("a file")).expect("the image is written");
+}
+
 /// The image of a small server with a shell and all that goes with one, called `box`: port 80 answers `/client` with `up`.
 ///
 /// # Panics

@@ -7,8 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod checked;
 mod images;
+mod inside;
 mod load;
 mod registry;
 pub mod wire;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use skep_lab::{Families, Lab, LabConfig, LabGuard};
 
 pub use checked::PORT;
-pub use images::{busybox, checker, nginx, udp_echo};
+pub use images::{busybox, checker, haproxy, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
 pub use registry::Registry;
 

@@ -1,7 +1,6 @@
 //! Networks of one's own: names, addresses, stacks.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 
 use serde_json::{Value, json};
 use skep_e2e::{Swarm, nginx};
@@ -14,21 +13,10 @@ fn start(story: &str) -> Swarm {
     swarm
 }
 
-/// Asks a node's API as a program does.
-fn ask(swarm: &Swarm, node: u8, method: &str, path: &str, body: &Value) -> Value {
-    let mut curl = Command::new("curl");
-    curl.arg("-sS").arg("--unix-socket").arg(swarm.lab.socket(node)).args(["-X", method]);
-    if !body.is_null() {
-        curl.args(["-d", &body.to_string()]);
-    }
-    let said = curl.arg(format!("http://node/v1.47{path}")).output().expect("curl runs").stdout;
-    if said.is_empty() { Value::Null } else { serde_json::from_slice(&said).expect("an answer") }
-}
-
 /// The running tasks of a service.
 fn tasks(swarm: &Swarm, service: &str) -> Vec<Value> {
     let running = swarm.running(service);
-    let all = ask(swarm, 1, "GET", "/tasks", &Value::Null);
+    let all = swarm.api(1, "/tasks");
     let mut tasks = all.as_array().cloned().unwrap_or_default();
     tasks.retain(|task| running.iter().any(|id| task["ID"] == json!(id)));
     tasks
@@ -75,7 +63,7 @@ fn services_get_addresses_on_their_networks_and_networks_go_when_nobody_is_on_th
     swarm.until("three tasks", || swarm.running("web").len() == 3);
     let running = tasks(&swarm, "web");
     assert!(running.iter().all(|task| names(task) == ["ingress", "back", "data"]), "{running:?}");
-    let service = ask(&swarm, 2, "GET", "/services/web", &Value::Null);
+    let service = swarm.api(2, "/services/web");
     let vips = service["Endpoint"]["VirtualIPs"].as_array().expect("addresses").clone();
     let mut addresses: Vec<String> = running.iter().flat_map(places).map(|(_, address)| address).collect();
     addresses.extend(vips.iter().filter_map(|vip| vip["Addr"].as_str()).map(str::to_owned));
@@ -84,7 +72,7 @@ fn services_get_addresses_on_their_networks_and_networks_go_when_nobody_is_on_th
 
     // Each node shows its own containers, whoever leads; all show who else is there.
     for node in 1..=3 {
-        let shown = ask(&swarm, node, "GET", "/networks/back", &Value::Null);
+        let shown = swarm.request(node, "GET", "/networks/back", &Value::Null);
         let containers: Vec<_> = shown["Containers"].as_object().expect("containers").keys().cloned().collect();
         let own = swarm.must(node, &["ps", "-q", "--no-trunc"]);
         assert_eq!(containers, own.lines().map(str::to_owned).collect::<Vec<_>>(), "node{node}: {shown}");
@@ -101,8 +89,8 @@ fn services_get_addresses_on_their_networks_and_networks_go_when_nobody_is_on_th
         now.len() == 3 && now.iter().all(|task| names(task) == ["ingress", "back"])
     });
     assert!(swarm.running("web").iter().all(|task| !before.contains(task)));
-    let service = ask(&swarm, 1, "GET", "/services/web", &Value::Null);
-    let data = ask(&swarm, 1, "GET", "/networks/data", &Value::Null)["Id"].clone();
+    let service = swarm.api(1, "/services/web");
+    let data = swarm.api(1, "/networks/data")["Id"].clone();
     let left: Vec<_> = vips.into_iter().filter(|vip| vip["NetworkID"] != data).collect();
     assert_eq!(service["Endpoint"]["VirtualIPs"], json!(left), "what is left stays");
     swarm.until("all nodes to answer", || (1..=3).all(|node| swarm.client(node, 8080).is_ok()));
@@ -154,7 +142,7 @@ fn deploy(swarm: &Swarm) {
     let label = json!({ "com.docker.stack.namespace": "shop" });
     for network in ["front", "back", "default"] {
         let request = json!({ "Driver": "overlay", "IPAM": null, "Options": null, "Labels": label, "Name": format!("shop_{network}") });
-        ask(swarm, 1, "POST", "/networks/create", &request);
+        swarm.request(1, "POST", "/networks/create", &request);
     }
     for (name, on, endpoint, replicas) in [
         (
@@ -171,10 +159,12 @@ fn deploy(swarm: &Swarm) {
             "Mode": { "Replicated": { "Replicas": replicas } },
             "TaskTemplate": { "ContainerSpec": { "Image": "nginx", "Labels": label }, "Networks": on },
         });
-        let known = ask(swarm, 1, "GET", &format!("/services/shop_{name}"), &Value::Null);
+        let known = swarm.api(1, &format!("/services/shop_{name}"));
         match known["Version"]["Index"].as_u64() {
-            Some(version) => ask(swarm, 1, "POST", &format!("/services/shop_{name}/update?version={version}"), &spec),
-            None => ask(swarm, 1, "POST", "/services/create", &spec),
+            Some(version) => {
+                swarm.request(1, "POST", &format!("/services/shop_{name}/update?version={version}"), &spec)
+            }
+            None => swarm.request(1, "POST", "/services/create", &spec),
         };
     }
 }
@@ -185,10 +175,10 @@ fn remove(swarm: &Swarm) {
         return;
     }
     for name in ["web", "store", "lone"] {
-        ask(swarm, 1, "DELETE", &format!("/services/shop_{name}"), &Value::Null);
+        swarm.request(1, "DELETE", &format!("/services/shop_{name}"), &Value::Null);
     }
     for network in ["front", "back", "default"] {
-        ask(swarm, 1, "DELETE", &format!("/networks/shop_{network}"), &Value::Null);
+        swarm.request(1, "DELETE", &format!("/networks/shop_{network}"), &Value::Null);
     }
 }
 
@@ -204,11 +194,11 @@ fn a_stack_makes_its_networks_and_takes_them_with_it() {
     assert_eq!(on("shop_store"), ["ingress", "shop_back"]);
     assert_eq!(on("shop_lone"), ["ingress", "shop_default"]);
     let vips = |service: &str| {
-        let service = ask(&swarm, 1, "GET", &format!("/services/{service}"), &Value::Null);
+        let service = swarm.api(1, &format!("/services/{service}"));
         service["Endpoint"]["VirtualIPs"].as_array().map_or(0, Vec::len)
     };
     assert_eq!((vips("shop_web"), vips("shop_store"), vips("shop_lone")), (3, 0, 1));
-    let web = ask(&swarm, 1, "GET", "/services/shop_web", &Value::Null);
+    let web = swarm.api(1, "/services/shop_web");
     let aliases = web["Spec"]["TaskTemplate"]["Networks"].to_string();
     assert!(aliases.contains("shop.internal") && aliases.contains("www"), "{aliases}");
     swarm.until("all nodes to answer", || (1..=3).all(|node| swarm.client(node, 8080).is_ok()));

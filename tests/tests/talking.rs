@@ -21,24 +21,13 @@ fn start(story: &str) -> Swarm {
     swarm
 }
 
-/// Runs a program in the container of a service's task on a node; what it says when it ends well.
-fn inside(swarm: &Swarm, node: u8, service: &str, program: &[&str]) -> Option<String> {
-    let filter = format!("label=com.docker.swarm.service.name={service}");
-    let container = swarm.must(node, &["ps", "-q", "--filter", &filter]);
-    let said = swarm.docker(node, &[&["exec", container.as_str()], program].concat());
-    if !said.ok {
-        println!("{program:?}: {said:?}");
-    }
-    said.ok.then_some(said.out)
-}
-
 fn ask(swarm: &Swarm, node: u8, service: &str, url: &str) -> Option<String> {
-    inside(swarm, node, service, &["timeout", "4", "wget", "-q", "-O", "-", url])
+    swarm.inside(node, service, &["timeout", "4", "wget", "-q", "-O", "-", url])
 }
 
 /// The address that a name leads to in a task.
 fn address(swarm: &Swarm, node: u8, service: &str, name: &str) -> String {
-    let said = inside(swarm, node, service, &["nslookup", "-type=a", name]).unwrap_or_default();
+    let said = swarm.inside(node, service, &["nslookup", "-type=a", name]).unwrap_or_default();
     let found = said.lines().filter_map(|line| line.strip_prefix("Address: ")).next_back();
     found.unwrap_or_else(|| panic!("{name}: {said}")).to_owned()
 }
@@ -46,22 +35,22 @@ fn address(swarm: &Swarm, node: u8, service: &str, name: &str) -> String {
 #[test]
 fn tasks_find_and_reach_those_on_their_networks_and_nobody_else() {
     let swarm = start("talking");
-    let own = inside(&swarm, 2, "cli", &["hostname", "-i"]).expect("its addresses");
+    let own = swarm.inside(2, "cli", &["hostname", "-i"]).expect("its addresses");
     let own = own.split_whitespace().next().expect("an address");
     // By the service's own address, and by each task's, wherever it runs; and the task sees who asks.
     for _ in 0..6 {
         assert_eq!(ask(&swarm, 2, "cli", "http://web/client").as_deref(), Some(own));
     }
-    let said = inside(&swarm, 2, "cli", &["nslookup", "-type=a", "tasks.web"]).expect("an answer");
+    let said = swarm.inside(2, "cli", &["nslookup", "-type=a", "tasks.web"]).expect("an answer");
     let tasks: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("Address: ")).collect();
     assert_eq!(tasks.len(), 3, "{said}");
     for task in tasks {
         assert_eq!(ask(&swarm, 2, "cli", &format!("http://{task}/client")).as_deref(), Some(own), "{task}");
-        assert!(inside(&swarm, 2, "cli", &["ping", "-c", "1", "-W", "3", task]).is_some(), "{task}");
+        assert!(swarm.inside(2, "cli", &["ping", "-c", "1", "-W", "3", task]).is_some(), "{task}");
     }
-    assert!(inside(&swarm, 2, "cli", &["ping", "-c", "1", "-W", "3", "web"]).is_some());
+    assert!(swarm.inside(2, "cli", &["ping", "-c", "1", "-W", "3", "web"]).is_some());
     // Another network's is neither named nor reached, by any of its addresses.
-    assert!(inside(&swarm, 2, "cli", &["nslookup", "-type=a", "other"]).is_none());
+    assert!(swarm.inside(2, "cli", &["nslookup", "-type=a", "other"]).is_none());
     for name in ["other", "tasks.other"] {
         let address = address(&swarm, 3, "other", name);
         assert!(ask(&swarm, 3, "other", &format!("http://{address}/client")).is_some(), "{name}");
@@ -80,9 +69,7 @@ fn tasks_reach_the_world_outside_unless_their_networks_are_internal() {
     let mut server = swarm.lab.exec("client", &argv).expect("a place").spawn().expect("python");
     let outside = format!("http://{}:8000/", swarm.lab.client_address());
     swarm.until("the world outside", || ask(&swarm, 2, "cli", &outside).is_some());
-    assert!(
-        inside(&swarm, 2, "cli", &["ping", "-c", "1", "-W", "3", &swarm.lab.client_address().to_string()]).is_some()
-    );
+    assert!(swarm.inside(2, "cli", &["ping", "-c", "1", "-W", "3", &swarm.lab.client_address().to_string()]).is_some());
     assert!(ask(&swarm, 3, "other", &outside).is_none(), "its network is internal");
     server.kill().expect("it runs");
     server.wait().expect("it ends");

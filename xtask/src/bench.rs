@@ -9,6 +9,8 @@ use clap::ValueEnum;
 pub(crate) enum Bench {
     /// Requests, connections, latency, bulk and datagrams through the data plane, beside its rivals
     Mesh,
+    /// What tasks send each other, beside a plain VXLAN device, and how long they wait for names
+    Networks,
     /// From the API's call to every node's answer, and the daemons' memory
     Swarm,
 }
@@ -18,19 +20,25 @@ impl Bench {
     fn packages(self) -> &'static [&'static str] {
         match self {
             Self::Mesh => &["haproxy", "iperf3", "iproute2", "libnginx-mod-stream", "nftables", "nginx", "wrk"],
+            Self::Networks => &["busybox-static", "curl", "iperf3", "iproute2", "wrk"],
             Self::Swarm => &["curl", "iproute2"],
         }
     }
 }
 
-/// Runs one bench or all. `options` are the mesh bench's own; `--help` among them lists them.
+/// The data plane's bench.
+const MEASURE: [&str; 8] = ["run", "--quiet", "--release", "--package", "skep-mesh", "--example", "measure", "--"];
+
+/// Runs one bench or all. `options` are the mesh bench's own, which that of networks has too; `--help` among them lists them.
 pub(crate) fn run(what: Option<Bench>, options: &[String]) -> Result<()> {
-    for bench in what.map_or_else(|| vec![Bench::Mesh, Bench::Swarm], |one| vec![one]) {
+    for bench in what.map_or_else(|| vec![Bench::Mesh, Bench::Networks, Bench::Swarm], |one| vec![one]) {
         install(bench.packages())?;
         match bench {
-            Bench::Mesh => {
-                let run = ["run", "--quiet", "--release", "--package", "skep-mesh", "--example", "measure", "--"];
-                cargo(&run, options)?;
+            Bench::Mesh => cargo(&MEASURE, options)?,
+            Bench::Networks => {
+                cargo(&[&MEASURE[..], &["--only", "talks"]].concat(), options)?;
+                cargo(&["build", "--quiet", "--release", "--bin", "skep"], &[])?;
+                cargo(&["bench", "--quiet", "--package", "skep-e2e", "--bench", "names"], &[])?;
             }
             Bench::Swarm => {
                 ensure!(options.is_empty(), "bench swarm has no options");

@@ -266,7 +266,8 @@ impl Agent {
     /// # Errors
     /// [`AgentError::NoMesh`] before it is up; when the data plane cannot be read.
     pub async fn mesh(&self) -> Result<MeshReport, AgentError> {
-        self.observer.report(self.assignments()).await
+        let report = self.observer.report(self.assignments()).await?;
+        Ok(MeshReport { questions: self.context.names.questions(), ..report })
     }
 
     /// Flows that this node remembers.

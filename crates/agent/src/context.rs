@@ -1,7 +1,7 @@
 //! What every controller works with, and the steps that it is made of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use std::time::Duration;
 use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointState, Health, HealthCheck, NetworkAttachment, NetworkId, PortConflict, PortOptions, Protocol,
+    EndpointKey, EndpointState, Health, HealthCheck, NetworkAttachment, PortConflict, PortOptions, Protocol,
     PublishedPort, ServiceEntry, Task, TaskId,
 };
-use skep_netdb::NetDb;
+use skep_netdb::{Located, NetDb};
 use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
 use skep_registry::RegistryError;
 use skep_runtime::images::{Image, ImageError};
@@ -33,6 +33,9 @@ use crate::{Assignments, containers, task, templates};
 
 /// How long flows of a task that is asked to stop may go on before it is told. New flows go elsewhere at once.
 const DRAIN: Duration = Duration::from_secs(2);
+/// How long whoever asks for tasks by name and goes to their own addresses (a load balancer) may go to one that is to stop: for the second that an
+/// answer is good for, and until asking again every second has come to it.
+const NAMES_KEPT: Duration = Duration::from_secs(2);
 /// How long the data plane may take to learn that a task takes no new flows before it is told to stop all the same: longer than a new daemon takes to
 /// know its tasks again.
 const LEAVE: Duration = Duration::from_secs(10);
@@ -119,10 +122,10 @@ impl Context {
         image: &Image,
         files: Vec<ContainerFile>,
     ) -> Result<Vec<PublishedPort>, StepError> {
-        let addr = address(task)?;
+        let home = home(task)?;
         let host_ports = self.assign_host_ports(task)?;
         self.network.ensure_namespace(&self.netns(&task.id)).await?;
-        self.attach(task, addr).await?;
+        self.attach(task, home).await?;
         let serves = self.serves_names(task);
         if !serves {
             self.names.open(task, &self.netns(&task.id))?;
@@ -147,15 +150,15 @@ impl Context {
     }
 
     /// The veth pair, and the task's entry in the mesh. Repairs what is there.
-    async fn attach(&self, task: &Task, addr: Ipv4Addr) -> Result<LocalTask, StepError> {
+    async fn attach(&self, task: &Task, home: &NetworkAttachment) -> Result<LocalTask, StepError> {
         let mtu = u32::from(self.overlay_mtu().await?);
-        let on = |a: &NetworkAttachment| TaskAddress { ip: a.addr.addr(), subnet: a.addr.trunc() };
-        let addresses = task.attachments.iter().map(on).collect();
+        let addresses = self.addresses(task, mtu);
         let attachment = Attachment { task: task.id.clone(), netns: self.netns(&task.id), addresses, mtu };
         let link = self.network.attach(&attachment).await?;
         Ok(LocalTask {
             task: task.id.clone(),
-            addr,
+            home: home.network.clone(),
+            addr: home.addr.addr(),
             networks: task.attachments.iter().skip(1).map(|a| (a.network.clone(), a.addr.addr())).collect(),
             host_ifindex: link.host_ifindex,
             mac: link.task_mac.0,
@@ -164,6 +167,17 @@ impl Context {
             host_ports: Vec::new(),
             host_options: Vec::new(),
         })
+    }
+
+    /// The task's address on each of its networks, and how large a packet may be there where the network says less than `mtu`.
+    fn addresses(&self, task: &Task, mtu: u32) -> Vec<TaskAddress> {
+        let known = self.assignments.borrow();
+        let on = |a: &NetworkAttachment| TaskAddress {
+            ip: a.addr.addr(),
+            subnet: a.addr.trunc(),
+            mtu: known.networks.get(&a.network).and_then(|n| n.spec.mtu()).filter(|wanted| *wanted < mtu),
+        };
+        task.attachments.iter().map(on).collect()
     }
 
     /// A node's first task may come before its overlay device.
@@ -229,7 +243,7 @@ impl Context {
         ports: &[PublishedPort],
         state: EndpointState,
     ) -> Result<(), StepError> {
-        let local = self.attach(task, address(task)?).await?;
+        let local = self.attach(task, home(task)?).await?;
         // A task of the daemon before this one runs on without names rather than not at all.
         if !self.serves_names(task)
             && let Err(e) = self.names.open(task, &self.netns(&task.id))
@@ -257,16 +271,20 @@ impl Context {
             here: self.mesh.local(&task.id).map(|local| local.state),
             told: self.told(task),
             settled: self.mesh.is_settled(&task.id),
-            published: !self.target_ports(task).is_empty() || self.has_own_address(task),
+            published: !self.target_ports(task).is_empty() || has_names(task),
         }
     }
 
-    /// Whether other tasks may have flows to it by its service's own address.
-    fn has_own_address(&self, task: &Task) -> bool {
-        let assignments = self.assignments.borrow();
-        let on = |network: &NetworkId| task.attachments.iter().skip(1).any(|a| a.network == *network);
-        let service = assignments.services.get(&task.service);
-        service.is_some_and(|service| service.virtual_ips.iter().any(|vip| on(&vip.network)))
+    /// Whether somebody who has the task's own address by a name would find another task if they asked again.
+    fn is_asked_for_elsewhere(&self, task: &Task) -> bool {
+        let by_name = has_names(task) || self.mesh.local(&task.id).is_some_and(|local| !local.host_ports.is_empty());
+        let is_other = |(key, located): (&EndpointKey, &Located)| {
+            let record = &located.record;
+            record.service == task.service && key.task != task.id && record.state == EndpointState::Ready
+        };
+        // The tasks of a service that is gone end all at once.
+        let is_wanted = || self.assignments.borrow().services.contains_key(&task.service);
+        by_name && is_wanted() && self.netdb.view().borrow().endpoints.iter().any(is_other)
     }
 
     /// Says whether the task takes new flows: to this node's data plane first, then to everybody. Nothing happens for a task that is not in the
@@ -299,10 +317,12 @@ impl Context {
         }
     }
 
-    /// Returns once the task has no flows left or they have had their time.
+    /// Returns once the task has no flows left, and those who have learnt its address by a name have asked again, or they have had their time.
     async fn drain(&self, task: &Task) {
+        let kept = if self.is_asked_for_elsewhere(task) { NAMES_KEPT } else { Duration::ZERO };
+        let both = async { tokio::join!(sleep(kept), self.flows_end(task)) };
         // It is ended in time even when flows go on.
-        let _ = timeout(self.drain_limit(task), self.flows_end(task)).await;
+        let _ = timeout(self.drain_limit(task), both).await;
     }
 
     async fn flows_end(&self, task: &Task) {
@@ -388,9 +408,14 @@ fn longest_drain(service: &ServiceEntry, host_ports: &[PublishedPort]) -> Durati
     ports.map(|port| drains.get(&port).copied().unwrap_or(DRAIN)).max().unwrap_or(DRAIN)
 }
 
-/// The task's address on the ingress network, which every task is on.
-fn address(task: &Task) -> Result<Ipv4Addr, StepError> {
-    task.attachments.first().map(|a| a.addr.addr()).ok_or(StepError::NoAddress)
+/// Whether others may know the task's own addresses by name.
+fn has_names(task: &Task) -> bool {
+    task.attachments.len() > 1
+}
+
+/// The task's place on the network that every task is on: the routing mesh's, or what was so when the task began.
+fn home(task: &Task) -> Result<&NetworkAttachment, StepError> {
+    task.attachments.first().ok_or(StepError::NoAddress)
 }
 
 /// What the task's own name stands for: first its addresses where other tasks can reach it, then that by which it serves published ports. Not the IPv6 addresses too: a program that binds to what its own name resolves to would then miss IPv4 clients.

@@ -10,7 +10,7 @@ use skep_mesh::{
     Applied, Datapath, DatapathError, Desired, Devices, LocalTask, LocatedEndpoint, Network, NetworkKind, OwnNode,
     compile,
 };
-use skep_model::{EndpointRecord, EndpointState, NetworkSpec, NodeId, PortConflict, Protocol, TaskId};
+use skep_model::{EndpointRecord, EndpointState, NodeId, PortConflict, Protocol, TaskId};
 use skep_netdb::View;
 use skep_network::NodePorts;
 use tokio::sync::watch;
@@ -282,17 +282,19 @@ impl Inputs {
     }
 }
 
-/// The swarm's networks; nothing until managers have told which is the routing mesh's.
+/// The swarm's networks; nothing until managers have told which is the routing mesh's, or was it last.
 fn networks(assignments: &Assignments) -> Option<Vec<Network>> {
-    let kind = |spec: &NetworkSpec| match spec {
+    let kind = |network: &skep_model::Network| match &network.spec {
+        _ if network.retired => NetworkKind::Retired,
         spec if spec.ingress => NetworkKind::Ingress,
         spec if spec.internal => NetworkKind::Internal,
         _ => NetworkKind::Open,
     };
     let networks: Vec<_> = (assignments.networks.values())
-        .map(|n| Network { id: n.id.clone(), number: n.vni, subnet: n.spec.ipam.subnet.trunc(), kind: kind(&n.spec) })
+        .map(|n| Network { id: n.id.clone(), number: n.vni, subnet: n.spec.ipam.subnet.trunc(), kind: kind(n) })
         .collect();
-    networks.iter().any(|network| network.kind == NetworkKind::Ingress).then_some(networks)
+    let home = |network: &Network| matches!(network.kind, NetworkKind::Ingress | NetworkKind::Retired);
+    networks.iter().any(home).then_some(networks)
 }
 
 /// The task with the options of its host-mode ports as its service has them now. Those of a service that is gone stay as they were: what they keep out

@@ -8,8 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use skep_dns::{Asker, Counters, DnsError, Forwarder, NodeResolvers, Resolver, Scope, Sockets, Unknown, Zone};
+use skep_dns::{
+    Asked, Asker, Became, Counters, DnsError, Forwarder, NodeResolvers, Resolver, Scope, Sockets, Unknown, Zone,
+};
 use skep_dns::{inside, outside};
+use skep_model::seen::SeenQuestions;
 use skep_model::{NetworkId, Task, TaskId};
 use skep_netdb::View;
 use tokio::sync::watch;
@@ -108,6 +111,16 @@ impl Names {
         known.tasks.insert(task.id.clone(), Asking { resolver, scope, networks });
         known.tell();
         Ok(())
+    }
+
+    /// What was asked, and what became of it.
+    pub(crate) fn questions(&self) -> Vec<SeenQuestions> {
+        let of = |asked: Asked, became: Became| SeenQuestions {
+            kind: asked.as_str(),
+            answer: became.as_str(),
+            count: self.0.counters.of(asked, became),
+        };
+        Asked::ALL.into_iter().flat_map(|asked| Became::ALL.map(|became| of(asked, became))).collect()
     }
 
     /// Answers a task no more; returns once its sockets are closed.

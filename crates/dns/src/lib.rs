@@ -21,7 +21,7 @@ mod server;
 mod zone;
 
 pub use answer::{Answer, Scope, answer};
-pub use counters::{Counted, Counters};
+pub use counters::{Asked, Became, Counters};
 pub use error::DnsError;
 pub use forwarder::{Forwarder, Upstream};
 pub use question::{Question, Received, Reply};

@@ -18,7 +18,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
 use crate::answer::{Answer, Scope, answer};
-use crate::counters::{Counters, count};
+use crate::counters::{Asked, Became, Counters};
 use crate::error::DnsError;
 use crate::forwarder::Forwarder;
 use crate::question::{Exists, Question, Received, Reply};
@@ -156,7 +156,7 @@ impl Desk {
         let question = match Question::read(message) {
             Received::Question(question) => question,
             Received::Refused(reply) => {
-                count(&self.asker.counters.refused);
+                self.count(None, Became::Refused);
                 return Next::Send(reply);
             }
             Received::Ignored => return Next::Nothing,
@@ -174,22 +174,39 @@ impl Desk {
             }
             (Answer::Unknown, Unknown::Deny) => Reply { exists: Exists::No, ..Reply::default() },
         };
-        count(&self.asker.counters.answered);
+        self.count(Some(&question), became(&reply));
         Next::Send(question.reply(reply, room))
     }
 
     async fn ask(&self, question: &Question, others: &Forwarder, room: Option<u16>) -> Vec<u8> {
-        let counters = &self.asker.counters;
-        count(&counters.forwarded);
         let room = room.unwrap_or_else(|| question.room());
-        match others.ask(question).await {
+        let reply = others.ask(question).await;
+        self.count(Some(question), if reply.is_some() { Became::Forwarded } else { Became::Failed });
+        match reply {
             Some(reply) if reply.len() > room.into() => question.too_large(),
             Some(reply) => reply,
-            None => {
-                count(&counters.failed);
-                question.fail(ResponseCode::ServFail)
-            }
+            None => question.fail(ResponseCode::ServFail),
         }
+    }
+
+    /// The answer to one of too many questions at once.
+    fn too_many(&self, question: &Question) -> Vec<u8> {
+        self.count(Some(question), Became::Refused);
+        question.fail(ResponseCode::ServFail)
+    }
+
+    /// `None` is a question that could not be read.
+    fn count(&self, question: Option<&Question>, became: Became) {
+        let asked = question.map_or(Asked::Other, |question| question.query().query_type().into());
+        self.asker.counters.count(asked, became);
+    }
+}
+
+fn became(reply: &Reply) -> Became {
+    match reply.exists {
+        Exists::No => Became::NoName,
+        Exists::Yes if reply.answers.is_empty() => Became::NoData,
+        Exists::Yes => Became::Records,
     }
 }
 
@@ -214,10 +231,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, desk: Desk, end: CancellationToken) {
             Next::Nothing => {}
             Next::Send(reply) => send(&socket, &reply, peer).await,
             Next::Ask(question, others) => match desk.at_once.clone().try_acquire_owned() {
-                Err(_) => {
-                    count(&desk.asker.counters.refused);
-                    send(&socket, &question.fail(ResponseCode::ServFail), peer).await;
-                }
+                Err(_) => send(&socket, &desk.too_many(&question), peer).await,
                 Ok(permit) => {
                     let (desk, socket) = (desk.clone(), socket.clone());
                     asking.spawn(async move {
@@ -255,7 +269,7 @@ async fn serve_tcp(listener: TcpListener, desk: Desk, end: CancellationToken) {
                     }
                 });
             }
-            Ok(_) => count(&desk.asker.counters.refused),
+            Ok(_) => desk.count(None, Became::Refused),
             Err(error) => {
                 debug!("a connection was lost: {error}");
                 sleep(REST).await;
@@ -275,7 +289,7 @@ async fn converse(mut stream: TcpStream, desk: &Desk) -> io::Result<()> {
             Next::Send(reply) => reply,
             Next::Ask(question, others) => match desk.at_once.try_acquire() {
                 Ok(_permit) => desk.ask(&question, &others, ROOM).await,
-                Err(_) => question.fail(ResponseCode::ServFail),
+                Err(_) => desk.too_many(&question),
             },
         };
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;

@@ -218,7 +218,7 @@ fn networks_of(request: &Value) -> attached::Networks {
             options: Default::default(),
         };
         let meta = skep_model::Meta::new(skep_model::Timestamp::UNIX_EPOCH);
-        (id.clone(), std::sync::Arc::new(skep_model::Network { id, meta, spec, vni: 4097, last: None }))
+        (id.clone(), std::sync::Arc::new(skep_model::Network { id, meta, spec, vni: 4097, last: None, retired: false }))
     };
     targets.filter(|target| *target != "nope").map(one).collect()
 }

@@ -35,6 +35,7 @@ fn the_page_is_sound_and_says_what_the_report_says() {
         f64::from(0x1234_5678_u32) * 65536.0 + 39612.0
     );
     assert_eq!(value("process_cpu_seconds_total", &[]), 2.5);
+    assert_eq!(value("skep_dns_questions_total", &[("type", "A"), ("answer", "records")]), 31.0);
     assert_eq!(value("skep_tasks", &[("state", "running")]), 1.0);
     // Behind two ports, the task is one series: its counters are of both.
     let task = format!("{:0<25}", "aaa");

@@ -102,6 +102,7 @@ async fn where_old_clients_put_networks_counts_when_they_are_nowhere_else() {
 #[tokio::test]
 async fn networks_that_cannot_be_say_what_to_do() {
     let node = Node::manager().await;
+    let two = |other: &str| json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24" }, { "Subnet": other }] } });
     for (more, status, fragment) in [
         (json!({ "Name": "" }), 400, "needs a name"),
         (json!({ "Driver": "bridge" }), 501, "--driver overlay"),
@@ -116,8 +117,10 @@ async fn networks_that_cannot_be_say_what_to_do() {
             "numbers its networks itself",
         ),
         (json!({ "IPAM": { "Driver": "dhcp" } }), 501, "leave --ipam-driver and --ipam-opt out"),
-        (json!({ "IPAM": { "Config": [{ "Subnet": "fd00::/64" }] } }), 501, "is IPv6"),
-        (json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24" }, { "Subnet": "fd00::/64" }] } }), 400, "one subnet"),
+        (json!({ "IPAM": { "Config": [{ "Subnet": "fd00::/64" }] } }), 501, "they are made of their IPv4 ones"),
+        (two("fd00:1::/64"), 501, "\"fd00:1::/64\" is IPv6"),
+        (two("10.8.0.0/24"), 400, "one subnet"),
+        (json!({ "Options": { "com.docker.network.driver.mtu": "100" } }), 400, "no size of a packet in bytes"),
         (json!({ "IPAM": { "Config": [{ "Subnet": "x" }] } }), 400, "a network, like 10.9.0.0/24"),
         (
             json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "Gateway": "x" }] } }),
@@ -152,6 +155,10 @@ async fn networks_that_cannot_be_say_what_to_do() {
     }
     assert_eq!(node.get("/networks").await.json().as_array().unwrap().len(), 1);
     node.stop().await;
+}
+
+#[tokio::test]
+async fn only_managers_make_networks() {
     let node = Node::start().await;
     let answer = node.request("POST", "/networks/create", &network(&json!({}))).await;
     assert_eq!((answer.status, answer.message().contains("not a swarm manager")), (500, true));

@@ -40,7 +40,7 @@ pub(crate) fn spawn(state: &State, node: u8) -> Result<(), LabError> {
     command.arg("--data-root").arg(state.data_root(node)).arg("--exec-root").arg(state.exec_root(node));
     command.arg("--pidfile").arg(dir.join("skep.pid")).arg("--cgroup-parent").arg(state.node_cgroup(node));
     // In its own namespace every node can have the same.
-    command.args(["--metrics-addr", "0.0.0.0:9323"]).args(&state.daemon_flags);
+    command.args(["--metrics-addr", "0.0.0.0:9323"]).args(state.flags_of(node));
     // A group of its own: Ctrl-C in the terminal is not meant for it.
     command.stdin(Stdio::null()).stdout(log).stderr(copy).process_group(0);
     enter(state, Place::Node(node), &mut command)?;

@@ -27,7 +27,7 @@ pub struct LabConfig {
     pub data_dir: Option<PathBuf>,
     /// Which addresses everybody has.
     pub families: Families,
-    /// Further flags of every daemon.
+    /// Further flags of every daemon; `{address}` in them is the node's own address.
     pub daemon_flags: Vec<String>,
 }
 
@@ -145,10 +145,7 @@ impl Lab {
     }
 
     fn known_by(&self, place: Place) -> [IpAddr; 2] {
-        match self.0.families {
-            Families::Both => place.ipv4(self.0.subnet).map(IpAddr::V4),
-            Families::Ipv6 => place.ipv6(self.0.subnet).map(IpAddr::V6),
-        }
+        self.0.known_by(place)
     }
 
     /// A command that runs inside a node or the client (`node1`, …, `client`): its network and its host name, this machine's files.

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,20 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The addresses of a place on its two interfaces, of the family by which the swarm knows its nodes.
+    pub(crate) fn known_by(&self, place: Place) -> [IpAddr; 2] {
+        match self.families {
+            Families::Both => place.ipv4(self.subnet).map(IpAddr::V4),
+            Families::Ipv6 => place.ipv6(self.subnet).map(IpAddr::V6),
+        }
+    }
+
+    /// The further flags of a node's daemon.
+    pub(crate) fn flags_of(&self, node: u8) -> impl Iterator<Item = String> {
+        let address = self.known_by(Place::Node(node))[0].to_string();
+        self.daemon_flags.iter().map(move |flag| flag.replace("{address}", &address))
+    }
+
     /// Writes down a new lab. Its directory appears at once with its state in it, so that a crash never leaves one without.
     pub(crate) fn create(config: LabConfig) -> Result<Self, LabError> {
         let LabConfig { name, nodes, binary, data_dir: data, families, daemon_flags } = config;

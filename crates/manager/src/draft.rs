@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
+use skep_model::{NetworkId, Node, NodeId, NodeState, Service, ServiceId, Task, TaskId, TaskState, Timestamp};
 use skep_store::{Change, Key, Object, Tables};
 
 use crate::allocator::Pools;
@@ -24,6 +24,8 @@ pub(crate) struct Draft<'a> {
     fresh: BTreeMap<ServiceId, Vec<TaskId>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
     nodes: BTreeMap<NodeId, Arc<Node>>,
+    /// Those that are gone.
+    networks: Vec<NetworkId>,
     pools: Pools<'a>,
 }
 
@@ -37,6 +39,7 @@ impl<'a> Draft<'a> {
             fresh: BTreeMap::new(),
             services: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            networks: Vec::new(),
             pools: Pools::new(tables),
         }
     }
@@ -141,6 +144,10 @@ impl<'a> Draft<'a> {
         self.tasks.insert(id.clone(), None);
     }
 
+    pub(crate) fn delete_network(&mut self, id: &NetworkId) {
+        self.networks.push(id.clone());
+    }
+
     /// Whether the node is there and not lost.
     pub(crate) fn reaches(&self, node: &NodeId) -> bool {
         self.node(node).is_some_and(|node| is_up(node))
@@ -156,7 +163,8 @@ impl<'a> Draft<'a> {
         let nodes = self.nodes.into_values().map(|node| Change::Put(Object::Node(node)));
         let services = self.services.into_values().map(|service| Change::Put(Object::Service(service)));
         let networks = self.pools.into_changed().map(Change::from);
-        let mut changes: Vec<_> = nodes.chain(services).chain(networks).collect();
+        let gone = self.networks.into_iter().map(|id| Change::Delete(Key::Network(id)));
+        let mut changes: Vec<_> = nodes.chain(services).chain(networks).chain(gone).collect();
         for (id, task) in self.tasks {
             let before = self.tables.get::<Task>(&id);
             match task {

@@ -79,11 +79,6 @@ pub enum ControlError {
     /// There is one routing mesh, on one network.
     #[error("ingress network ({0}) is already present")]
     IngressPresent(NetworkId),
-    /// Every task and every node has its address there.
-    #[error(
-        "the ingress network cannot be removed in this version of skep, because every task and every node has an address on it: choose its addresses when the swarm is started, with --default-addr-pool"
-    )]
-    IngressRemoval,
     /// Published ports are reached through it.
     #[error("ingress network cannot be removed because service {0} depends on it")]
     IngressInUse(ServiceId),
@@ -210,7 +205,7 @@ impl ControlError {
             | Self::DataInUse { .. }
             | Self::NoSuchData { .. }
             | Self::DataTarget { .. } => ErrorKind::InvalidArgument,
-            Self::Rename | Self::ModeChange | Self::IngressRemoval => ErrorKind::Unimplemented,
+            Self::Rename | Self::ModeChange => ErrorKind::Unimplemented,
             Self::Certificates(CaError::Request(_) | CaError::Root(_)) => ErrorKind::InvalidArgument,
             Self::Certificates(CaError::RootInUse) => ErrorKind::FailedPrecondition,
             Self::Certificates(_) => ErrorKind::Internal,

@@ -17,6 +17,7 @@ use crate::control::{Joining, join, network, service};
 use crate::plan::{Dirty, lose, plan};
 use crate::{ControlError, InitCluster, init_cluster};
 
+mod ingress;
 mod networks;
 mod publishing;
 

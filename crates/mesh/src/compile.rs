@@ -38,13 +38,16 @@ pub fn compile(desired: &Desired) -> Tables {
         ways: desired.devices.ways.clone(),
         hooks: hooks(desired),
     };
-    host_mode(desired, &networks, &mut tables);
+    host_mode(desired, &mut tables);
     let nodes = others().filter(|m| m.alive).map(|m| (&m.node, m.underlay)).collect();
     let admitted = tables.admit_all(desired, &nodes, &networks);
     ingress_mode(desired, &networks, &admitted, &mut tables);
     own_addresses(desired, &networks, &admitted, &mut tables);
     tables
 }
+
+/// The number that endpoints have on the network that all tasks are on.
+const HOME: u32 = 0;
 
 /// Bits of IPv6 addresses inside the mesh that are the same in all of them.
 const MESH_BITS: u8 = 96;
@@ -61,7 +64,7 @@ struct Networks<'a> {
 impl<'a> Networks<'a> {
     fn of(desired: &'a Desired) -> Self {
         let overlays: BTreeMap<_, _> = (desired.networks.iter())
-            .filter(|network| network.kind != NetworkKind::Ingress)
+            .filter(|network| !matches!(network.kind, NetworkKind::Ingress | NetworkKind::Retired))
             .map(|network| (&network.id, network))
             .collect();
         let on = desired.local_tasks.iter().flat_map(|task| &task.networks).map(|(network, _)| network);
@@ -75,7 +78,7 @@ impl<'a> Networks<'a> {
     /// Its number as endpoints have it; nothing when they are not to be known.
     fn number(&self, network: &NetworkId) -> Option<u32> {
         if self.ingress == Some(network) {
-            return Some(0);
+            return Some(HOME);
         }
         self.near.get(network).and_then(|network| self.overlays.get(network)).map(|network| network.number)
     }
@@ -86,14 +89,13 @@ impl<'a> Networks<'a> {
         let open =
             |(network, _): &(NetworkId, _)| self.overlays.get(network).is_some_and(|n| n.kind == NetworkKind::Open);
         let egress = task.networks.is_empty() || task.networks.iter().any(open);
-        let ingress = self.ingress.map(|network| (network, task.addr));
-        let all = ingress.into_iter().chain(task.networks.iter().map(|(network, addr)| (network, *addr)));
-        let backend = |(network, addr): (&NetworkId, _)| {
+        let home = std::iter::once((&task.home, task.addr, Some(HOME)));
+        let others = task.networks.iter().map(|(network, addr)| (network, *addr, self.number(network)));
+        let backend = |(network, addr, number): (&NetworkId, _, Option<u32>)| {
             let key = EndpointKey { network: network.clone(), task: task.task.clone() };
-            let network = self.number(network)?;
-            Some((key, Backend { addr, network, egress, place, state: state(task.state) }))
+            Some((key, Backend { addr, network: number?, egress, place, state: state(task.state) }))
         };
-        all.filter_map(backend).collect()
+        home.chain(others).filter_map(backend).collect()
     }
 }
 
@@ -169,8 +171,7 @@ fn frontend_key(port: &PublishedPort) -> FrontendKey {
     FrontendKey { protocol: port.protocol, port: port.published.get() }
 }
 
-fn host_mode(desired: &Desired, networks: &Networks<'_>, tables: &mut Tables) {
-    let Some(ingress) = networks.ingress else { return };
+fn host_mode(desired: &Desired, tables: &mut Tables) {
     let mut members: BTreeMap<GroupKey, Weights> = BTreeMap::new();
     let mut tasks: Vec<_> = desired.local_tasks.iter().collect();
     tasks.sort_by_key(|task| &task.task);
@@ -178,7 +179,7 @@ fn host_mode(desired: &Desired, networks: &Networks<'_>, tables: &mut Tables) {
         for port in &task.host_ports {
             let key = frontend_key(port);
             let group = GroupKey::Host(key);
-            let endpoint = EndpointKey { network: ingress.clone(), task: task.task.clone() };
+            let endpoint = EndpointKey { network: task.home.clone(), task: task.task.clone() };
             members.entry(group.clone()).or_default().insert(endpoint, 1);
             let found = task.host_options.iter().find(|o| (o.protocol, o.published) == (port.protocol, port.published));
             let offer = Offer { port, options: found, service: None, group };
@@ -302,7 +303,7 @@ impl Tables {
         let mut admitted = Admitted::new();
         for endpoint in &desired.endpoints {
             let (network, service) = (&endpoint.key.network, &endpoint.record.service);
-            let Some(number) = networks.number(network).filter(|n| *n > 0 || published.contains(service)) else {
+            let Some(number) = networks.number(network).filter(|n| *n != HOME || published.contains(service)) else {
                 continue;
             };
             if self.admit(endpoint, number, &desired.node.id, nodes) {
@@ -328,7 +329,7 @@ impl Tables {
         }
         let Some(&underlay) = nodes.get(&endpoint.owner) else { return false };
         let state = state(endpoint.record.state);
-        if state == BackendState::Starting && network == 0 {
+        if state == BackendState::Starting && network == HOME {
             return false;
         }
         let place = Place::There(underlay);

@@ -58,6 +58,8 @@ pub struct Network {
 pub enum NetworkKind {
     /// The routing mesh's own: tasks are reached by it, and do not talk to each other.
     Ingress,
+    /// What was the routing mesh's own. Tasks that are on it go out by it, and serve ports in host mode.
+    Retired,
     /// Its tasks talk to each other, and to the world outside.
     Open,
     /// Its tasks talk to each other, and to the world outside only where another network lets them.
@@ -122,7 +124,9 @@ pub struct LocatedEndpoint {
 pub struct LocalTask {
     /// The task.
     pub task: TaskId,
-    /// Its address on the ingress network.
+    /// The network that all tasks are on: the routing mesh's own, or what was so when the task began.
+    pub home: NetworkId,
+    /// Its address there.
     pub addr: Ipv4Addr,
     /// Its addresses on the swarm's other networks.
     pub networks: Vec<(NetworkId, Ipv4Addr)>,

@@ -324,6 +324,7 @@ fn endpoints(n: u8, task: &Task) -> impl Iterator<Item = LocatedEndpoint> {
 fn local(n: u8, task: &Task) -> LocalTask {
     LocalTask {
         task: id(n.into()),
+        home: id(0),
         addr: address(n),
         networks: networks_of(task.service).map(|network| (id(network.into()), address_on(network, n))).collect(),
         host_ifindex: 100 + u32::from(n),

@@ -50,7 +50,10 @@ pub use image::{BadImageRef, ImageRef};
 pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};
 pub use name::{BadName, ServiceName};
-pub use network::{IpamConfig, Network, NetworkAttachment, NetworkSpec, NewNetwork, ServiceNetwork, VirtualIp};
+pub use network::{
+    IpamConfig, Network, NetworkAttachment, NetworkSpec, NewNetwork, OptionError, ServiceNetwork, VirtualIp,
+    mtu as network_mtu,
+};
 pub use node::{
     Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
     NodeStatus, NodeTls, Platform, PortConflict, Reachability, Role,

@@ -23,6 +23,10 @@ pub struct Network {
     /// as possible: other nodes may still have flows to it.
     #[serde(default)]
     pub last: Option<Ipv4Addr>,
+    /// Of the routing mesh's network: it was removed, and is kept for the tasks that have an address on it. Nobody is shown it, and
+    /// nothing is published on it.
+    #[serde(default)]
+    pub retired: bool,
 }
 
 /// What a person asks a network to be.
@@ -50,6 +54,48 @@ pub struct NetworkSpec {
     /// Options of the driver, as the person wrote them.
     #[serde(default)]
     pub options: BTreeMap<String, String>,
+}
+
+/// The option that says how large the packets of a network are. Its name is Docker's.
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// The same, for short.
+const MTU_FOR_SHORT: &str = "mtu";
+
+/// An option of a network that says nothing that can be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// No size of a packet.
+    #[error("{option}={value} is no size of a packet in bytes: write a number from 576 to 65535")]
+    Mtu {
+        /// As it was written.
+        option: String,
+        /// What it was to be.
+        value: String,
+    },
+}
+
+impl NetworkSpec {
+    /// Bytes that a packet of a task may have on the network; `None` when nothing was said, or nothing that makes sense.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        mtu(&self.options).ok().flatten()
+    }
+}
+
+/// What the options of a network say about the size of packets.
+///
+/// # Errors
+/// When it is no number, or less than every IPv4 host takes (RFC 791), or more than any packet has.
+pub fn mtu(options: &BTreeMap<String, String>) -> Result<Option<u32>, OptionError> {
+    let Some((option, value)) = options.get_key_value(MTU).or_else(|| options.get_key_value(MTU_FOR_SHORT)) else {
+        return Ok(None);
+    };
+    let refused = || OptionError::Mtu { option: option.clone(), value: value.clone() };
+    match value.parse() {
+        Ok(mtu @ 576..=65_535) => Ok(Some(mtu)),
+        _ => Err(refused()),
+    }
 }
 
 /// A network to be made: what the person did not say is `None`, and chosen.
@@ -114,4 +160,22 @@ pub struct VirtualIp {
     pub network: NetworkId,
     /// The address, with the length of the network's prefix.
     pub addr: Ipv4Net,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_packets_is_an_option() {
+        let of = |option: &str, value: &str| mtu(&BTreeMap::from([(option.to_owned(), value.to_owned())]));
+        for option in [MTU, MTU_FOR_SHORT] {
+            assert_eq!(of(option, "1200"), Ok(Some(1200)));
+            for bad in ["", "575", "65536", "-1", "big"] {
+                let refused = of(option, bad).unwrap_err().to_string();
+                assert!(refused.starts_with(&format!("{option}={bad} is no size of a packet")), "{refused}");
+            }
+        }
+        assert_eq!(of("encrypted", "false"), Ok(None));
+    }
 }

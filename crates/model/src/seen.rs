@@ -34,6 +34,21 @@ pub struct MeshReport {
     pub members_alive: u64,
     /// Members that are not.
     pub members_down: u64,
+    /// Questions for names that the node's resolvers were asked since its daemon started.
+    pub questions: Vec<SeenQuestions>,
+}
+
+/// Questions for names, of one kind and with one end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct SeenQuestions {
+    /// What was asked for: `A`, `AAAA`, `PTR`, `SRV` or `other`.
+    #[serde(rename = "Type")]
+    pub kind: &'static str,
+    /// What became of them: `records`, `nodata`, `nxdomain`, `forwarded`, `failed` or `refused`.
+    pub answer: &'static str,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// A node.

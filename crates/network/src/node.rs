@@ -116,6 +116,8 @@ pub struct TaskAddress {
     pub ip: Ipv4Addr,
     /// All addresses of the network: to them the task talks by this address.
     pub subnet: Ipv4Net,
+    /// Bytes that a packet to them may have, where that is less than what the link has room for.
+    pub mtu: Option<u32>,
 }
 
 /// A task's link as it is.

@@ -94,7 +94,7 @@ fn set_sysctl(inside: &Namespace, name: &str, value: &str) {
 }
 
 fn on(ip: [u8; 4], subnet: &str) -> TaskAddress {
-    TaskAddress { ip: ip.into(), subnet: subnet.parse().unwrap() }
+    TaskAddress { ip: ip.into(), subnet: subnet.parse().unwrap(), mtu: None }
 }
 
 /// By which address a namespace talks to somebody, and through whom.

@@ -97,10 +97,20 @@ impl Tables {
         self.services.values().find(|s| s.spec.name.as_str() == name)
     }
 
-    /// The routing mesh's network.
+    /// The routing mesh's network; none between the removal of one and the making of another.
     #[must_use]
     pub fn ingress(&self) -> Option<&Arc<Network>> {
-        self.networks.values().find(|n| n.spec.ingress)
+        self.networks.values().find(|n| n.spec.ingress && !n.retired)
+    }
+
+    /// The network that every node has its address on, and every new task its first one: the routing mesh's, and while there is none, that
+    /// which was it last.
+    #[must_use]
+    pub fn home(&self) -> Option<&Arc<Network>> {
+        self.ingress().or_else(|| {
+            // Only the last one still gives addresses, and so is written.
+            self.networks.values().filter(|n| n.retired).max_by_key(|n| n.meta.version)
+        })
     }
 
     fn indexed<'a>(&'a self, ids: Option<&'a BTreeSet<TaskId>>) -> impl Iterator<Item = &'a Arc<Task>> + Clone {

@@ -38,6 +38,8 @@ pub enum Server {
     Checker,
     /// The image of [`crate::nginx`]: new connections alone.
     Nginx,
+    /// The same behind a balancer, which is the client that it sees.
+    Balanced,
 }
 
 /// A client at work. Dropping it ends it.
@@ -53,7 +55,15 @@ impl Load {
     /// When there is no such lab.
     #[must_use]
     pub fn begin(swarm: &Swarm, server: Server, nodes: &[u8], port: u16) -> Self {
-        let targets = nodes.iter().map(|n| SocketAddr::from((swarm.lab.address(*n), port))).collect();
+        Self::at(swarm, server, nodes.iter().map(|n| SocketAddr::from((swarm.lab.address(*n), port))).collect())
+    }
+
+    /// As [`Self::begin`], by any addresses.
+    ///
+    /// # Panics
+    /// When there is no such lab.
+    #[must_use]
+    pub fn at(swarm: &Swarm, server: Server, targets: Vec<SocketAddr>) -> Self {
         let lab = Lab::open(swarm.lab.name()).expect("the lab is up");
         let (stop, stopped) = watch::channel(false);
         let (opened, all_opened) = mpsc::channel();

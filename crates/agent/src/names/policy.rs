@@ -96,6 +96,7 @@ mod tests {
             },
             vni: 4096,
             last: None,
+            retired: false,
         };
         [('i', 0), ('o', 1), ('c', 2)].map(|(digit, third)| network(digit, third)).map(|n| (n.id.clone(), n)).into()
     }

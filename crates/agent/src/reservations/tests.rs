@@ -1,5 +1,7 @@
 use skep_mesh::{Devices, LocalTask};
-use skep_model::{EndpointState, NodeId, PublishMode, PublishOptions, ServiceEntry, ServiceId, TaskId, Version};
+use skep_model::{
+    EndpointState, NetworkId, NodeId, PublishMode, PublishOptions, ServiceEntry, ServiceId, TaskId, Version,
+};
 use skep_network::FakePorts;
 
 use super::*;
@@ -84,6 +86,7 @@ fn ports_are_wanted_where_the_node_answers_on_them() {
     let mut with_task = desired(&[], Vec::new());
     with_task.local_tasks.push(LocalTask {
         task: TaskId::random(),
+        home: NetworkId::random(),
         addr: "10.0.0.3".parse().unwrap(),
         networks: Vec::new(),
         host_ifindex: 3,

@@ -49,6 +49,7 @@ pub(super) fn report(seen: &Seen<'_>) -> MeshReport {
         tables: tables(seen),
         members_alive: others + 1,
         members_down: down,
+        questions: Vec::new(),
     }
 }
 

@@ -87,6 +87,7 @@ impl Rig {
         };
         let local = LocalTask {
             task: tasks[0].clone(),
+            home: id("net"),
             addr: Ipv4Addr::new(10, 0, 1, 1),
             networks: Vec::new(),
             host_ifindex: 9,

@@ -110,16 +110,40 @@ pub(super) async fn run(session: &mut Session, command: Command) -> anyhow::Resu
         }
         Command::Rm { names, force } => {
             for name in names {
-                match session.client.delete(&format!("/networks/{}", segment(&name)), &[]).await {
-                    Ok(_) => session.line(name)?,
-                    Err(error) if force && is_not_found(&error) => {}
-                    Err(error) => session.report(&error),
-                }
+                remove(session, &name, force).await?;
             }
             Ok(())
         }
         Command::Prune { filter, force } => prune(session, &filter, force).await,
     }
+}
+
+/// Removes a network; the routing mesh's only when the person says so again.
+async fn remove(session: &mut Session, name: &str, force: bool) -> anyhow::Result<()> {
+    let path = format!("/networks/{}", segment(name));
+    let is_ingress = session.client.get(&path, &[]).await.is_ok_and(|network| network["Ingress"] == true);
+    if is_ingress
+        && !force
+        && !agrees(session, "WARNING! Without the routing-mesh network no port can be published on all nodes.")?
+    {
+        return Ok(());
+    }
+    match session.client.delete(&path, &[]).await {
+        Ok(_) => session.line(name)?,
+        Err(error) if force && is_not_found(&error) => {}
+        Err(error) => session.report(&error),
+    }
+    Ok(())
+}
+
+/// Whether the person wants it after a warning.
+fn agrees(session: &mut Session, warning: &str) -> anyhow::Result<bool> {
+    session.line(warning)?;
+    session.line("Are you sure you want to continue? [y/N] ")?;
+    session.out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 /// The request for a network.
@@ -172,12 +196,8 @@ async fn ls(session: &mut Session, list: &ListFlags, no_trunc: bool) -> anyhow::
 
 async fn prune(session: &mut Session, filter: &[String], force: bool) -> anyhow::Result<()> {
     if !force {
-        session.line("WARNING! This will remove all networks that no service is on.")?;
-        session.line("Are you sure you want to continue? [y/N] ")?;
-        session.out.flush()?;
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        anyhow::ensure!(matches!(answer.trim(), "y" | "Y" | "yes"), "network prune has been cancelled");
+        let wanted = agrees(session, "WARNING! This will remove all networks that no service is on.")?;
+        anyhow::ensure!(wanted, "network prune has been cancelled");
     }
     let query: Vec<_> = filters(filter)?.map(|filters| ("filters", filters)).into_iter().collect();
     let answer = session.client.post("/networks/prune", &query, &Value::Null).await?;

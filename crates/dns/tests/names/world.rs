@@ -37,6 +37,7 @@ pub(crate) fn network(digit: char, name: &str, subnet: &str) -> Network {
         },
         vni: 4097,
         last: None,
+        retired: false,
     }
 }
 

@@ -19,7 +19,7 @@ pub struct ClusterView {
     pub issuers: BTreeMap<String, Issuer>,
     /// All nodes.
     pub nodes: BTreeMap<NodeId, Arc<Node>>,
-    /// All networks.
+    /// All networks, also what was the routing mesh's and is kept for tasks that are on it.
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
     /// All services.
     pub services: BTreeMap<ServiceId, Arc<Service>>,
@@ -32,6 +32,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
+    /// The networks that people know of.
+    pub fn shown_networks(&self) -> impl Iterator<Item = &Arc<Network>> + Clone {
+        self.networks.values().filter(|network| !network.retired)
+    }
+
     /// The tasks of one service.
     pub fn tasks_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a Arc<Task>> {
         self.tasks.values().filter(move |t| t.service == *service)

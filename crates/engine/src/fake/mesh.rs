@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use skep_model::seen::{
     BackendState, FlowFilter, FlowList, FlowRole, FlowState, MeshReport, PortState, SeenBackend, SeenFlow, SeenMap,
-    SeenNode, SeenPort, SeenService, SeenTable, SeenTask, SeenTraffic, TraceQuestion, TraceReport, TraceStep,
+    SeenNode, SeenPort, SeenQuestions, SeenService, SeenTable, SeenTask, SeenTraffic, TraceQuestion, TraceReport,
+    TraceStep,
 };
 use skep_model::{Balance, Protocol, PublishMode, TaskState, Timestamp};
 
@@ -78,6 +79,10 @@ pub fn report() -> MeshReport {
         ],
         members_alive: 2,
         members_down: 0,
+        questions: vec![
+            SeenQuestions { kind: "A", answer: "records", count: 31 },
+            SeenQuestions { kind: "A", answer: "failed", count: 2 },
+        ],
     }
 }
 

@@ -31,7 +31,7 @@ impl State {
             options: new.options,
         };
         let id = NetworkId::random();
-        let network = Network { id: id.clone(), meta, spec, vni: 4096 + u32::from(number), last: None };
+        let network = Network { id: id.clone(), meta, spec, vni: 4096 + u32::from(number), last: None, retired: false };
         view.networks.insert(id.clone(), Arc::new(network));
         Ok(id)
     }

@@ -97,6 +97,7 @@ impl State {
             },
             vni: 4096,
             last: None,
+            retired: false,
         };
         let node = self.manager(addr, options);
         let cluster = Cluster {

@@ -13,6 +13,7 @@ pub(super) fn write(page: &mut Page, mesh: &MeshReport) {
     backends(page, &mesh.ports);
     tasks(page, mesh);
     events(page, mesh);
+    questions(page, mesh);
 }
 
 fn node(page: &mut Page, mesh: &MeshReport) {
@@ -184,4 +185,12 @@ fn events(page: &mut Page, mesh: &MeshReport) {
     mesh.drops.iter().for_each(|(reason, count)| drops.sample(&[("reason", reason)], count));
     let mut events = page.family("skep_mesh_events_total", Kind::Counter, "Things that happened to flows, by kind.");
     mesh.events.iter().for_each(|(event, count)| events.sample(&[("event", event)], count));
+}
+
+fn questions(page: &mut Page, mesh: &MeshReport) {
+    let help = "Questions for names that tasks, and programs outside, have asked this node, by what became of them.";
+    let mut questions = page.family("skep_dns_questions_total", Kind::Counter, help);
+    for asked in &mesh.questions {
+        questions.sample(&[("type", asked.kind), ("answer", asked.answer)], asked.count);
+    }
 }

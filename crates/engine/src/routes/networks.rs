@@ -40,7 +40,7 @@ impl Known {
                 let used: BTreeSet<&NetworkId> =
                     containers.iter().flat_map(|c| &c.networks).map(|(_, attachment)| &attachment.network).collect();
                 let mut networks = app.backend.known_networks().await;
-                networks.retain(|network| network.spec.ingress || used.contains(&network.id));
+                networks.retain(|n| !n.retired && (n.spec.ingress || used.contains(&n.id)));
                 Ok(Self::Here(networks))
             }
             _ => Ok(Self::Here(Vec::new())),
@@ -49,7 +49,7 @@ impl Known {
 
     fn networks(&self) -> Vec<&Arc<Network>> {
         match self {
-            Self::Swarm(view) => view.networks.values().collect(),
+            Self::Swarm(view) => view.shown_networks().collect(),
             Self::Here(networks) => networks.iter().collect(),
         }
     }
@@ -144,7 +144,7 @@ pub(super) async fn create(State(app): Shared, Body(request): Body<CreateRequest
     }
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
     let new = translate::create_from_wire(&request)?;
-    if view.networks.values().any(|n| n.spec.name == new.name) {
+    if view.shown_networks().any(|n| n.spec.name == new.name) {
         let message = format!("network with name {} already exists", new.name);
         return Err(Error::new(ErrorKind::AlreadyExists, message).into());
     }
@@ -163,7 +163,7 @@ pub(super) async fn remove(State(app): Shared, Path(id): Path<String>) -> Answer
         _ => return Err(Error::not_found("network", &id).into()),
     }
     let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
-    let network = resolve::network(view.networks.values(), &id)?;
+    let network = resolve::network(view.shown_networks(), &id)?;
     app.backend.remove_network(&network.id).await.map_err(Refusal::of_cluster)?;
     Ok(no_content())
 }
@@ -176,7 +176,7 @@ pub(super) async fn prune(State(app): Shared, params: Params) -> Answer {
     if app.backend.swarm_state() == SwarmState::Manager {
         let view = app.backend.cluster().await.map_err(Refusal::of_cluster)?;
         let old = |network: &Network| until.iter().all(|until| network.meta.created < *until);
-        for network in view.networks.values().filter(|n| goes(n, &filters) && old(n)) {
+        for network in view.shown_networks().filter(|n| goes(n, &filters) && old(n)) {
             match app.backend.remove_network(&network.id).await {
                 Ok(()) => deleted.push(network.spec.name.clone()),
                 // Somebody is on it, or somebody else was faster.

@@ -14,7 +14,7 @@ pub type Networks = BTreeMap<NetworkId, Arc<Network>>;
 
 /// Which network a name means: a whole id, a name, or the beginning of one id.
 fn find<'a>(name: &str, networks: &'a Networks) -> Option<&'a Arc<Network>> {
-    let all = || networks.values();
+    let all = || networks.values().filter(|n| !n.retired);
     let exact = all().find(|n| n.id.as_str() == name).or_else(|| all().find(|n| n.spec.name == name));
     exact.or_else(|| {
         let mut begin = all().filter(|n| !name.is_empty() && n.id.as_str().starts_with(name));

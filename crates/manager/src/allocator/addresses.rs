@@ -70,6 +70,15 @@ impl<'a> Pools<'a> {
     }
 }
 
+/// The first `count` addresses of a network that nobody has an address of yet. It is to remember the last of them.
+///
+/// # Errors
+/// When it has fewer.
+pub(crate) fn first_of(network: &Arc<Network>, count: usize) -> Result<Vec<Ipv4Addr>, AddressError> {
+    let mut pool = Pool::new(network);
+    (0..count).map(|_| Ok(pool.take().ok_or_else(|| pool.exhausted())?.addr())).collect()
+}
+
 fn build(tables: &Tables) -> HashMap<&NetworkId, Pool<'_>> {
     let mut pools: HashMap<_, _> = tables.all::<Network>().map(|network| (&network.id, Pool::new(network))).collect();
     let mut mark = |network: &NetworkId, addr: Ipv4Addr| {
@@ -77,8 +86,8 @@ fn build(tables: &Tables) -> HashMap<&NetworkId, Pool<'_>> {
             pool.mark(addr);
         }
     };
-    if let Some(ingress) = tables.ingress() {
-        tables.all::<Node>().filter_map(|node| node.overlay_addr).for_each(|addr| mark(&ingress.id, addr));
+    if let Some(home) = tables.home() {
+        tables.all::<Node>().filter_map(|node| node.overlay_addr).for_each(|addr| mark(&home.id, addr));
     }
     for vip in tables.all::<Service>().flat_map(|service| &service.endpoint.virtual_ips) {
         mark(&vip.network, vip.addr.addr());
@@ -90,7 +99,7 @@ fn build(tables: &Tables) -> HashMap<&NetworkId, Pool<'_>> {
 }
 
 /// Whether somebody may use the task's addresses: it has not ended, and what was never given to a node must still be wanted.
-fn holds(task: &Task) -> bool {
+pub(super) fn holds(task: &Task) -> bool {
     !task.status.state.is_terminal() && (task.status.state >= TaskState::Assigned || task.is_live())
 }
 
@@ -148,7 +157,7 @@ impl<'a> Pool<'a> {
     fn exhausted(&self) -> AddressError {
         let spec = &self.network.spec;
         let way_out = match spec.ingress {
-            true => "remove services or tasks, or start the swarm with a larger pool",
+            true => "remove services or tasks, or replace the ingress network by a larger one",
             false => "remove services or tasks from it, or put some on another network",
         };
         let subnet = spec.ipam.range.unwrap_or(spec.ipam.subnet);

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod ports;
+mod retired;
 mod subnet;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,9 @@ use skep_model::{
 use skep_store::Tables;
 
 pub use self::addresses::AddressError;
-pub(crate) use self::addresses::Pools;
+pub(crate) use self::addresses::{Pools, first_of};
 pub use self::ports::PortError;
+pub(crate) use self::retired::{is_elsewhere, is_unused, moves_to_ingress};
 pub use self::subnet::{SubnetError, ingress_subnet};
 pub(crate) use self::subnet::{collision, ipam};
 pub(crate) use self::vni::{INGRESS_VNI, next_vni};
@@ -35,7 +37,9 @@ pub enum EndpointError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// The routing mesh has no network.
-    #[error("service needs ingress network, but no ingress network is present")]
+    #[error(
+        "service needs ingress network, but no ingress network is present: make one with docker network create -d overlay --ingress, or publish in mode=host"
+    )]
     NoIngress,
     /// It is to be on a network that is not there.
     #[error("network {0} not found")]
@@ -86,30 +90,32 @@ fn virtual_ips(
     networks.iter().map(one).collect()
 }
 
-/// Gives every node of the draft its address on the routing mesh's network, and every new task one on each of its networks.
+/// Gives every node of the draft its address on the network that all are on, and every new task one on each of its networks; takes away what was the
+/// routing mesh's network once nobody is on it any more.
 pub(crate) fn allocate(draft: &mut Draft<'_>) {
-    let Some(ingress) = draft.tables().ingress() else { return };
+    retired::sweep(draft);
+    let Some(home) = draft.tables().home() else { return };
     let nodes: Vec<_> = draft.all_nodes().filter(|node| node.overlay_addr.is_none()).cloned().collect();
     let new = |task: &&Arc<Task>| task.status.state == TaskState::New && task.is_live();
     let tasks: Vec<_> = draft.all_tasks().filter(new).cloned().collect();
     for node in nodes {
-        if let Ok(addr) = draft.pools().take(&ingress.id) {
+        if let Ok(addr) = draft.pools().take(&home.id) {
             let mut node = Node::clone(&node);
             node.overlay_addr = Some(addr.addr());
             draft.put_node(node);
         }
     }
     for task in tasks {
-        let allocated = attach(&task, &ingress.id, draft.pools());
+        let allocated = attach(&task, &home.id, draft.pools());
         if allocated != *task {
             draft.put_task(allocated);
         }
     }
 }
 
-fn attach(task: &Task, ingress: &NetworkId, pools: &mut Pools<'_>) -> Task {
+fn attach(task: &Task, home: &NetworkId, pools: &mut Pools<'_>) -> Task {
     let mut task = task.clone();
-    match attachments(&task, ingress, pools) {
+    match attachments(&task, home, pools) {
         Ok(attachments) => {
             task.attachments = attachments;
             task.status.state = TaskState::Pending;
@@ -121,13 +127,9 @@ fn attach(task: &Task, ingress: &NetworkId, pools: &mut Pools<'_>) -> Task {
     task
 }
 
-/// An address on each of a task's networks, the routing mesh's first; or none at all: what waits must keep nothing from others.
-fn attachments(
-    task: &Task,
-    ingress: &NetworkId,
-    pools: &mut Pools<'_>,
-) -> Result<Vec<NetworkAttachment>, AddressError> {
-    let networks = || std::iter::once(ingress).chain(task.spec.networks.iter().map(|(network, _)| network));
+/// An address on each of a task's networks, that which all are on first; or none at all: what waits must keep nothing from others.
+fn attachments(task: &Task, home: &NetworkId, pools: &mut Pools<'_>) -> Result<Vec<NetworkAttachment>, AddressError> {
+    let networks = || std::iter::once(home).chain(task.spec.networks.iter().map(|(network, _)| network));
     networks().try_for_each(|network| pools.check(network))?;
     networks().map(|network| Ok(NetworkAttachment { network: network.clone(), addr: pools.take(network)? })).collect()
 }

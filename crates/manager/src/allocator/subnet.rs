@@ -1,10 +1,13 @@
 //! Which addresses the swarm's own networks are cut from.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
 use skep_model::{Cluster, IpamConfig, Network, NewNetwork, Node};
 use skep_store::Tables;
+
+use super::retired::is_unused;
 
 /// Prefix length of the routing mesh's network: room for 65,000 nodes, services and tasks.
 const INGRESS_PREFIX: u8 = 16;
@@ -97,6 +100,14 @@ pub enum Holder {
         /// Its addresses.
         subnet: Ipv4Net,
     },
+    /// What was the routing mesh's network.
+    #[error(
+        "the ingress network that was removed ({subnet}), on which tasks still have addresses until they are replaced,"
+    )]
+    Retired {
+        /// Its addresses.
+        subnet: Ipv4Net,
+    },
     /// A node knows another way there.
     #[error("the route to {route} of node {node}")]
     Route {
@@ -153,9 +164,9 @@ fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
 /// When they cannot be had; whoever has them is named.
 pub(crate) fn ipam(tables: &Tables, cluster: &Cluster, new: &NewNetwork) -> Result<IpamConfig, SubnetError> {
     let subnet = match new.subnet {
-        Some(subnet) => asked_for(tables, subnet)?,
+        Some(subnet) => asked_for(tables, new, subnet)?,
         None if new.gateway.is_some() || new.range.is_some() => return Err(SubnetError::WithoutSubnet),
-        None => choose(tables, cluster)?,
+        None => choose(tables, cluster, new)?,
     };
     let inside = |addr: Ipv4Addr| subnet.contains(&addr) && addr != subnet.network() && addr != subnet.broadcast();
     let gateway = match new.gateway {
@@ -169,7 +180,7 @@ pub(crate) fn ipam(tables: &Tables, cluster: &Cluster, new: &NewNetwork) -> Resu
     }
 }
 
-fn asked_for(tables: &Tables, subnet: Ipv4Net) -> Result<Ipv4Net, SubnetError> {
+fn asked_for(tables: &Tables, new: &NewNetwork, subnet: Ipv4Net) -> Result<Ipv4Net, SubnetError> {
     let first = subnet.network();
     let why = match () {
         () if subnet.addr() != first => Some("it has bits beyond its prefix: write its first address"),
@@ -187,7 +198,7 @@ fn asked_for(tables: &Tables, subnet: Ipv4Net) -> Result<Ipv4Net, SubnetError> {
     if let Some(why) = why {
         return Err(SubnetError::Unusable { subnet, why });
     }
-    match holders(tables).find(|(held, _)| overlap(held, &subnet)) {
+    match holders(tables, new.ingress).find(|(held, _)| overlap(held, &subnet)) {
         Some((_, holder)) => Err(SubnetError::Overlaps { subnet, holder: holder() }),
         None => Ok(subnet),
     }
@@ -195,11 +206,16 @@ fn asked_for(tables: &Tables, subnet: Ipv4Net) -> Result<Ipv4Net, SubnetError> {
 
 type Held<'a> = (Ipv4Net, Box<dyn Fn() -> Holder + 'a>);
 
-/// All addresses that a network cannot have, and who has them.
-fn holders(tables: &Tables) -> impl Iterator<Item = Held<'_>> {
-    let networks = tables.all::<Network>().map(|network| {
+/// All addresses that a network cannot have, and who has them. What was the routing mesh's network before makes room for its successor when nobody
+/// is on it.
+fn holders(tables: &Tables, for_ingress: bool) -> impl Iterator<Item = Held<'_>> {
+    let stays = move |network: &&Arc<Network>| !(network.retired && for_ingress && is_unused(tables, &network.id));
+    let networks = tables.all::<Network>().filter(stays).map(|network| {
         let subnet = network.spec.ipam.subnet;
-        let holder = move || Holder::Network { name: network.spec.name.clone(), subnet };
+        let holder = move || match network.retired {
+            true => Holder::Retired { subnet },
+            false => Holder::Network { name: network.spec.name.clone(), subnet },
+        };
         (subnet, Box::new(holder) as Box<dyn Fn() -> Holder>)
     });
     let routes = tables.all::<Node>().flat_map(|node| {
@@ -224,9 +240,9 @@ fn span(net: &Ipv4Net) -> Span {
     (net.network().into(), net.broadcast().into())
 }
 
-fn choose(tables: &Tables, cluster: &Cluster) -> Result<Ipv4Net, SubnetError> {
+fn choose(tables: &Tables, cluster: &Cluster, new: &NewNetwork) -> Result<Ipv4Net, SubnetError> {
     let pools = &cluster.default_pools;
-    let held = merged(holders(tables).map(|(net, _)| span(&net)).collect());
+    let held = merged(holders(tables, new.ingress).map(|(net, _)| span(&net)).collect());
     let total: u64 = pools.iter().map(|pool| length(&span(pool))).sum();
     let used: u64 = pools.iter().map(|pool| held.iter().map(|one| shared(&span(pool), one)).sum::<u64>()).sum();
     let free = total.saturating_sub(used);

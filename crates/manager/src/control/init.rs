@@ -95,6 +95,7 @@ fn ingress(subnet: Ipv4Net, gateway: Ipv4Addr, last: Ipv4Addr, now: Timestamp) -
         },
         vni: INGRESS_VNI,
         last: Some(last),
+        retired: false,
     }
 }
 

@@ -13,7 +13,8 @@ use super::cluster;
 use crate::ControlError;
 use crate::allocator::{EndpointError, Pools, collision};
 
-const START_ELSEWHERE: &str = "start the swarm with another --default-addr-pool";
+const START_ELSEWHERE: &str =
+    "start the swarm with another --default-addr-pool, or replace the ingress network by one with another --subnet";
 const REPLACE: &str = "replace the network by one with another --subnet";
 
 /// A machine that wants to be a member.
@@ -33,14 +34,14 @@ pub(crate) struct Joining {
 pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<(Node, Vec<Change>), ControlError> {
     cluster(tables)?;
     check_address(tables, joining.addr)?;
-    let ingress = tables.ingress().ok_or(EndpointError::NoIngress)?;
+    let home = tables.home().ok_or(EndpointError::NoIngress)?;
     check_routes(tables, &joining.routes)?;
     // Asked again after an answer that got lost.
     if let Some(member) = tables.all::<Node>().find(|node| node.credential == joining.credential) {
         return Ok((Node::clone(member), Vec::new()));
     }
     let mut pools = Pools::new(tables);
-    let overlay = pools.take(&ingress.id).map_err(EndpointError::from)?;
+    let overlay = pools.take(&home.id).map_err(EndpointError::from)?;
     let node = Node {
         id: NodeId::random(),
         meta: Meta::new(now),

@@ -1,13 +1,16 @@
 //! Networks.
 
+use std::sync::Arc;
+
 use skep_model::{
-    Cluster, Meta, Network, NetworkId, NetworkSpec, NewNetwork, PublishMode, Service, ServiceName, Task, Timestamp,
+    Cluster, Meta, Network, NetworkId, NetworkSpec, NewNetwork, Node, PublishMode, Service, ServiceName, Task,
+    Timestamp,
 };
 use skep_store::{Change, Key, Tables};
 
 use super::{Control, cluster};
 use crate::ControlError;
-use crate::allocator::{SubnetError, ipam, next_vni};
+use crate::allocator::{EndpointError, SubnetError, first_of, ipam, is_unused, next_vni};
 use crate::control::SpecError;
 
 impl Control {
@@ -19,16 +22,12 @@ impl Control {
         self.write(|tables| create(tables, new, Timestamp::now())).await
     }
 
-    /// Removes a network.
+    /// Removes a network. Without the routing mesh's nothing can be published there, until another one is made.
     ///
     /// # Errors
-    /// When it is not there, a service or a task that is to run is on it, it is the routing mesh's, or it cannot be written.
+    /// When it is not there, a service or a task that is to run is on it, or publishes a port on the routing mesh's; or when it cannot be written.
     pub async fn remove_network(&self, id: &NetworkId) -> Result<(), ControlError> {
-        self.write(|tables| {
-            unused(tables, id)?;
-            Ok(((), vec![Change::Delete(Key::Network(id.clone()))]))
-        })
-        .await
+        self.write(|tables| Ok(((), remove(tables, id)?))).await
     }
 }
 
@@ -39,7 +38,7 @@ pub(crate) fn create(
 ) -> Result<(NetworkId, Vec<Change>), ControlError> {
     let cluster = cluster(tables)?;
     new.name.parse::<ServiceName>().map_err(SpecError::from)?;
-    if tables.all::<Network>().any(|network| network.spec.name == new.name) {
+    if shown(tables).any(|network| network.spec.name == new.name) {
         return Err(ControlError::NetworkNameTaken(new.name));
     }
     if let Some(present) = tables.ingress().filter(|_| new.ingress) {
@@ -47,7 +46,7 @@ pub(crate) fn create(
     }
     let ipam = ipam(tables, cluster, &new)?;
     let vni = next_vni(tables, cluster).ok_or(SubnetError::NoNumber)?;
-    let network = Network {
+    let mut network = Network {
         id: NetworkId::random(),
         meta: Meta::new(now),
         spec: NetworkSpec {
@@ -62,23 +61,54 @@ pub(crate) fn create(
         },
         vni,
         last: None,
+        retired: false,
     };
     let cluster = Cluster { last_vni: vni, ..Cluster::clone(cluster) };
-    Ok((network.id.clone(), vec![network.into(), cluster.into()]))
+    let mut changes = vec![cluster.into()];
+    if network.spec.ingress {
+        changes.extend(succeed(tables, &mut network)?);
+    }
+    let id = network.id.clone();
+    changes.push(network.into());
+    Ok((id, changes))
+}
+
+/// The networks that people know of.
+fn shown(tables: &Tables) -> impl Iterator<Item = &Arc<Network>> {
+    tables.all::<Network>().filter(|network| !network.retired)
+}
+
+/// Gives every node an address on the network in place of the one it has. What was the routing mesh's network before goes at once when nobody is on it.
+fn succeed(tables: &Tables, network: &mut Network) -> Result<Vec<Change>, ControlError> {
+    let nodes = tables.all::<Node>();
+    let addresses = first_of(&Arc::new(network.clone()), nodes.len()).map_err(EndpointError::from)?;
+    network.last = addresses.last().copied();
+    let moved = nodes.zip(addresses).map(|(node, addr)| Node { overlay_addr: Some(addr), ..Node::clone(node) }.into());
+    let gone = tables.all::<Network>().filter(|before| before.retired && is_unused(tables, &before.id));
+    Ok(moved.chain(gone.map(|before| Change::Delete(Key::Network(before.id.clone())))).collect())
+}
+
+pub(crate) fn remove(tables: &Tables, id: &NetworkId) -> Result<Vec<Change>, ControlError> {
+    unused(tables, id)?;
+    // Every node and every task has an address on it, and by it the way to the world outside.
+    let ingress = tables.ingress().filter(|ingress| ingress.id == *id);
+    Ok(vec![match ingress {
+        Some(ingress) => Network { retired: true, ..Network::clone(ingress) }.into(),
+        None => Change::Delete(Key::Network(id.clone())),
+    }])
 }
 
 /// Refuses a network that is not there, or that somebody needs. Tasks that are only to end do not: `docker stack rm` removes services and
 /// networks in one go.
 pub(crate) fn unused(tables: &Tables, id: &NetworkId) -> Result<(), ControlError> {
     let not_found = || ControlError::NotFound { what: "network", id: id.to_string() };
-    let network = tables.get::<Network>(id).ok_or_else(not_found)?;
+    let network = tables.get::<Network>(id).filter(|network| !network.retired).ok_or_else(not_found)?;
     if network.spec.ingress {
-        let meshed =
-            |s: &&std::sync::Arc<Service>| s.endpoint.ports.iter().any(|port| port.mode == PublishMode::Ingress);
-        return Err(match tables.all::<Service>().find(meshed) {
-            Some(service) => ControlError::IngressInUse(service.id.clone()),
-            None => ControlError::IngressRemoval,
-        });
+        let meshed = |s: &&Arc<Service>| s.endpoint.ports.iter().any(|port| port.mode == PublishMode::Ingress);
+        return match tables.all::<Service>().find(meshed) {
+            Some(service) => Err(ControlError::IngressInUse(service.id.clone())),
+            None => Ok(()),
+        };
     }
     if let Some(service) = tables.all::<Service>().find(|service| service.is_on(id)) {
         let (service, name) = (service.id.clone(), service.spec.name.to_string());

@@ -8,7 +8,7 @@ use skep_model::{
 use skep_store::{Change, Key, Tables};
 
 use super::{Control, cluster, data, in_sequence, validate};
-use crate::allocator::Pools;
+use crate::allocator::{Pools, moves_to_ingress};
 use crate::orchestrator::{changes_tasks, roll_back};
 use crate::{ControlError, allocator};
 
@@ -110,7 +110,7 @@ pub(crate) fn update(
     let mut pools = Pools::new(tables);
     service.endpoint = allocator::endpoint(tables, &mut pools, Some(before), &spec)?;
     validate::labels(&spec, &service.endpoint)?;
-    let replaces = changes_tasks(&before.spec, &spec);
+    let replaces = changes_tasks(&before.spec, &spec) || moves_to_ingress(tables, &service);
     if replaces {
         service.task_version = tables.version().next();
     }
@@ -162,5 +162,8 @@ pub(crate) fn rollback(
     let mut pools = Pools::new(tables);
     back.endpoint = allocator::endpoint(tables, &mut pools, Some(before), &back.spec)?;
     validate::labels(&back.spec, &back.endpoint)?;
+    if moves_to_ingress(tables, &back) {
+        back.task_version = tables.version().next();
+    }
     Ok(with_pools(back, pools))
 }

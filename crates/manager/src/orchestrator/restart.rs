@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use skep_model::{RestartCondition, RestartPolicy, Service, Task, TaskState, Timestamp};
+use skep_store::Tables;
 
 use super::slot::{Slot, SlotKey, Slots, is_outdated};
 use crate::draft::{Draft, after, earlier};
@@ -21,9 +22,9 @@ fn policy(service: &Service) -> RestartPolicy {
 }
 
 /// Decides by the slot's history alone, so that every leader decides the same.
-fn decide(service: &Service, slot: &Slot) -> Decision {
+fn decide(tables: &Tables, service: &Service, slot: &Slot) -> Decision {
     let Some(latest) = slot.latest() else { return Decision::Fill };
-    if is_outdated(latest, service) {
+    if is_outdated(tables, latest, service) {
         return Decision::Fill;
     }
     let policy = policy(service);
@@ -65,7 +66,7 @@ pub(super) fn history_needed(service: &Service) -> usize {
 
 /// Fills the slot if nothing in it lives and it is to be filled. Returns when to look again if it is too early for that.
 pub(super) fn tend(draft: &mut Draft<'_>, service: &Service, key: &SlotKey, slot: &mut Slot) -> Option<Timestamp> {
-    if slot.is_live() || decide(service, slot) == Decision::Finished {
+    if slot.is_live() || decide(draft.tables(), service, slot) == Decision::Finished {
         return None;
     }
     let wait = too_early(draft, service, slot);
@@ -102,7 +103,7 @@ fn makes_way(draft: &Draft<'_>, old: &Task) -> bool {
 fn delay(draft: &Draft<'_>, service: &Service, before: Option<&std::sync::Arc<Task>>) -> Duration {
     let Some(before) = before else { return Duration::ZERO };
     let node_lost = before.node.as_ref().is_some_and(|node| !draft.reaches(node));
-    if !ended_by_itself(before.status.state) || node_lost || is_outdated(before, service) {
+    if !ended_by_itself(before.status.state) || node_lost || is_outdated(draft.tables(), before, service) {
         return Duration::ZERO;
     }
     policy(service).delay.unwrap_or(RestartPolicy::DEFAULT_DELAY)

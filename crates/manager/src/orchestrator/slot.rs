@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skep_model::{Meta, NodeId, PortConfig, Service, Task, TaskState, TaskStatus};
+use skep_store::Tables;
 
+use crate::allocator::is_elsewhere;
 use crate::draft::{Draft, after};
 
 /// Which instance of a service.
@@ -89,10 +91,10 @@ impl Slots {
 }
 
 /// Whether a task must be replaced to be what its service asks for. A task of an older version whose spec is the same after all (an
-/// update that was taken back) may stay.
-pub(super) fn is_outdated(task: &Task, service: &Service) -> bool {
-    task.service_version != service.task_version
-        && !(task.spec == service.spec.task && task.host_ports.iter().eq(service.spec.host_ports()))
+/// update that was taken back) may stay, where it can serve what is published.
+pub(super) fn is_outdated(tables: &Tables, task: &Task, service: &Service) -> bool {
+    let fits = || task.spec == service.spec.task && task.host_ports.iter().eq(service.spec.host_ports());
+    task.service_version != service.task_version && (!fits() || is_elsewhere(tables, service, task))
 }
 
 fn new_task(draft: &mut Draft<'_>, service: &Service, key: &SlotKey, desired: TaskState) -> Task {

@@ -120,7 +120,8 @@ impl Progress {
         key: &SlotKey,
         slot: &mut Slot,
     ) {
-        let (stale, fresh): (Vec<_>, Vec<_>) = slot.live().cloned().partition(|task| is_outdated(task, service));
+        let (stale, fresh): (Vec<_>, Vec<_>) =
+            slot.live().cloned().partition(|task| is_outdated(draft.tables(), task, service));
         let Some(fresh) = fresh.last() else {
             if !stale.is_empty() {
                 self.stale.push(key.clone());

@@ -137,7 +137,7 @@ fn a_network_goes_once_no_service_and_no_task_that_is_to_run_is_on_it() {
     let refused = unused(&sim.tables, &ingress).unwrap_err().to_string();
     assert_eq!(refused, format!("ingress network cannot be removed because service {published} depends on it"));
     remove_service(&mut sim, &published);
-    assert!(unused(&sim.tables, &ingress).unwrap_err().to_string().contains("--default-addr-pool"));
+    unused(&sim.tables, &ingress).unwrap();
 }
 
 #[test]

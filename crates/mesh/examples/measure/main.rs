@@ -1,7 +1,7 @@
 //! Measures the mesh beside its rivals, on namespaces of this machine (root): `cargo xtask bench mesh`.
 //!
 //! Everything takes turns in every round, so that whatever else the machine does hits all of it; medians are shown, and the lowest and
-//! highest round. `plain` has the ways without skep, `skep` those with it, `paths` what is measured on both; `services`, `others` and
+//! highest round. `plain` has the ways without skep, `skep` those with it, `paths` what is measured on both, `talks` the ways between tasks; `services`, `others` and
 //! `memory` ask what many services cost, what traffic pays that is not skep's, and what the kernel sets aside; `tables`, `svg` and
 //! `report` show it. `direct`, a client that asks the task's own address by plain routing, is what the others are compared with.
 
@@ -20,6 +20,7 @@ mod services;
 mod skep;
 mod svg;
 mod tables;
+mod talks;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ use plain::Plain;
 use report::Report;
 use services::Published;
 use skep::{Reply, Swarm};
+use talks::Talks;
 
 #[derive(Parser)]
 #[command(about = "Measures the mesh beside its rivals")]
@@ -73,6 +75,8 @@ enum Part {
     Others,
     /// The kernel's memory
     Memory,
+    /// Between tasks of two nodes; only when it is asked for, and then a section of its own
+    Talks,
 }
 
 fn main() {
@@ -81,6 +85,9 @@ fn main() {
     let wants = |part| args.only.is_empty() || args.only.contains(&part);
     let effort = Effort { seconds: args.seconds, rate: args.rate };
     let mut samples = Samples::default();
+    if args.only == [Part::Talks] {
+        return measure_talks(&args, start);
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut lab = Lab::sized(8, Attach::Best, MapSizes::default());
     let swarm = Swarm::new(&mut lab, 0, 1);
@@ -110,6 +117,23 @@ fn main() {
     println!("{}", report.markdown(None));
     if let Some(page) = &args.write {
         report.write(page);
+    }
+}
+
+/// In a lab of its own: nothing else is published there.
+fn measure_talks(args: &Args, start: Instant) {
+    let mut samples = Samples::default();
+    let mut lab = Lab::sized(2, Attach::Best, MapSizes::default());
+    let talks = Talks::new(&mut lab);
+    for round in 1..=args.rounds {
+        eprintln!("between tasks: round {round} of {}", args.rounds);
+        talks.measure(Effort { seconds: args.seconds, rate: args.rate }, &mut samples);
+    }
+    show_drops(&lab);
+    let report = Report { args, samples, memory: vec![], took: start.elapsed() };
+    println!("{}", report.markdown(None));
+    if let Some(page) = &args.write {
+        report.write_talks(page);
     }
 }
 

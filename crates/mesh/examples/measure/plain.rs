@@ -116,7 +116,7 @@ pub(crate) fn node(lab: &Lab, n: u8) -> Netns {
 }
 
 /// A task behind a cable of its node, as skep makes them.
-fn routed_task(owner: &Netns, n: u8) -> (Netns, Ipv4Addr) {
+pub(crate) fn routed_task(owner: &Netns, n: u8) -> (Netns, Ipv4Addr) {
     let (task, addr, cable) = (Netns::new(&format!("pt{n}")), Ipv4Addr::new(10, 2, 0, n), format!("pt{n}"));
     owner.ip(&format!("link add {cable} mtu {MTU} type veth peer name eth0 mtu {MTU} netns {}", task.name()));
     owner.ip(&format!("addr add 169.254.1.1/32 dev {cable}"));
@@ -131,7 +131,7 @@ fn routed_task(owner: &Netns, n: u8) -> (Netns, Ipv4Addr) {
 }
 
 /// A VXLAN device towards one other node, without checksums on the outside, as skep's.
-fn vxlan(on: &Netns, name: &str, n: u8, remote: u8) {
+pub(crate) fn vxlan(on: &Netns, name: &str, n: u8, remote: u8) {
     let remote = underlay(remote);
     on.ip(&format!("link add {name} mtu {MTU} type vxlan id {n} remote {remote} dstport 4789 nolearning noudpcsum"));
     on.ip(&format!("link set {name} up"));

@@ -8,8 +8,10 @@ use crate::figures::Samples;
 use crate::memory::Memory;
 use crate::{Args, svg, tables};
 
-/// The section of the page that is written anew lies between these.
+/// The sections of the page that are written anew begin so,
 const BEGIN: &str = "<!-- written by cargo xtask bench mesh -->";
+const BEGIN_TALKS: &str = "<!-- written by cargo xtask bench networks -->";
+/// and end so.
 const END: &str = "<!-- end of what it writes -->";
 
 /// Everything that was found.
@@ -30,6 +32,7 @@ impl Report<'_> {
         let parts = [
             ("The ratios that skep is built for", tables::aims(&self.samples)),
             ("Every path", tables::paths(&self.samples)),
+            ("Every way", tables::talks(&self.samples)),
             ("With more services published", tables::services(&self.samples)),
             ("What others' traffic pays", tables::others(&self.samples)),
             ("Memory of the maps", tables::memory(&self.memory)),
@@ -42,15 +45,15 @@ impl Report<'_> {
 
     /// Puts the section into the page, and the picture beside it.
     pub(crate) fn write(&self, page: &Path) {
-        let old = fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
-        let parts = old.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-        let (before, after) = parts.unwrap_or_else(|| {
-            panic!("{} has no section between {BEGIN:?} and {END:?}: put the lines there", page.display())
-        });
         let picture = page.with_extension("svg");
         let name = picture.file_name().unwrap().to_string_lossy();
         fs::write(&picture, svg::draw(&self.samples, &self.about())).unwrap();
-        fs::write(page, format!("{before}{BEGIN}\n{}{END}{after}", self.markdown(Some(&name)))).unwrap();
+        renew(page, BEGIN, &self.markdown(Some(&name)));
+    }
+
+    /// Puts the section on tasks that talk to each other into the page.
+    pub(crate) fn write_talks(&self, page: &Path) {
+        renew(page, BEGIN_TALKS, &self.markdown(None));
     }
 
     /// The machine and the run.
@@ -68,4 +71,14 @@ impl Report<'_> {
             "{cores} cores ({model}), Linux {release}; {rounds} rounds of {seconds} s per figure, fixed rate {rate}/s, {minutes:.0} minutes."
         )
     }
+}
+
+/// Replaces what is between `begin` and the next end.
+fn renew(page: &Path, begin: &str, section: &str) {
+    let old = fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+    let parts = old.split_once(begin).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) = parts.unwrap_or_else(|| {
+        panic!("{} has no section between {begin:?} and {END:?}: put the lines there", page.display())
+    });
+    fs::write(page, format!("{before}{begin}\n{section}{END}{after}")).unwrap();
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::figures::{Figure, Samples, Spread};
 use crate::memory::Memory;
-use crate::{others, plain, services, skep};
+use crate::{others, plain, services, skep, talks};
 
 /// Paths in the order of tables and picture; the first is what the others are compared with.
 pub(crate) const PATHS: [&str; 8] = [
@@ -27,15 +27,24 @@ enum Cells {
 
 /// All paths, in three tables.
 pub(crate) fn paths(samples: &Samples) -> String {
-    let base = Some(plain::DIRECT);
+    ways(samples, &PATHS, plain::DIRECT)
+}
+
+/// Between tasks of two nodes, likewise.
+pub(crate) fn talks(samples: &Samples) -> String {
+    ways(samples, &[talks::PLAIN, talks::TASK, talks::VIP], talks::PLAIN)
+}
+
+fn ways(samples: &Samples, names: &[&'static str], base: &'static str) -> String {
+    let base = Some(base);
     let requests = [Figure::Requests, Figure::Connections, Figure::RequestCpu, Figure::ConnectionCpu];
     let latency =
         [Figure::OneP50, Figure::OneP99, Figure::PacedP50, Figure::PacedP99, Figure::ManyP50, Figure::ManyP99];
     let bulk = [Figure::BulkTo, Figure::BulkFrom, Figure::Datagrams];
     let tables = [
-        table(samples, &PATHS, base, &requests, Cells::Shares),
-        table(samples, &PATHS, None, &latency, Cells::Plain),
-        table(samples, &PATHS, base, &bulk, Cells::Shares),
+        table(samples, names, base, &requests, Cells::Shares),
+        table(samples, names, None, &latency, Cells::Plain),
+        table(samples, names, base, &bulk, Cells::Shares),
     ];
     tables.into_iter().filter(|table| !table.is_empty()).collect::<Vec<_>>().join("\n")
 }
@@ -96,6 +105,10 @@ pub(crate) fn aims(samples: &Samples) -> String {
         (skep::REPLY_DIRECT, plain::DIRECT, Connections, AtLeast(0.85)),
         (skep::REMOTE, plain::HAPROXY, PacedP99, AtMost(1.0)),
         (skep::REMOTE, plain::HAPROXY, ManyP99, AtMost(1.0)),
+        (talks::TASK, talks::PLAIN, Requests, AtLeast(0.9)),
+        (talks::TASK, talks::PLAIN, BulkTo, AtLeast(0.9)),
+        (talks::VIP, talks::PLAIN, Requests, AtLeast(0.9)),
+        (talks::VIP, talks::PLAIN, BulkTo, AtLeast(0.9)),
         (services::TEN_THOUSAND, services::ONE, Program, AtMost(1.03)),
         (others::LOOPBACK_WITH, others::LOOPBACK_WITHOUT, Requests, AtLeast(0.98)),
         (others::LOOPBACK_WITH, others::LOOPBACK_WITHOUT, BulkTo, AtLeast(0.98)),

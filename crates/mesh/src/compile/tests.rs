@@ -72,6 +72,7 @@ fn local(task: char, n: u8) -> LocalTask {
     let addr = [10, 0, 1, n].into();
     LocalTask {
         task: id(task),
+        home: id('z'),
         addr,
         networks: vec![],
         host_ifindex: 100 + u32::from(n),
@@ -160,6 +161,24 @@ fn backend_of(tables: &Tables, task: char) -> Option<&Backend> {
 /// Who takes new flows of a port.
 fn ready(tables: &Tables, port: u16) -> Vec<TaskId> {
     tables.groups[&tables.frontends[&key(port)].group].ready.iter().map(|key| key.task.clone()).collect()
+}
+
+/// Once its network was removed, its tasks are nobody's backend for published ports, and go on to serve ports in host mode and to go out.
+#[test]
+fn a_task_on_what_was_the_ingress_network_serves_its_own_ports_only() {
+    let mut desired = desired();
+    desired.networks[0].kind = NetworkKind::Retired;
+    desired.local_tasks = vec![LocalTask { host_ports: vec![port(9090, 80, PublishMode::Host)], ..local('1', 1) }];
+    let mut holds = |ports: &[u16]| {
+        let tables = compile(&desired);
+        let backend = backend_of(&tables, '1').unwrap();
+        assert!(backend.egress && backend.network == 0);
+        assert_eq!(ports.iter().map(|port| ready(&tables, *port)).collect::<Vec<_>>(), [vec![], vec![id('1')]]);
+        assert_eq!(backend_of(&tables, '2'), None);
+        desired.networks.push(network('y', 4097, "10.9.0.0/16", NetworkKind::Ingress));
+    };
+    holds(&[8080, 9090]);
+    holds(&[8080, 9090]);
 }
 
 #[test]

@@ -311,7 +311,8 @@ impl Lab {
             };
             [(ingress, t.addr)].into_iter().chain(t.networks.iter().map(|(n, a)| (n, *a))).map(on)
         });
-        let locals = self.tasks.iter().filter(|t| t.node == node).map(|t| t.local(index(&t.veth)));
+        let locals =
+            self.tasks.iter().filter(|t| t.node == node).map(|t| t.local(&self.networks[0].id, index(&t.veth)));
         let others = self.nodes.iter().filter(|other| other.id != own.id);
         Desired {
             member_addresses: others.flat_map(|other| other.all_addresses().into_keys()).collect(),
@@ -336,9 +337,10 @@ impl Lab {
 
 impl Task {
     /// As its node's data plane is told of it; `host_ifindex` is the node's side of its cable.
-    fn local(&self, host_ifindex: u32) -> LocalTask {
+    fn local(&self, home: &NetworkId, host_ifindex: u32) -> LocalTask {
         LocalTask {
             task: self.id.clone(),
+            home: home.clone(),
             addr: self.addr,
             networks: self.networks.clone(),
             host_ifindex,

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType};
 use rtnetlink::proto::Connection;
 use rtnetlink::sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder};
@@ -228,10 +228,11 @@ impl Netlink {
         to: IpNet,
         gateway: IpAddr,
         source: IpAddr,
+        mtu: Option<u32>,
     ) -> Result<(), NetworkError> {
         let what = || format!("route {to} to {gateway} by {source}");
         let mixed = || NetworkError::netlink(what(), io::ErrorKind::InvalidInput.into());
-        let route = match (to, gateway, source) {
+        let mut route = match (to, gateway, source) {
             (IpNet::V4(to), IpAddr::V4(gateway), IpAddr::V4(source)) => RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(to.network(), to.prefix_len())
                 .output_interface(index)
@@ -247,6 +248,7 @@ impl Netlink {
                 .build(),
             _ => return Err(mixed()),
         };
+        route.attributes.extend(mtu.map(|mtu| RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)])));
         let request = self.handle.route().add(route).replace();
         request.execute().await.map_err(|e| failed(what(), e))
     }

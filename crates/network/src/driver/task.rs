@@ -17,12 +17,17 @@ const TASK_SIDE: &str = "eth0";
 /// Bits of an IPv6 address inside the mesh before the IPv4 address in it.
 const MESH_BITS: u8 = 96;
 
+/// What every IPv6 link has room for (RFC 8200).
+const IPV6_LEAST: u32 = 1280;
+
 /// An address of a task, and whom it talks to by it.
 #[derive(Debug, Clone, Copy)]
 struct Own {
     address: IpAddr,
     /// `None` for everybody whom no other address is for.
     to: Option<IpNet>,
+    /// Bytes that a packet to them may have; `None` for as many as the link takes.
+    mtu: Option<u32>,
 }
 
 /// Makes the link if it is not there or not right, then everything on it, which is idempotent.
@@ -65,8 +70,9 @@ async fn is_connected(node: &Netlink, inside: &Netlink, name: &str) -> Result<bo
 fn addresses(wanted: &Attachment, ipv6: bool) -> Vec<Own> {
     let nets = (0..).zip(&wanted.addresses).flat_map(|(n, address)| {
         let to = |net: Option<IpNet>| net.filter(|_| n > 0);
-        let v4 = Own { address: address.ip.into(), to: to(Some(address.subnet.into())) };
-        let v6 = Own { address: mesh_ipv6(address.ip).into(), to: to(subnet6(address).map(IpNet::from)) };
+        let v4 = Own { address: address.ip.into(), to: to(Some(address.subnet.into())), mtu: address.mtu };
+        let mtu = address.mtu.map(|mtu| mtu.max(IPV6_LEAST));
+        let v6 = Own { address: mesh_ipv6(address.ip).into(), to: to(subnet6(address).map(IpNet::from)), mtu };
         [v4].into_iter().chain(ipv6.then_some(v6))
     });
     nets.collect()
@@ -82,14 +88,14 @@ async fn address(inside: &Netlink, eth0: u32, own: &[Own]) -> Result<(), Network
     for old in inside.addresses().await?.iter().filter(|a| a.link == eth0 && !wanted(a.ip)) {
         inside.remove_address(eth0, TASK_SIDE, old.ip).await?;
     }
-    for Own { address, to } in own {
+    for Own { address, to, mtu } in own {
         let (host, gateway, everywhere) = match address {
             IpAddr::V4(_) => (32, GATEWAY.into(), IpNet::V4(ipnet::Ipv4Net::default())),
             IpAddr::V6(_) => (128, GATEWAY6.into(), IpNet::V6(Ipv6Net::default())),
         };
         inside.add_address(eth0, TASK_SIDE, *address, host).await?;
         inside.add_neighbour(eth0, TASK_SIDE, gateway, HOST_MAC).await?;
-        inside.add_route(eth0, to.unwrap_or(everywhere), gateway, *address).await?;
+        inside.add_route(eth0, to.unwrap_or(everywhere), gateway, *address, *mtu).await?;
     }
     Ok(())
 }

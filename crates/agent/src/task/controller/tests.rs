@@ -90,6 +90,7 @@ fn ingress() -> Network {
         },
         vni: 4096,
         last: None,
+        retired: false,
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use skep_model::NewNetwork;
+use ipnet::Ipv4Net;
+use skep_model::{NewNetwork, mesh_ipv6};
 
 use super::VXLAN_ID;
 use crate::error::Error;
@@ -40,10 +41,9 @@ pub fn create_from_wire(request: &wire::CreateRequest) -> Result<NewNetwork, Err
     match ipam.config.as_slice() {
         [] => {}
         [one] => addresses_from_wire(&mut new, one)?,
-        [..] => {
-            return Err(Error::invalid(
-                "IPAM.Config: a network has one subnet: leave the others out (tasks' IPv6 addresses are made of their IPv4 ones)",
-            ));
+        several => {
+            several.iter().try_for_each(|one| ipv4::<Ipv4Net>("Subnet", &one.subnet).map(drop))?;
+            return Err(Error::invalid("IPAM.Config: a network has one subnet: leave the others out"));
         }
     }
     Ok(new)
@@ -78,7 +78,7 @@ fn refuse_foreign(request: &wire::CreateRequest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Options say nothing to skep and are shown as they were given, but for those that somebody would rely on in vain.
+/// Options are shown as they were given. Some say nothing to skep; those that somebody would rely on in vain are refused.
 fn options_from_wire(options: &StringMap) -> Result<StringMap, Error> {
     if options.get("encrypted").is_some_and(|value| !matches!(value.as_str(), "false" | "0")) {
         return Err(unsupported(
@@ -89,6 +89,7 @@ fn options_from_wire(options: &StringMap) -> Result<StringMap, Error> {
     if options.contains_key(VXLAN_ID) {
         return Err(unsupported(&format!("Options.{VXLAN_ID}"), "skep numbers its networks itself: leave it out"));
     }
+    skep_model::network_mtu(options).map_err(|e| Error::invalid(format!("Options: {e}")))?;
     Ok(options.clone())
 }
 
@@ -112,7 +113,8 @@ fn ipv4<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, Error> {
         (text, Err(_)) if text.contains(':') => Err(unsupported(
             &format!("IPAM.Config.{field}"),
             &format!(
-                "{text:?} is IPv6, and tasks' IPv6 addresses are made of their IPv4 ones: leave it out; --ipv6 is fine without"
+                "{text:?} is IPv6, and tasks' IPv6 addresses cannot be chosen: they are made of their IPv4 ones, as {}; leave it out, --ipv6 is fine without",
+                mesh_ipv6([10, 9, 0, 2].into()),
             ),
         )),
         (text, Err(_)) => Err(Error::invalid(format!(

@@ -61,6 +61,7 @@ impl Side {
     pub(super) fn local(self, state: EndpointState) -> LocalTask {
         LocalTask {
             task: self.task().clone(),
+            home: id('n'),
             addr: [10, 0, 1, self.digit()].into(),
             networks: Vec::new(),
             host_ifindex: 9,
