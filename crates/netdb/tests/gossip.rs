@@ -284,3 +284,31 @@ fn a_node_that_joins_knows_everything_soon() {
     }
     println!("all agree {:?} after it came", sim.now - joined);
 }
+
+#[test]
+fn nothing_is_stale_five_seconds_after_the_worst() {
+    let mut sim = Sim::new(seed(), 30, 5);
+    one_each(&mut sim);
+    // A third is lost, half of the rest comes twice and in any order; one node stands still, others are heard and do not hear.
+    (sim.loss, sim.doubled) = (0.3, 0.5);
+    sim.cut = Box::new(|from, to| from < 5 && to >= 25);
+    sim.nodes[7].paused = sim.now + 10 * SECOND;
+    for round in 0..40 {
+        for node in 0..sim.nodes.len() {
+            let gone = sim.nodes[node].tables.own().records.keys().next().cloned();
+            sim.change(node, |tables, now| {
+                tables.publish([(key(), record(EndpointState::Starting))], now);
+                if let Some(gone) = gone.filter(|_| round % 2 == 0) {
+                    tables.withdraw(&gone, now);
+                }
+            });
+        }
+        sim.run_for(250 * MS);
+    }
+    let over = sim.now;
+    while !sim.stale().is_empty() {
+        sim.run_for(50 * MS);
+        assert!(sim.now < over + 5 * SECOND, "stale: {:?}", sim.stale());
+    }
+    println!("all agree {:?} after the last change, with the cut still there", sim.now - over);
+}
