@@ -5,10 +5,10 @@ mod sim;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
-use skep_model::{EndpointKey, EndpointState, NodeId};
+use skep_model::{EndpointKey, EndpointState};
 use skep_netdb::Tables;
 
-use sim::{EPOCH, Sim, key, record, seed};
+use sim::{EPOCH, Sim, record, seed};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ fn rollout(sim: &mut Sim, tasks: usize, a_second: u64) -> Vec<(Duration, Step)> 
         let at = sim.now + Duration::from_micros(1_000_000 / a_second * task as u64);
         let (new, old) = (sim.rng.random_range(0..sim.nodes.len()), sim.rng.random_range(0..sim.nodes.len()));
         let replaced = sim.nodes[old].tables.own().records.keys().nth(task % 10).unwrap().clone();
-        let fresh = key();
+        let fresh = sim.key();
         steps.push((at, Step::Starting(new, fresh.clone())));
         steps.push((at + 400 * MS, Step::Ready(new, fresh)));
         steps.push((at + 500 * MS, Step::Draining(old, replaced.clone())));
@@ -105,7 +105,7 @@ fn a_change_is_known_everywhere_within_two_seconds_through_heavy_loss() {
 
 /// Publishes one ready endpoint on each node, all of one service.
 fn one_each(sim: &mut Sim) -> Vec<EndpointKey> {
-    let keys: Vec<EndpointKey> = (0..sim.nodes.len()).map(|_| key()).collect();
+    let keys: Vec<EndpointKey> = (0..sim.nodes.len()).map(|_| sim.key()).collect();
     for (node, key) in keys.iter().enumerate() {
         sim.change(node, |tables, now| {
             tables.publish([(key.clone(), record(EndpointState::Ready))], now);
@@ -130,7 +130,7 @@ fn a_paused_node_gets_no_flows_evicts_nobody_and_is_back_when_it_wakes() {
     sim.run_for(4 * SECOND);
     assert_eq!(seen(&sim, 3, &keys[3], Some(0)), 19, "nobody sends it new flows, all keep those that there are");
     // Meanwhile the world goes on.
-    let late = key();
+    let late = sim.key();
     sim.change(7, |tables, now| {
         tables.publish([(late.clone(), record(EndpointState::Ready))], now);
     });
@@ -171,7 +171,7 @@ fn who_hears_and_is_not_heard_by_one_is_spoken_for_by_the_others() {
     sim.run_for(3 * SECOND);
     // Nothing gets from 0 to 1; all else does.
     sim.cut = Box::new(|from, to| (from, to) == (0, 1));
-    let late = key();
+    let late = sim.key();
     sim.change(0, |tables, now| {
         tables.publish([(late.clone(), record(EndpointState::Ready))], now);
     });
@@ -195,13 +195,13 @@ fn a_machine_that_joins_anew_at_its_address_takes_the_place_of_its_former_self()
     sim.nodes[4].dead = true;
     sim.run_for(SECOND);
     // Managers know both for a while: the new one joins before the former is removed. Its clock is an hour behind.
-    let id = NodeId::random();
+    let id = sim.random_id();
     let mut members: std::collections::BTreeMap<_, _> = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
     members.insert(id.clone(), addr);
     sim.set_members(members.clone());
     let index = sim.add(id.clone(), addr, Tables::new(id, EPOCH - 3_600_000));
     sim.set_members(members.clone());
-    let fresh = key();
+    let fresh = sim.key();
     sim.change(index, |tables, now| {
         tables.publish([(fresh.clone(), record(EndpointState::Ready))], now);
     });
@@ -226,7 +226,7 @@ fn a_node_that_is_back_with_its_clock_set_back_is_believed() {
     let index = sim.add(id.clone(), addr, Tables::new(id, EPOCH - 86_400_000));
     let everybody = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
     sim.set_members(everybody);
-    let fresh = key();
+    let fresh = sim.key();
     sim.change(index, |tables, _| {
         tables.publish([(fresh.clone(), record(EndpointState::Ready))], EPOCH - 86_400_000);
     });
@@ -245,7 +245,7 @@ fn two_halves_that_were_apart_agree_within_five_seconds() {
     sim.cut = Box::new(|from, to| from % 2 != to % 2);
     let mut fresh = Vec::new();
     for node in 0..count {
-        let key = key();
+        let key = sim.key();
         sim.change(node, |tables, now| {
             tables.publish([(key.clone(), record(EndpointState::Ready))], now);
         });
@@ -270,7 +270,7 @@ fn two_halves_that_were_apart_agree_within_five_seconds() {
 fn a_node_that_joins_knows_everything_soon() {
     let mut sim = Sim::new(seed(), 50, 40);
     sim.run_for(SECOND);
-    let id = NodeId::random();
+    let id = sim.random_id();
     let mut members: std::collections::BTreeMap<_, _> = sim.nodes.iter().map(|n| (n.id.clone(), n.addr)).collect();
     let addr = Sim::addr(50);
     members.insert(id.clone(), addr);
@@ -288,16 +288,17 @@ fn a_node_that_joins_knows_everything_soon() {
 #[test]
 fn nothing_is_stale_five_seconds_after_the_worst() {
     let mut sim = Sim::new(seed(), 30, 5);
-    one_each(&mut sim);
+    let keys = one_each(&mut sim);
     // A third is lost, half of the rest comes twice and in any order; one node stands still, others are heard and do not hear.
     (sim.loss, sim.doubled) = (0.3, 0.5);
     sim.cut = Box::new(|from, to| from < 5 && to >= 25);
     sim.nodes[7].paused = sim.now + 10 * SECOND;
     for round in 0..40 {
         for node in 0..sim.nodes.len() {
-            let gone = sim.nodes[node].tables.own().records.keys().next().cloned();
+            let gone = sim.nodes[node].tables.own().records.keys().find(|k| **k != keys[node]).cloned();
+            let fresh = sim.key();
             sim.change(node, |tables, now| {
-                tables.publish([(key(), record(EndpointState::Starting))], now);
+                tables.publish([(fresh, record(EndpointState::Starting))], now);
                 if let Some(gone) = gone.filter(|_| round % 2 == 0) {
                     tables.withdraw(&gone, now);
                 }
@@ -311,4 +312,33 @@ fn nothing_is_stale_five_seconds_after_the_worst() {
         assert!(sim.now < over + 5 * SECOND, "stale: {:?}", sim.stale());
     }
     println!("all agree {:?} after the last change, with the cut still there", sim.now - over);
+    sim.run_until(over + 5 * SECOND);
+    let mut hist = Vec::new();
+    let mut cutters = 0;
+    let mut since = vec![None; 30];
+    for _ in 0..1200 {
+        sim.run_for(50 * MS);
+        let mut n = 0;
+        let views: Vec<_> = (0..30).map(|a| sim.nodes[a].tables.view()).collect();
+        for b in 0..30 {
+            let c =
+                (0..30).filter(|a| *a != b && views[*a].endpoints.get(&keys[b]).unwrap().record.weight == 0).count();
+            n += c;
+            if b < 5 || b >= 25 {
+                cutters += c;
+            }
+            if c >= 15 {
+                if since[b].is_none() {
+                    since[b] = Some(sim.now);
+                }
+            } else if let Some(s) = since[b].take() {
+                println!("owner {b} doubted by most {s:?} for {:?}", sim.now - s);
+            }
+        }
+        hist.push(n);
+    }
+    println!("mean {}", hist.iter().sum::<usize>() as f64 / hist.len() as f64);
+    if false {
+        println!("zeros {hist:?} of cutters {cutters}");
+    }
 }
