@@ -25,7 +25,7 @@ pub(crate) struct Node {
     /// Told nothing and doing nothing until then.
     pub(crate) paused: Duration,
     pub(crate) dead: bool,
-    pub(crate) wake: Duration,
+    wake: Duration,
     /// Bytes sent, by either way.
     pub(crate) bytes: u64,
 }
