@@ -16,7 +16,9 @@ use super::swim::{Admitted, outdoes};
 use crate::wire::Writer;
 
 /// How long rumours are waited for, for each power of ten of members.
-const RUMOUR: Duration = Duration::from_millis(120);
+const RUMOUR: Duration = Duration::from_millis(150);
+/// By how many a member is told at a time that they doubt it.
+const TOLD: f64 = 32.0;
 /// How many others are asked.
 const ASKED: usize = 2;
 
@@ -55,30 +57,44 @@ impl Gossip {
         for node in &due {
             self.doubts.0.insert(node.clone(), again);
         }
-        self.ask_about(&due);
+        // A thousand who ask one that is well would be too many: those who were told by it answer the rest.
+        let share = (TOLD / self.others.len() as f64).min(1.0);
+        let told: Vec<_> = due.iter().filter(|_| self.rng.random_bool(share)).cloned().collect();
+        self.tell_doubted(&told);
+        self.ask_others(&due);
     }
 
-    /// Tells these members how they are seen here, and two others: whoever knows better answers. Nothing is said of those that are not known at all.
-    pub(super) fn ask_about(&mut self, nodes: &[NodeId]) {
-        let Some(swim) = &self.swim else { return };
+    /// Tells these members how they are seen here. Nothing is said to those that are not known at all.
+    pub(super) fn tell_doubted(&mut self, nodes: &[NodeId]) {
+        for (node, content) in self.doubts_of(nodes) {
+            self.send_to(&node, &content);
+        }
+    }
+
+    /// Tells a few how these members are seen here: whoever knows better answers.
+    pub(super) fn ask_others(&mut self, nodes: &[NodeId]) {
+        let mut all = Writer::default();
+        for (_, content) in self.doubts_of(nodes) {
+            // Those that there is no room for are asked about next time.
+            if all.len() + content.len() <= ROOM {
+                all.bytes(&content);
+            }
+        }
+        if all.len() > 0 {
+            let others = self.choose(ASKED);
+            self.send_all(&others, &all.into_bytes());
+        }
+    }
+
+    fn doubts_of(&self, nodes: &[NodeId]) -> Vec<(NodeId, Vec<u8>)> {
+        let Some(swim) = &self.swim else { return Vec::new() };
         let known = |node: &NodeId| swim.state_of(*self.admitted.get(node)?).filter(|known| known.id().node == *node);
         let doubts = nodes.iter().filter_map(known).map(|member| {
             let mut content = Writer::default();
             message::doubt(&mut content, member);
             (member.id().node.clone(), content.into_bytes())
         });
-        let doubts: Vec<_> = doubts.collect();
-        let mut all = Writer::default();
-        for (node, content) in doubts {
-            if all.len() + content.len() <= ROOM {
-                all.bytes(&content);
-            }
-            self.send_to(&node, &content);
-        }
-        if all.len() > 0 {
-            let others = self.choose(ASKED);
-            self.send_all(&others, &all.into_bytes());
-        }
+        doubts.collect()
     }
 
     /// Somebody sees a member like that: says what is known better here.

@@ -261,7 +261,8 @@ impl Gossip {
         let live: BTreeSet<_> = self.live.iter().collect();
         let quiet: Vec<_> = self.others.iter().filter(|node| !live.contains(node)).cloned().collect();
         let quiet = rounds::choose(&mut self.rng, &quiet, FANOUT);
-        self.ask_about(&quiet);
+        self.tell_doubted(&quiet);
+        self.ask_others(&quiet);
         for node in quiet {
             let Some((swim, addr)) = self.swim.as_mut().zip(self.admitted.get(&node).copied()) else { return };
             if swim.state_of(addr).is_none_or(|known| known.id().node != node) {
