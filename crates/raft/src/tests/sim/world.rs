@@ -178,6 +178,7 @@ impl World {
         // Whoever asked for another group has an answer, or gives up.
         while self.asking.join_next().await.is_some() {}
         let all = self.alive();
+        assert!(all.iter().all(|alive| !alive.raft.metrics().contains("Panicked")), "{}", describe(&all));
         let (version, group) = loop {
             assert!(Instant::now() < deadline, "somebody should commit by now\n{}", describe(&all));
             tokio::time::sleep(Duration::from_millis(20)).await;
