@@ -107,7 +107,7 @@ impl Question {
 
     /// The question as others are asked it, with another identifier.
     #[must_use]
-    pub(crate) fn forwarded(&self, id: u16) -> Vec<u8> {
+    pub fn forwarded(&self, id: u16) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         bytes[..2].copy_from_slice(&id.to_be_bytes());
         bytes
@@ -116,7 +116,7 @@ impl Question {
     /// Whether `reply` can be the answer to what was [forwarded](Self::forwarded) with this identifier: it answers the same question, as far as
     /// it repeats any.
     #[must_use]
-    pub(crate) fn matches(&self, id: u16, reply: &[u8]) -> bool {
+    pub fn matches(&self, id: u16, reply: &[u8]) -> bool {
         let Ok(header) = Header::read(&mut BinDecoder::new(reply)) else { return false };
         let same = header.id == id && header.message_type == MessageType::Response && header.op_code == OpCode::Query;
         // Who does not understand a question may not be able to repeat it.
@@ -127,7 +127,7 @@ impl Question {
     }
 
     /// Gives a reply of somebody else the identifier of this question.
-    pub(crate) fn sign(&self, reply: &mut [u8]) {
+    pub fn sign(&self, reply: &mut [u8]) {
         if let Some(id) = reply.get_mut(..2) {
             id.copy_from_slice(&self.id.to_be_bytes());
         }

@@ -41,7 +41,7 @@ impl Delta {
 
 /// A record that the other side knows: as much of its key as tells it from the others of one table. Should that be too little, the digests
 /// differ, and the table is told whole in the next exchange.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ShortKey {
     /// A hash of the network.
     pub network: u32,
@@ -80,7 +80,8 @@ pub(crate) struct Held {
     /// What changed up to this version is not remembered.
     floor: u64,
     changed: BTreeMap<EndpointKey, Stamp>,
-    removed: BTreeMap<EndpointKey, u64>,
+    /// Also records that were never known here, because they came and went between two versions: others may know them, and are told from here.
+    removed: BTreeMap<ShortKey, u64>,
     addresses_at: u64,
     digest: u64,
 }
@@ -108,37 +109,55 @@ impl Held {
         (self.table.version, self.digest)
     }
 
-    /// Goes on to `version` with these changes.
+    /// Goes on to `version`, the next one, with these changes.
     pub(crate) fn advance(
         &mut self,
         version: u64,
         changed: impl IntoIterator<Item = (EndpointKey, Arc<EndpointRecord>)>,
-        removed: impl IntoIterator<Item = EndpointKey>,
+        removed: impl IntoIterator<Item = ShortKey>,
         addresses: Option<BTreeSet<IpAddr>>,
     ) {
-        Arc::make_mut(&mut self.table).version = version;
-        changed.into_iter().for_each(|(key, record)| self.put(version, key, record));
+        for (key, record) in changed {
+            let before = self.table.records.get(&key);
+            let same = before.is_some_and(|before| differ_in_state_alone(before, &record));
+            self.put(Stamp { any: version, more: if same { self.more(&key) } else { version } }, key, record);
+        }
         removed.into_iter().for_each(|key| self.remove(version, key));
+        self.finish(version, addresses);
+    }
+
+    /// Takes in a delta that fits.
+    pub(crate) fn take(&mut self, delta: Delta) {
+        let version = delta.to;
+        for (short, state) in delta.states {
+            let Some(key) = self.find(&short) else { continue };
+            let Some(before) = self.table.records.get(&key) else { continue };
+            let record = EndpointRecord { state, ..EndpointRecord::clone(before) };
+            self.put(Stamp { any: version, more: self.more(&key) }, key, record.into());
+        }
+        for (key, record) in delta.changed {
+            // Even if it looks the same here as before: at a version between, which others may know, it did not.
+            self.put(Stamp { any: version, more: version }, key, record);
+        }
+        delta.removed.into_iter().for_each(|key| self.remove(version, key));
+        self.finish(version, delta.addresses);
+    }
+
+    /// When more than its state changed last in a record, as far as is remembered.
+    fn more(&self, key: &EndpointKey) -> u64 {
+        self.changed.get(key).map_or(0, |stamp| stamp.more)
+    }
+
+    fn finish(&mut self, version: u64, addresses: Option<BTreeSet<IpAddr>>) {
+        let table = Arc::make_mut(&mut self.table);
+        table.version = version;
         if let Some(addresses) = addresses {
-            let table = Arc::make_mut(&mut self.table);
             self.digest = self.digest.wrapping_sub(addresses_digest(&table.addresses));
             self.digest = self.digest.wrapping_add(addresses_digest(&addresses));
             table.addresses = addresses;
             self.addresses_at = version;
         }
         self.forget();
-    }
-
-    /// Takes in a delta that fits.
-    pub(crate) fn take(&mut self, delta: Delta) {
-        let states = delta.states.iter().filter_map(|(key, state)| {
-            let key = self.find(key)?;
-            let record = EndpointRecord { state: *state, ..EndpointRecord::clone(self.table.records.get(&key)?) };
-            Some((key, Arc::new(record)))
-        });
-        let changed: Vec<_> = delta.changed.into_iter().chain(states).collect();
-        let removed: Vec<_> = delta.removed.iter().filter_map(|key| self.find(key)).collect();
-        self.advance(delta.to, changed, removed, delta.addresses);
     }
 
     fn find(&self, key: &ShortKey) -> Option<EndpointKey> {
@@ -159,26 +178,23 @@ impl Held {
         None
     }
 
-    fn put(&mut self, version: u64, key: EndpointKey, record: Arc<EndpointRecord>) {
-        self.removed.remove(&key);
+    fn put(&mut self, stamp: Stamp, key: EndpointKey, record: Arc<EndpointRecord>) {
+        self.removed.remove(&ShortKey::from(&key));
         self.digest = self.digest.wrapping_add(record_digest(&key, &record));
-        let mut more = version;
-        if let Some(before) = self.table.records.get(&key) {
-            self.digest = self.digest.wrapping_sub(record_digest(&key, before));
-            if differ_in_state_alone(before, &record) {
-                more = self.changed.get(&key).map_or(0, |stamp| stamp.more);
-            }
-        }
-        Arc::make_mut(&mut self.table).records.insert(key.clone(), record);
-        self.changed.insert(key, Stamp { any: version, more });
-    }
-
-    fn remove(&mut self, version: u64, key: EndpointKey) {
-        self.changed.remove(&key);
-        if let Some(before) = Arc::make_mut(&mut self.table).records.remove(&key) {
+        if let Some(before) = Arc::make_mut(&mut self.table).records.insert(key.clone(), record) {
             self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
         }
-        self.removed.insert(key, version);
+        self.changed.insert(key, stamp);
+    }
+
+    fn remove(&mut self, version: u64, short: ShortKey) {
+        if let Some(key) = self.find(&short) {
+            self.changed.remove(&key);
+            if let Some(before) = Arc::make_mut(&mut self.table).records.remove(&key) {
+                self.digest = self.digest.wrapping_sub(record_digest(&key, &before));
+            }
+        }
+        self.removed.insert(short, version);
     }
 
     /// Raises the version above what others believe. What they believe may be anything, so nobody may add a change to it: from now on
@@ -202,7 +218,7 @@ impl Held {
             to,
             changed: Vec::new(),
             states: Vec::new(),
-            removed: self.removed.iter().filter(|(_, at)| **at > from).map(|(key, _)| key.into()).collect(),
+            removed: self.removed.iter().filter(|(_, at)| **at > from).map(|(key, _)| *key).collect(),
             addresses: (self.addresses_at > from).then(|| self.table.addresses.clone()),
         };
         for (key, stamp) in self.changed.iter().filter(|(_, stamp)| stamp.any > from) {
@@ -242,8 +258,9 @@ impl Held {
 }
 
 fn differ_in_state_alone(one: &EndpointRecord, other: &EndpointRecord) -> bool {
-    let rest = |record: &EndpointRecord| (record.addr, record.weight);
-    rest(one) == rest(other) && one.service == other.service && one.aliases == other.aliases
+    let EndpointRecord { service, addr, state: _, weight, aliases, host_ports } = one;
+    let rest = (&other.service, &other.addr, &other.weight, &other.aliases, &other.host_ports);
+    (service, addr, weight, aliases, host_ports) == rest
 }
 
 impl From<Delta> for Held {

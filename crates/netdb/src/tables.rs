@@ -118,7 +118,7 @@ impl Tables {
     pub fn withdraw(&mut self, key: &EndpointKey, now_ms: u64) -> bool {
         let there = self.own().records.contains_key(key);
         if there {
-            self.change_own(now_ms, |held, version| held.advance(version, [], [key.clone()], None));
+            self.change_own(now_ms, |held, version| held.advance(version, [], [key.into()], None));
         }
         there
     }

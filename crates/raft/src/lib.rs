@@ -20,6 +20,8 @@
 
 mod error;
 mod fault;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod group;
 mod leadership;
 mod log;

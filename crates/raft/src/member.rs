@@ -13,7 +13,7 @@ use openraft::{BasicNode, ChangeMembers, Config, ServerState, SnapshotPolicy};
 use skep_model::Version;
 use skep_rpc::NodeIdentity;
 use skep_store::{Log, Proposal, ProposeError, Store};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 
 use crate::RaftError;
@@ -69,6 +69,8 @@ struct Shared {
     leadership: watch::Receiver<Leadership>,
     follower: AbortHandle,
     closed: watch::Receiver<()>,
+    /// Held while the group is being changed.
+    changing: Mutex<()>,
 }
 
 impl Drop for Shared {
@@ -144,7 +146,18 @@ impl Raft {
         lead_when_alone(&core).await?;
         let (sender, leadership) = watch::channel(Leadership::Unknown);
         let follower = tokio::spawn(leadership::follow(core.clone(), fault.clone(), sender)).abort_handle();
-        Ok(Self(Arc::new(Shared { core, config, group, heard, vault, fault, leadership, follower, closed })))
+        Ok(Self(Arc::new(Shared {
+            core,
+            config,
+            group,
+            heard,
+            vault,
+            fault,
+            leadership,
+            follower,
+            closed,
+            changing: Mutex::default(),
+        })))
     }
 
     /// Starts the member as a group of one with everything that is on its disk, and waits until it leads: for the operator who has lost
@@ -283,6 +296,8 @@ impl Raft {
     /// # Errors
     /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
     pub async fn add_member(&self, raft_id: u64, addr: SocketAddr) -> Result<(), RaftError> {
+        let _changing = self.0.changing.lock().await;
+        self.check_belongs()?;
         self.0.core.add_learner(raft_id, BasicNode::new(addr), true).await.map_err(not_leader)?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([raft_id]))).await
     }
@@ -292,13 +307,21 @@ impl Raft {
     /// # Errors
     /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
     pub async fn remove_member(&self, raft_id: u64) -> Result<(), RaftError> {
+        let _changing = self.0.changing.lock().await;
         if self.learners().contains(&raft_id) {
             return self.change(ChangeMembers::RemoveNodes(BTreeSet::from([raft_id]))).await;
         }
         self.change(ChangeMembers::RemoveVoters(BTreeSet::from([raft_id]))).await
     }
 
+    /// A leader that was asked to remove itself leads until that is committed. openraft takes changes of the group from it until then, and is not
+    /// prepared for them: in a debug build it stops over one.
+    fn check_belongs(&self) -> Result<(), RaftError> {
+        if self.members().contains_key(&self.raft_id()) { Ok(()) } else { Err(RaftError::NotLeader) }
+    }
+
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), RaftError> {
+        self.check_belongs()?;
         // Not retained: a member that does not vote any more is not a learner either.
         self.0.core.change_membership(change, false).await.map(drop).map_err(not_leader)
     }

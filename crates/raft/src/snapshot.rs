@@ -30,12 +30,20 @@ const LIMIT: u64 = 4 << 30;
 
 /// A snapshot as bytes.
 pub(crate) fn encode(meta: &SnapshotMeta, tables: &Tables) -> std::io::Result<Bytes> {
+    pack(&content(meta, tables)?)
+}
+
+/// What is in the file.
+pub(crate) fn content(meta: &SnapshotMeta, tables: &Tables) -> std::io::Result<Vec<u8>> {
     let meta = serde_json::to_vec(meta)?;
     let length = u32::try_from(meta.len()).map_err(std::io::Error::other)?;
+    Ok([&length.to_be_bytes()[..], &meta, &tables.encode()].concat())
+}
+
+/// The file that has this in it.
+pub(crate) fn pack(content: &[u8]) -> std::io::Result<Bytes> {
     let mut packer = zstd::Encoder::new(Vec::new(), zstd::DEFAULT_COMPRESSION_LEVEL)?;
-    packer.write_all(&length.to_be_bytes())?;
-    packer.write_all(&meta)?;
-    packer.write_all(&tables.encode())?;
+    packer.write_all(content)?;
     let packed = packer.finish()?;
     Ok([HEADER, &Sha256::digest(&packed), &packed].concat().into())
 }

@@ -7,7 +7,7 @@
 //!
 //! The data key is in [`key_file`]: as it is, for root alone, or wrapped under a key that the operator keeps ([`UnlockKey`]).
 
-mod key_file;
+pub(crate) mod key_file;
 #[cfg(test)]
 mod tests;
 mod unlock;

@@ -19,6 +19,8 @@ mod config;
 mod error;
 mod fake;
 mod flight;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod http;
 mod manifest;
 mod pull;

@@ -173,21 +173,21 @@ impl Gossip {
         members.map(|(owner, (version, digest))| (owner.clone(), version, digest)).collect()
     }
 
-    fn states(&self) -> Vec<Member<Identity>> {
-        let Some(swim) = &self.swim else { return Vec::new() };
-        let own = Member::alive(swim.own().clone());
+    fn states(&mut self) -> Vec<Member<Identity>> {
+        let Some(swim) = &mut self.swim else { return Vec::new() };
+        let own = swim.own_state();
         swim.states().cloned().chain([own]).collect()
     }
 
     /// What this node knows of members otherwise than somebody else, or alone: seldom much.
-    fn states_unlike(&self, theirs: &[Member<Identity>]) -> Vec<Member<Identity>> {
+    fn states_unlike(&mut self, theirs: &[Member<Identity>]) -> Vec<Member<Identity>> {
         let theirs: BTreeMap<_, _> = theirs.iter().map(|state| (state.id().addr, state)).collect();
         let mut states = self.states();
         states.retain(|state| theirs.get(&state.id().addr) != Some(&state));
         states
     }
 
-    fn learn(&mut self, states: Vec<Member<Identity>>, now: Duration) {
+    pub(super) fn learn(&mut self, states: Vec<Member<Identity>>, now: Duration) {
         let Some(swim) = &mut self.swim else { return };
         let admitted = &self.admitted;
         let states = states.into_iter().filter(|state| admitted.get(&state.id().node) == Some(&state.id().addr));

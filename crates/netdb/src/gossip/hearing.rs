@@ -94,6 +94,11 @@ impl Gossip {
                     self.fetch(heard.from, owner, 0, heard.now);
                 }
             }
+            Part::Doubt(member) => {
+                self.take_doubt(member, &mut heard.reply, heard.now);
+                self.send_if_full(heard);
+            }
+            Part::Seen(member) => self.learn(vec![member], heard.now),
         }
         Ok(())
     }
@@ -198,8 +203,8 @@ impl Gossip {
     }
 
     fn send_if_full(&mut self, heard: &mut Heard<'_>) {
-        // The longest question or notice still fits.
-        if heard.reply.len() > ROOM - 32 {
+        // The longest question, notice or state still fits.
+        if heard.reply.len() > ROOM - 64 {
             let full = std::mem::take(&mut heard.reply).into_bytes();
             self.send_to(heard.from, &full);
         }

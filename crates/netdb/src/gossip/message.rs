@@ -19,6 +19,10 @@ pub(crate) enum Part<'a> {
     Want(Short, u64),
     /// The answer to a question is too large for a datagram.
     TooLarge(Short),
+    /// How the sender sees a member that does not answer it: the recipient may know better.
+    Doubt(Member<Identity>),
+    /// The answer to that.
+    Seen(Member<Identity>),
 }
 
 /// Changes of tables, and versions at which tables are known. All versions are written as their distance from one of them: most are of this second.
@@ -41,6 +45,8 @@ const SWIM: u8 = 1;
 const NEWS: u8 = 2;
 const WANT: u8 = 3;
 const TOO_LARGE: u8 = 4;
+const DOUBT: u8 = 5;
+const SEEN: u8 = 6;
 
 /// Bytes of news with nothing in them, at the most.
 const NEWS_HEAD: usize = 1 + 8 + 2 + 2;
@@ -144,6 +150,16 @@ pub(crate) fn too_large(writer: &mut Writer, owner: Short) {
     writer.bytes(&owner.to_bytes());
 }
 
+pub(crate) fn doubt(writer: &mut Writer, member: &Member<Identity>) {
+    writer.u8(DOUBT);
+    write_member(writer, member);
+}
+
+pub(crate) fn seen(writer: &mut Writer, member: &Member<Identity>) {
+    writer.u8(SEEN);
+    write_member(writer, member);
+}
+
 impl<'a> Part<'a> {
     pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, Unreadable> {
         match reader.u8()? {
@@ -154,6 +170,8 @@ impl<'a> Part<'a> {
             NEWS => Ok(Self::News(News::read(reader)?)),
             WANT => Ok(Self::Want(read_short(reader)?, reader.varint()?)),
             TOO_LARGE => Ok(Self::TooLarge(read_short(reader)?)),
+            DOUBT => Ok(Self::Doubt(read_member(reader)?)),
+            SEEN => Ok(Self::Seen(read_member(reader)?)),
             _ => Err(Unreadable::Garbled),
         }
     }

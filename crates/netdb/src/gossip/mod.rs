@@ -6,6 +6,7 @@
 //! - a change of a table goes from node to node (`rumours`);
 //! - now and then, and where something is missing, two nodes compare all they know (`exchange`).
 
+mod doubts;
 mod exchange;
 mod hearing;
 mod identity;
@@ -24,6 +25,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skep_model::{GossipKeys, NodeId};
 
+use self::doubts::Doubts;
 use self::exchange::Schedule;
 use self::hearing::Question;
 use self::identity::Identity;
@@ -100,6 +102,7 @@ pub struct Gossip {
     told: u64,
     outdone: u64,
     questions: BTreeMap<NodeId, Question>,
+    doubts: Doubts,
     schedule: Schedule,
     round_at: Option<Duration>,
     last_round: Duration,
@@ -129,6 +132,7 @@ impl Gossip {
             told: 0,
             outdone: 0,
             questions: BTreeMap::new(),
+            doubts: Doubts::default(),
             schedule: Schedule::default(),
             round_at: None,
             last_round: Duration::ZERO,
@@ -203,7 +207,7 @@ impl Gossip {
     pub fn due(&self) -> Duration {
         let swim = self.swim.as_ref().and_then(Swim::due);
         let question = self.questions.values().map(|question| question.again).min();
-        [Some(self.greet_at), Some(self.schedule.due()), self.round_at, swim, question]
+        [Some(self.greet_at), Some(self.schedule.due()), self.round_at, swim, question, self.doubts.due()]
             .into_iter()
             .flatten()
             .min()
@@ -224,6 +228,7 @@ impl Gossip {
             self.round(now);
         }
         self.ask_again(tables, now);
+        self.doubt_if_due(now);
         self.exchange_if_due(now);
         self.look(tables, now);
     }
@@ -255,9 +260,13 @@ impl Gossip {
         self.greet_at = now + GREET.mul_f64(self.rng.random_range(0.8..1.2));
         let live: BTreeSet<_> = self.live.iter().collect();
         let quiet: Vec<_> = self.others.iter().filter(|node| !live.contains(node)).cloned().collect();
-        for node in rounds::choose(&mut self.rng, &quiet, FANOUT) {
-            if let (Some(swim), Some(addr)) = (&mut self.swim, self.admitted.get(&node)) {
-                let sends = swim.greet(node, *addr, now);
+        let quiet = rounds::choose(&mut self.rng, &quiet, FANOUT);
+        self.tell_doubted(&quiet);
+        self.ask_others(&quiet);
+        for node in quiet {
+            let Some((swim, addr)) = self.swim.as_mut().zip(self.admitted.get(&node).copied()) else { return };
+            if swim.state_of(addr).is_none_or(|known| known.id().node != node) {
+                let sends = swim.greet(node, addr, now);
                 self.send_swim(sends);
             }
         }
@@ -271,6 +280,7 @@ impl Gossip {
         if let Some((live, suspects)) = swim.news() {
             self.live = live.into_iter().filter(|node| self.admitted.contains_key(node)).collect();
             tables.set_suspects(suspects);
+            self.note_doubts(now);
         }
         if let Some(node) = risen.into_iter().find(|node| self.admitted.contains_key(node)) {
             let soon = self.rng.random_range(Duration::ZERO..exchange::SOON);

@@ -10,7 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-use foca::{Config, Foca, Member, NoCustomBroadcast, Notification, PeriodicParams, Runtime, State, Timer};
+use foca::{
+    Codec, Config, Foca, Identity as _, Member, NoCustomBroadcast, Notification, PeriodicParams, Runtime, State, Timer,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use skep_model::NodeId;
@@ -185,6 +187,25 @@ impl Swim {
         self.foca.iter_membership_state()
     }
 
+    /// What this node knows of whoever is at an address.
+    pub(crate) fn state_of(&self, addr: SocketAddr) -> Option<&Member<Identity>> {
+        self.states().find(|member| member.id().addr == addr)
+    }
+
+    /// Members that are suspected of having failed.
+    pub(crate) fn suspected(&self) -> impl Iterator<Item = &Member<Identity>> {
+        self.states().filter(|member| member.state() == State::Suspect)
+    }
+
+    /// What this node says of itself: that it is alive, however often that was doubted.
+    pub(crate) fn own_state(&mut self) -> Member<Identity> {
+        // Only the head of a message tells.
+        let (own, mut wishes) = (self.own().clone(), Wishes::default());
+        let _ = self.foca.announce(own.clone(), &mut wishes);
+        let head = wishes.sends.first().and_then(|(_, message)| WireCodec.decode_header(&message[..]).ok());
+        Member::new(own, head.map_or(0, |head| head.src_incarnation), State::Alive)
+    }
+
     /// Takes in what another node knows of all members.
     pub(crate) fn learn(&mut self, states: impl Iterator<Item = Member<Identity>>, now: Duration) -> Sends {
         let mut wishes = Wishes::default();
@@ -217,9 +238,10 @@ impl Swim {
                 IpAddr::V4(ip) => u64::from(ip.to_bits()),
                 IpAddr::V6(ip) => ip.to_bits() as u64,
             };
-            let parts = [wire::head(node.as_str()), ip, addr.port().into(), *incarnation, member.state() as u64];
-            // The multiplier of SplitMix64.
-            parts.iter().fold(0, |mixed: u64, part| {
+            let parts = [wire::head(node.as_str()), ip, addr.port().into(), *incarnation];
+            // The state goes through all rounds: were it last, one member that recovers and another that is suspected would add up to nothing. The
+            // multiplier of SplitMix64.
+            parts.iter().fold(member.state() as u64, |mixed: u64, part| {
                 ((mixed ^ part) ^ (mixed ^ part) >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9).rotate_left(29)
             })
         };
@@ -325,6 +347,14 @@ impl Swim {
     }
 }
 
+/// Whether what is known of a member outdoes what somebody else holds of whoever is at its address.
+pub(crate) fn outdoes(known: &Member<Identity>, held: &Member<Identity>) -> bool {
+    if known.id() != held.id() {
+        return known.id().win_addr_conflict(held.id());
+    }
+    held.state() != State::Down && (known.state() == State::Down || known.incarnation() > held.incarnation())
+}
+
 /// How a swarm of `members` is watched.
 fn config(members: usize) -> Config {
     // News reach everybody when each node passes them on that often; a suspicion must reach its member, and the answer everybody.
@@ -347,5 +377,44 @@ fn config(members: usize) -> Config {
         // Who is down is greeted by us: only those that managers have admitted, and soon.
         periodic_announce_to_down_members: None,
         periodic_gossip: every(100, 3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn swim() -> (Swim, [Identity; 3]) {
+        let node = |last: u8| Identity {
+            node: NodeId::random(),
+            addr: SocketAddr::new([10, 0, 0, last].into(), 7946),
+            incarnation: 1_790_000_000_000,
+        };
+        let nodes = [1, 2, 3].map(node);
+        (Swim::new(nodes[0].clone(), &mut StdRng::seed_from_u64(1), Duration::ZERO), nodes)
+    }
+
+    #[test]
+    fn one_that_recovers_while_another_is_suspected_is_news() {
+        for _ in 0..100 {
+            let (mut swim, [_, one, other]) = swim();
+            let mut seen = |members: [Member<Identity>; 2]| {
+                swim.learn(members.into_iter(), Duration::ZERO);
+                swim.news().expect("something has changed").1
+            };
+            let suspect = |id: &Identity| Member::new(id.clone(), 0, State::Suspect);
+            assert_eq!(seen([suspect(&one), Member::alive(other.clone())]), [one.node.clone()].into());
+            assert_eq!(seen([Member::new(one.clone(), 1, State::Alive), suspect(&other)]), [other.node.clone()].into());
+        }
+    }
+
+    #[test]
+    fn who_was_doubted_says_so_of_itself() {
+        let (mut swim, [own, ..]) = swim();
+        assert_eq!(swim.own_state(), Member::alive(own.clone()));
+        swim.learn([Member::new(own.clone(), 4, State::Suspect)].into_iter(), Duration::ZERO);
+        let now = swim.own_state();
+        assert_eq!((now.incarnation(), now.state()), (5, State::Alive));
+        assert!(outdoes(&now, &Member::new(own, 4, State::Suspect)));
     }
 }

@@ -9,8 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, GossipKey, GossipKeys, Member, NetworkId, NodeId, ServiceId, TaskId,
-    Timestamp,
+    EndpointKey, EndpointRecord, EndpointState, GossipKey, GossipKeys, Member, NetworkId, NodeId, ServiceId, Timestamp,
 };
 use skep_netdb::Tables;
 use skep_netdb::gossip::{Gossip, Output};
@@ -106,10 +105,6 @@ pub(crate) fn network() -> NetworkId {
     "00000000000000000000000ne".parse().unwrap()
 }
 
-pub(crate) fn key() -> EndpointKey {
-    EndpointKey { network: network(), task: TaskId::random() }
-}
-
 pub(crate) fn record(state: EndpointState) -> EndpointRecord {
     let service: ServiceId = "00000000000000000000000sv".parse().unwrap();
     EndpointRecord {
@@ -166,9 +161,10 @@ impl Sim {
             let tables = Tables::new(id.clone(), EPOCH);
             sim.add(id, Self::addr(index), tables);
         }
-        let mut all = Tables::new(NodeId::random(), 1);
-        for node in &mut sim.nodes {
-            let records: Vec<_> = (0..records).map(|_| (key(), record(EndpointState::Ready))).collect();
+        let mut all = Tables::new(sim.random_id(), 1);
+        for node in 0..count {
+            let records: Vec<_> = (0..records).map(|_| (sim.key(), record(EndpointState::Ready))).collect();
+            let node = &mut sim.nodes[node];
             node.tables.publish(records, EPOCH);
             all.learn_from(&node.tables);
         }
@@ -181,10 +177,18 @@ impl Sim {
         sim
     }
 
-    fn random_id(&mut self) -> NodeId {
+    /// An identifier that the seed decides: a run with the same seed is the same.
+    fn digits(&mut self) -> String {
         let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";
-        let text: String = (0..25).map(|_| char::from(digits[self.rng.random_range(0..36)])).collect();
-        text.parse().unwrap()
+        (0..25).map(|_| char::from(digits[self.rng.random_range(0..36)])).collect()
+    }
+
+    pub(crate) fn random_id(&mut self) -> NodeId {
+        self.digits().parse().unwrap()
+    }
+
+    pub(crate) fn key(&mut self) -> EndpointKey {
+        EndpointKey { network: network(), task: self.digits().parse().unwrap() }
     }
 
     pub(crate) fn addr(index: usize) -> SocketAddr {

@@ -11,6 +11,7 @@
 
 mod client;
 mod disk;
+mod membership;
 mod net;
 mod oracle;
 mod world;
@@ -26,12 +27,19 @@ use super::rig::propose;
 /// How many stories each test tells when nobody asks for more.
 const STORIES: u64 = 12;
 
+/// Whether members come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Stays,
+    Changes,
+}
+
 /// One story; what its seed was is printed when it ends badly.
-fn tell(seed: u64) -> oracle::Summary {
+fn tell(seed: u64, group: Group) -> oracle::Summary {
     let story = std::panic::catch_unwind(|| {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().start_paused(true).build().unwrap();
-        runtime.block_on(story(StdRng::seed_from_u64(seed)))
+        runtime.block_on(story(StdRng::seed_from_u64(seed), group))
     });
     story.unwrap_or_else(|panic| {
         eprintln!("the story of SKEP_SIM_SEED={seed} ended badly");
@@ -40,7 +48,7 @@ fn tell(seed: u64) -> oracle::Summary {
 }
 
 /// Safety first: chaos while clients work. Then liveness: everything heals and they must agree.
-async fn story(mut rng: StdRng) -> oracle::Summary {
+async fn story(mut rng: StdRng, group: Group) -> oracle::Summary {
     let size = if rng.random_bool(0.3) { 5 } else { 3 };
     let mut world = World::new(size, StdRng::seed_from_u64(rng.random())).await;
     let clients = client::start(&world, StdRng::seed_from_u64(rng.random()));
@@ -48,20 +56,24 @@ async fn story(mut rng: StdRng) -> oracle::Summary {
     while tokio::time::Instant::now() < end {
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..1200))).await;
         world.misfortune(&mut rng).await;
+        if group == Group::Changes && rng.random_bool(0.5) {
+            world.regroup(&mut rng).await;
+        }
     }
     world.heal().await;
     let history = clients.stop().await;
     world.agree().await;
+    let (joined, left) = world.turnover(size);
     let seen = world.stop().await;
-    oracle::check(&history, &seen)
+    oracle::Summary { joined, left, ..oracle::check(&history, &seen) }
 }
 
 /// Stories from this seed on, or what the environment asks for.
-fn tell_many(first: u64) {
+fn tell_many(first: u64, group: Group) {
     let asked = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let began = Instant::now();
     if let Some(seed) = asked("SKEP_SIM_SEED") {
-        println!("{:?}", tell(seed));
+        println!("{:?}", tell(seed, group));
         return;
     }
     let (first, soak) = match asked("SKEP_SOAK_SECONDS") {
@@ -71,22 +83,29 @@ fn tell_many(first: u64) {
     let mut total = oracle::Summary::default();
     let mut stories = 0;
     while soak.map_or(stories < STORIES, |soak| began.elapsed() < soak) {
-        total += tell(first + stories);
+        total += tell(first + stories, group);
         stories += 1;
     }
     println!("{stories} stories from seed {first} on, in {:?}: {total:?}", began.elapsed());
+    let changed = stories * u64::from(group == Group::Changes);
+    assert!(total.joined + total.left >= changed / 2, "the group should have changed: {total:?}");
     assert!(total.acknowledged > 20 * stories, "the clients should have got something done: {total:?}");
 }
 
 #[test]
 fn what_clients_see_is_linearizable_whatever_happens_and_all_agree_in_the_end() {
-    tell_many(0);
+    tell_many(0, Group::Stays);
 }
 
 /// On the other core.
 #[test]
 fn what_clients_see_is_linearizable_in_other_stories_too() {
-    tell_many(1000);
+    tell_many(1000, Group::Stays);
+}
+
+#[test]
+fn what_clients_see_is_linearizable_also_while_members_come_and_go() {
+    tell_many(2000, Group::Changes);
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,6 +112,23 @@ pub(super) fn decode(path: &Path, bytes: &[u8]) -> Result<KeyFile, RaftError> {
     Ok(file)
 }
 
+/// Reads it and the key in it.
+#[cfg(feature = "fuzz")]
+pub(crate) fn try_all(bytes: &[u8], unlock: &UnlockKey) {
+    let path = Path::new("key.json");
+    if let Ok(file) = decode(path, bytes) {
+        let _ = file.data_key(path, Some(unlock));
+    }
+}
+
+/// An open file, and a locked one.
+#[cfg(feature = "fuzz")]
+pub(crate) fn examples(unlock: &UnlockKey) -> Vec<Vec<u8>> {
+    let file =
+        |unlock| serde_json::to_vec_pretty(&KeyFile::of(&[7; 32], unlock)).expect("strings are representable in JSON");
+    vec![file(None), file(Some(unlock))]
+}
+
 /// Replaces the file, or makes it: aside, for root alone, durable, and then in its place.
 pub(super) fn write(path: &Path, data_key: &KeyBytes, unlock: Option<&UnlockKey>) -> Result<(), RaftError> {
     let text = serde_json::to_vec_pretty(&KeyFile::of(data_key, unlock)).expect("strings are representable in JSON");

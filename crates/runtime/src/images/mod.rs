@@ -26,6 +26,8 @@ pub mod build;
 mod config;
 mod digest;
 mod error;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod held;
 mod import;
 mod index;

@@ -35,6 +35,9 @@ pub(super) struct Summary {
     pub(super) unknown: u64,
     pub(super) unknown_applied: u64,
     pub(super) refused: u64,
+    /// Of the group in the end: how many were not in it at first, and how many that were are not.
+    pub(super) joined: u64,
+    pub(super) left: u64,
 }
 
 impl AddAssign for Summary {
@@ -44,6 +47,8 @@ impl AddAssign for Summary {
         self.unknown += other.unknown;
         self.unknown_applied += other.unknown_applied;
         self.refused += other.refused;
+        self.joined += other.joined;
+        self.left += other.left;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The members of a group, and what may happen to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,19 +38,24 @@ pub(super) struct Alive {
 pub(super) type Roster = Arc<Mutex<BTreeMap<u64, Alive>>>;
 
 /// A member, alive or not.
-struct Member {
-    id: u64,
-    disk: Disk,
+pub(super) struct Member {
+    pub(super) id: u64,
+    pub(super) disk: Disk,
     /// The key and the snapshots.
-    dir: TempDir,
-    life: u64,
-    alive: Option<(Alive, Events)>,
+    pub(super) dir: TempDir,
+    pub(super) life: u64,
+    pub(super) alive: Option<(Alive, Events)>,
 }
 
 pub(super) struct World {
     rng: StdRng,
     pub(super) net: Net,
-    members: Vec<Member>,
+    pub(super) members: Vec<Member>,
+    /// Those whom somebody was asked to send away.
+    pub(super) dismissed: BTreeSet<u64>,
+    pub(super) asking: JoinSet<()>,
+    /// Those who were in the group when it came to agree.
+    pub(super) agreed: Vec<Alive>,
     pub(super) roster: Roster,
     seen: Seen,
     dying: JoinSet<()>,
@@ -63,7 +68,8 @@ impl World {
         let member = |id| Member { id, disk: Disk::default(), dir: directory(), life: 0, alive: None };
         let members = (1..=size).map(member).collect();
         let (roster, seen, dying) = (Roster::default(), Seen::default(), JoinSet::new());
-        let mut world = Self { rng, net, members, roster, seen, dying };
+        let (dismissed, asking) = (BTreeSet::new(), JoinSet::new());
+        let mut world = Self { rng, net, members, dismissed, asking, agreed: Vec::new(), roster, seen, dying };
         world.revive(|_| true).await;
         let all: Vec<Raft> = world.alive().into_iter().map(|alive| alive.raft).collect();
         all[0].initialize().await.unwrap();
@@ -78,7 +84,7 @@ impl World {
     }
 
     /// Starts those of the dead who are chosen.
-    async fn revive(&mut self, mut chosen: impl FnMut(&mut StdRng) -> bool) {
+    pub(super) async fn revive(&mut self, mut chosen: impl FnMut(&mut StdRng) -> bool) {
         for member in &mut self.members {
             if member.alive.is_some() || !chosen(&mut self.rng) {
                 continue;
@@ -166,11 +172,14 @@ impl World {
         self.revive(|_| true).await;
     }
 
-    /// Waits until somebody commits and all have the same.
-    pub(super) async fn agree(&self) {
+    /// Waits until somebody commits and the group has the same.
+    pub(super) async fn agree(&mut self) {
         let deadline = Instant::now() + PATIENCE;
+        // Whoever asked for another group has an answer, or gives up.
+        while self.asking.join_next().await.is_some() {}
         let all = self.alive();
-        let version = loop {
+        assert!(all.iter().all(|alive| !alive.raft.metrics().contains("Panicked")), "{}", describe(&all));
+        let (version, group) = loop {
             assert!(Instant::now() < deadline, "somebody should commit by now\n{}", describe(&all));
             tokio::time::sleep(Duration::from_millis(20)).await;
             let nothing = Proposal { changes: Vec::new(), ..rig::proposal(&rig::node()) };
@@ -178,20 +187,21 @@ impl World {
             if let Some(leader) = leader
                 && let Ok(version) = leader.raft.propose(nothing).await
             {
-                break version;
+                break (version, self.group(leader));
             }
         };
-        for alive in &all {
+        for alive in &group {
             while alive.store.view(Tables::version) < version {
                 assert!(Instant::now() < deadline, "all should know {version:?} by now\n{}", describe(&all));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
+        self.agreed = group;
     }
 
     /// Ends it; what the members have applied.
     pub(super) async fn stop(mut self) -> Seen {
-        let all = self.alive();
+        let all = std::mem::take(&mut self.agreed);
         let tables: Vec<Vec<u8>> = all.iter().map(|alive| alive.store.view(Tables::encode)).collect();
         let versions: Vec<Version> = all.iter().map(|alive| alive.store.view(Tables::version)).collect();
         assert!(tables.iter().all(|one| *one == tables[0]), "the members should have the same state: {versions:?}");
@@ -234,12 +244,12 @@ fn describe(all: &[Alive]) -> String {
 }
 
 /// The simulated network goes by ids alone.
-fn nowhere() -> std::net::SocketAddr {
+pub(super) fn nowhere() -> std::net::SocketAddr {
     "127.0.0.1:1".parse().unwrap()
 }
 
 /// In memory, where there is such a place: these files are not what is tested here.
-fn directory() -> TempDir {
+pub(super) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }

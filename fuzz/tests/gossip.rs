@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use skep_fuzz::Mutator;
 use skep_model::{
     EndpointKey, EndpointRecord, EndpointState, GossipKey, GossipKeys, NetworkId, NodeId, ServiceId, TaskId, Timestamp,
 };
@@ -67,6 +68,8 @@ struct Swarm {
     nodes: Vec<Node>,
     now: Duration,
     rng: StdRng,
+    /// Nobody answers there.
+    dead: Option<SocketAddr>,
     /// What was said: by which way, the head, and the content.
     said: Vec<(Way, Vec<u8>, Vec<u8>)>,
 }
@@ -96,13 +99,15 @@ impl Swarm {
             Node { addr: *addr, gossip, tables: Tables::new(id.clone(), EPOCH) }
         });
         let nodes = nodes.collect();
-        Self { nodes, now: Duration::ZERO, rng, said: Vec::new() }
+        Self { nodes, now: Duration::ZERO, rng, dead: None, said: Vec::new() }
     }
 
     /// Some time passes, in which the nodes change something and speak with each other.
     fn talk(&mut self, rounds: usize) {
         for round in 0..rounds {
             self.now += Duration::from_millis(40);
+            // Long enough to be doubted by the others, and to hear of it afterwards.
+            self.dead = (rounds / 3..rounds * 2 / 3).contains(&round).then_some(self.nodes[3].addr);
             let wall = EPOCH + self.now.as_millis() as u64;
             let at = self.rng.random_range(0..self.nodes.len());
             let tables = &mut self.nodes[at].tables;
@@ -130,7 +135,8 @@ impl Swarm {
                     match output {
                         Output::Send { to, datagram } => {
                             self.note(Way::Datagram, &datagram);
-                            let Some(to) = self.nodes.iter_mut().find(|node| node.addr == to) else { continue };
+                            let listens = |node: &&mut Node| node.addr == to && self.dead != Some(to);
+                            let Some(to) = self.nodes.iter_mut().find(listens) else { continue };
                             to.gossip.receive(&mut to.tables, &mut datagram.to_vec(), self.now).unwrap();
                         }
                         Output::Exchange { addr, wants, .. } => self.exchange(from, addr, &wants),
@@ -158,33 +164,6 @@ impl Swarm {
             self.said.push((way, message[..HEAD].to_vec(), open(way, message)));
         }
     }
-
-    fn spoil(&mut self, mut content: Vec<u8>) -> Vec<u8> {
-        let rng = &mut self.rng;
-        for _ in 0..rng.random_range(1..5) {
-            let at = rng.random_range(0..content.len().max(1));
-            let upto = rng.random_range(at..=content.len().max(at));
-            match rng.random_range(0..7) {
-                0 => content.truncate(at),
-                1 => content.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << rng.random_range(0..8)),
-                2 => content.iter_mut().skip(at).take(1).for_each(|byte| *byte = [0, 1, 0x7f, 0x80, 0xff][upto % 5]),
-                // The largest numbers, in either writing.
-                3 => content.iter_mut().skip(at).take(9).for_each(|byte| *byte = 0xff),
-                4 => {
-                    let rest = content.split_off(at.min(content.len()));
-                    content.extend([0xff; 9].into_iter().chain([1]).chain(rest));
-                }
-                5 => drop(content.drain(at.min(content.len())..upto.min(content.len()))),
-                _ => {
-                    let (_, _, other) = &self.said[rng.random_range(0..self.said.len())];
-                    let from = rng.random_range(0..=other.len());
-                    content.truncate(at);
-                    content.extend_from_slice(&other[from..]);
-                }
-            }
-        }
-        content
-    }
 }
 
 fn run(seed: u64) {
@@ -192,10 +171,13 @@ fn run(seed: u64) {
     let mut swarm = Swarm::new(seed);
     swarm.talk(120);
     assert!(swarm.said.iter().any(|(way, ..)| *way == Way::Stream), "some of it by exchanges");
-    let mut understood = 0;
+    let parts = |kind: u8| swarm.said.iter().any(|(way, _, said)| *way == Way::Datagram && said[0] == kind);
+    assert!((1..=3).chain([5, 6]).all(parts), "of every kind that begins a datagram");
+    let (mut mutator, mut understood) = (Mutator::new(seed), 0);
     for message in 0..MESSAGES {
-        let (way, head, content) = swarm.said[swarm.rng.random_range(0..swarm.said.len())].clone();
-        let content = swarm.spoil(content);
+        let (way, head, said) = swarm.said[swarm.rng.random_range(0..swarm.said.len())].clone();
+        let other = swarm.said[swarm.rng.random_range(0..swarm.said.len())].2.clone();
+        let content = mutator.spoil(&[said, other]);
         let mut message_bytes = seal(way, &head, &content);
         let to = swarm.rng.random_range(0..swarm.nodes.len());
         let node = &mut swarm.nodes[to];

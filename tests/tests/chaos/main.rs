@@ -1,6 +1,8 @@
 //! Five nodes, three of them managers, and somebody who kills daemons, stops them for a while and cuts links, one at a time and at random.
 //! `SKEP_CHAOS_SECONDS` says for how long, `SKEP_CHAOS_SEED` repeats the order of events.
 
+mod unique;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Mutex;
@@ -32,6 +34,15 @@ enum Blow {
     Killed,
     Paused,
     Cut,
+    /// It hears the others, and they do not hear it.
+    Muted,
+}
+
+impl Blow {
+    /// Whether what the node says does not arrive.
+    fn cuts(self) -> bool {
+        matches!(self, Self::Cut | Self::Muted)
+    }
 }
 
 fn seconds() -> u64 {
@@ -41,6 +52,16 @@ fn seconds() -> u64 {
 fn signal(swarm: &Swarm, node: u8, signal: &str) {
     let pid = swarm.lab.daemon_pid(node).expect("its daemon runs").to_string();
     assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+}
+
+/// Begins or ends that nothing of what a node sends to other nodes leaves it.
+fn mute(swarm: &Swarm, node: u8, verb: &str) {
+    for other in (1..=NODES).filter(|other| *other != node) {
+        let to = swarm.lab.address(other).to_string();
+        let argv = ["ip", "route", verb, "blackhole", &to].map(str::to_owned);
+        let status = swarm.lab.exec(&format!("node{node}"), &argv).expect("a place").status().expect("ip runs");
+        assert!(status.success(), "ip route {verb} blackhole {to}");
+    }
 }
 
 /// Lets something befall a node for a while. Returns when it began.
@@ -61,6 +82,11 @@ fn strike(swarm: &Swarm, node: u8, blow: Blow, lasts: Duration) -> Instant {
             swarm.lab.cut_link(node).expect("cut");
             thread::sleep(lasts);
             swarm.lab.join_link(node).expect("joined");
+        }
+        Blow::Muted => {
+            mute(swarm, node, "add");
+            thread::sleep(lasts);
+            mute(swarm, node, "del");
         }
     }
     began
@@ -103,18 +129,21 @@ fn a_swarm_that_is_beaten_loses_nothing() {
     let swarm = Swarm::managed_checked("chaos", NODES, MANAGERS);
     // The node that is asked has no task of its own: each request depends on the others.
     let elsewhere = format!("node.hostname!=node{SPARED}");
-    swarm.serve_web(4, &["--constraint", &elsewhere, "--restart-delay", "0s"], &["checker"]);
+    swarm.must(1, &["network", "create", "-d", "overlay", "inside"]);
+    let flags = ["--constraint", &elsewhere, "--restart-delay", "0s", "--network", "inside"];
+    swarm.serve_web(4, &flags, &["checker"]);
     let seed = std::env::var("SKEP_CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand::random);
     println!("SKEP_CHAOS_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let (struck, stop, blows) = (AtomicU8::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
     let load = Load::begin(&swarm, Server::Checker, &[SPARED], PORT);
-    let (known, refused, slowest) = thread::scope(|scope| {
+    let ((known, refused, slowest), looks) = thread::scope(|scope| {
+        let watching = scope.spawn(|| unique::watch(&swarm, &struck, &stop));
         let writing = scope.spawn(|| write(&swarm, &struck, &stop));
         let until = Instant::now() + Duration::from_secs(seconds());
         while Instant::now() < until {
             let node = rng.random_range(1..SPARED);
-            let blow = [Blow::Killed, Blow::Paused, Blow::Cut][rng.random_range(0..3)];
+            let blow = [Blow::Killed, Blow::Paused, Blow::Cut, Blow::Muted][rng.random_range(0..4)];
             let lasts = Duration::from_millis(rng.random_range(300..3000));
             struck.store(node, Ordering::Relaxed);
             let began = strike(&swarm, node, blow, lasts);
@@ -128,7 +157,7 @@ fn a_swarm_that_is_beaten_loses_nothing() {
             });
         }
         stop.store(true, Ordering::Relaxed);
-        writing.join().expect("it keeps account")
+        (writing.join().expect("it keeps account"), watching.join().expect("nothing is given out twice"))
     });
     swarm.until("all tasks to run", || swarm.running("web").len() == 4);
     let report = load.end();
@@ -137,7 +166,7 @@ fn a_swarm_that_is_beaten_loses_nothing() {
     judge_writes(&swarm, &known);
     let created = known.values().filter(|known| **known == Known::There).count();
     println!(
-        "{} blows; {} writes acknowledged and there, {refused} refused, the slowest took {slowest:?}; {} requests",
+        "{} blows; nothing given out twice in {looks} looks; {} writes acknowledged and there, {refused} refused, the slowest took {slowest:?}; {} requests",
         blows.len(),
         created,
         report.asked.len()
@@ -148,7 +177,7 @@ fn a_swarm_that_is_beaten_loses_nothing() {
 fn judge_requests(swarm: &Swarm, report: &skep_e2e::Report, blows: &[(Instant, Duration, u8, Blow)]) {
     let excused = |attempt: &skep_e2e::Attempt| {
         blows.iter().any(|(began, lasted, _, blow)| {
-            matches!(blow, Blow::Cut) && attempt.opened + attempt.took >= *began && attempt.opened <= *began + *lasted
+            blow.cuts() && attempt.opened + attempt.took >= *began && attempt.opened <= *began + *lasted
         })
     };
     let failed: Vec<_> = report.failed(report.began).filter(|attempt| !excused(attempt)).collect();
@@ -158,7 +187,7 @@ fn judge_requests(swarm: &Swarm, report: &skep_e2e::Report, blows: &[(Instant, D
         .filter(|attempt| {
             !blows.iter().any(|(began, _, _, blow)| {
                 let since = attempt.opened.saturating_duration_since(*began);
-                matches!(blow, Blow::Cut) && attempt.opened + NOTICED >= *began && since <= NOTICED
+                blow.cuts() && attempt.opened + NOTICED >= *began && since <= NOTICED
             })
         })
         .collect();
@@ -179,9 +208,5 @@ fn judge_writes(swarm: &Swarm, known: &BTreeMap<String, Known>) {
             }
         }
     }
-    let ports = swarm.must(1, &["service", "ls", "--format", "{{.Ports}}"]);
-    let ports: Vec<_> = ports.lines().collect();
-    assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len(), "every port is given once: {ports:?}");
-    let addresses = swarm.must(1, &["ps", "-q"]);
-    assert!(addresses.lines().collect::<BTreeSet<_>>().len() == addresses.lines().count());
+    (1..=MANAGERS).for_each(|manager| assert!(unique::look(swarm, manager), "node{manager} answers"));
 }
