@@ -39,7 +39,7 @@ fn images_are_saved_loaded_and_imported() {
     assert_eq!(swarm.must(2, &["image", "inspect", "--format", "{{.Id}}", "mine:1"]), made);
     swarm.refused(2, &["import", "-c", "RUN make", &file("rootfs.tar"), "no:1"], "is no change of an image");
     File::create(dir.join("empty.tar")).expect("made");
-    swarm.refused(2, &["import", &file("empty.tar"), "no:1"], "");
+    swarm.refused(2, &["import", &file("empty.tar"), "no:1"], "tar");
     swarm.must(1, &[&here[..], &["own", "mine:1"]].concat());
     swarm.until("its words", || logs("own") == "imported");
 }

@@ -120,7 +120,7 @@ fn a_root_file_system_becomes_an_image() {
     }
     let files = shown(&images, "tool:1", &dir.path().join("a"));
     assert_eq!(files["bin/tool"], "100755 0 0 hi\n");
-    for bad in [&b"no archive at all, only words that go on for a while"[..], &[0xff; 2000]] {
+    for bad in [&b""[..], b"no archive at all, only words that go on for a while", &[0xff; 2000]] {
         assert!(images.import(bad, &import).is_err());
     }
     assert_eq!(fs::read_dir(dir.path().join("images/tmp")).unwrap().count(), 0);

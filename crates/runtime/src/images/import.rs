@@ -48,6 +48,9 @@ impl Images {
             _ => failed()(source),
         })?;
         let (diff, size) = hashing.finish();
+        if size == 0 {
+            return Err(ImageError::NotATar);
+        }
         file.rewind().map_err(failed())?;
         let whole = enveloped(file, size, diff, import).map_err(failed())?;
         let loaded = self.load(whole, &mut |_| {})?;
