@@ -408,13 +408,16 @@ fn who_waited_once_is_not_sent_to_the_same_node_again() {
         .collect();
     assert!(waiting.len() > 60, "about half of them: {}", waiting.len());
     let later = a_moment_after_what_was_sent();
+    let mut unlucky = 0;
     for port in waiting {
         let (mut suspects, mut peers) = (rig.suspects(), rig.peers());
         (0..16).for_each(|slot| suspects.set(slot, 0, 0).unwrap());
         (0..4).for_each(|n| peers.set(n, [later, 0], 0).unwrap());
         let task = given_to(&rig, Via::Uplink, &asking(port, SYN));
-        assert!(!second_node.contains(&task), "port {port} was sent to {task}");
+        unlucky += usize::from(second_node.contains(&task));
     }
+    // Of sixteen places of the table that are tried, all can be the silent node's: for one flow in 65,000.
+    assert!(unlucky <= 1, "{unlucky} were sent to the silent node again");
 }
 
 /// With one node alone left the other tasks of the silent one's node are better than the silent one.
