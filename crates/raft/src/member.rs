@@ -297,8 +297,9 @@ impl Raft {
     /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
     pub async fn add_member(&self, raft_id: u64, addr: SocketAddr) -> Result<(), RaftError> {
         let _changing = self.0.changing.lock().await;
-        self.check_belongs()?;
+        self.check_belongs(None)?;
         self.0.core.add_learner(raft_id, BasicNode::new(addr), true).await.map_err(not_leader)?;
+        self.check_belongs(None)?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([raft_id]))).await
     }
 
@@ -308,6 +309,7 @@ impl Raft {
     /// [`RaftError::NotLeader`], or [`RaftError::Stopped`].
     pub async fn remove_member(&self, raft_id: u64) -> Result<(), RaftError> {
         let _changing = self.0.changing.lock().await;
+        self.check_belongs(Some(raft_id))?;
         if self.learners().contains(&raft_id) {
             return self.change(ChangeMembers::RemoveNodes(BTreeSet::from([raft_id]))).await;
         }
@@ -316,12 +318,17 @@ impl Raft {
 
     /// A leader that was asked to remove itself leads until that is committed. openraft takes changes of the group from it until then, and is not
     /// prepared for them: in a debug build it stops over one.
-    fn check_belongs(&self) -> Result<(), RaftError> {
-        if self.members().contains_key(&self.raft_id()) { Ok(()) } else { Err(RaftError::NotLeader) }
+    /// The same when such a change was left halfway: only to be asked once more to remove itself ends that.
+    fn check_belongs(&self, removed: Option<u64>) -> Result<(), RaftError> {
+        let own = self.raft_id();
+        let metrics = self.0.core.metrics();
+        let membership = metrics.borrow().membership_config.clone();
+        let stays = membership.membership().get_joint_config().last().is_some_and(|voters| voters.contains(&own));
+        let leaves = removed == Some(own) && membership.voter_ids().any(|voter| voter == own);
+        if stays || leaves { Ok(()) } else { Err(RaftError::NotLeader) }
     }
 
     async fn change(&self, change: ChangeMembers<u64, BasicNode>) -> Result<(), RaftError> {
-        self.check_belongs()?;
         // Not retained: a member that does not vote any more is not a learner either.
         self.0.core.change_membership(change, false).await.map(drop).map_err(not_leader)
     }
