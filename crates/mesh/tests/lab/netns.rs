@@ -18,7 +18,19 @@ impl Netns {
         command("ip", &["netns", "add", &name]);
         let ns = Self { name };
         ns.ip("link set lo up");
+        ns.bridge_frames_alone();
         ns
+    }
+
+    /// A bridge is a switch here. On a machine that has `br_netfilter` loaded, its frames would go through the IP hooks as well, and each
+    /// path would pay for that as often as it crosses one.
+    fn bridge_frames_alone(&self) {
+        let hooks = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+        for hook in hooks {
+            if self.run(|| fs::exists(format!("/proc/sys/{hook}"))).unwrap() {
+                self.sysctl(hook, "0");
+            }
+        }
     }
 
     pub fn name(&self) -> &str {
