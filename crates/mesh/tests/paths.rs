@@ -91,6 +91,22 @@ fn streams_arrive_whole_whoever_puts_them_into_the_tunnel() {
     }
 }
 
+/// A policy that lets nothing out in the clear stands for every other: the daemon sends everything by the device when there is one.
+#[test]
+fn a_policy_of_ipsec_holds_for_what_the_device_sends() {
+    let mut lab = Lab::new(2);
+    lab.service(&[ingress(Protocol::Udp, 8080, 80)], &[1]);
+    lab.nodes[0].by_device = true;
+    lab.apply();
+    let asked = lab.nodes[0].underlay;
+    let answers = |lab: &Lab| lab.client.run(|| ask_udp(asked, 8080, 10).is_ok());
+    assert!(answers(&lab));
+    lab.nodes[0].ns.ip("xfrm policy add dir out proto udp dport 4789 action block");
+    assert!(!answers(&lab), "a packet has gone out in spite of the policy");
+    lab.nodes[0].ns.ip("xfrm policy del dir out proto udp dport 4789");
+    assert!(answers(&lab));
+}
+
 fn asks_every_address(lab: &Lab) {
     for protocol in BOTH {
         for node in &lab.nodes {
