@@ -231,3 +231,28 @@ fn a_daemon_that_is_held_up_loses_no_task() {
     assert_eq!(swarm.containers(node), tasks, "the same tasks");
     assert_eq!(swarm.running("web").len(), 4);
 }
+
+/// All tasks of a service are on a node whose daemon is gone for longer than a node may be silent. It is given up and its tasks are replaced, but
+/// they answer, and are asked until the others do.
+#[test]
+fn tasks_without_their_daemon_answer_until_others_do() {
+    let swarm = Swarm::start_checked("away");
+    let availability = |to: &str| swarm.must(1, &["node", "update", "--availability", to, "node2"]);
+    availability("drain");
+    swarm.serve_web(2, &["--restart-delay", "0s", "--constraint", "node.hostname!=node1"], &["checker"]);
+    availability("active");
+    let (node, lost) = victim(&swarm);
+    assert_eq!((node, lost.len()), (3, 2), "all of them are on one node");
+    let load = begin(&swarm, &[1]);
+    let event = Instant::now();
+    swarm.lab.kill_daemon(node).expect("killed");
+    swarm.until("its tasks to run elsewhere", || swarm.containers(2).len() == 2 && swarm.running("web").len() == 2);
+    thread::sleep(CALM);
+    swarm.lab.start_daemon(node).expect("started");
+    swarm.until("the old ones to be gone", || swarm.containers(node).is_empty());
+    thread::sleep(CALM);
+    let report = load.end();
+    report.print("the daemon of the only node with tasks gone for longer than a heartbeat", event);
+    nothing_failed_from(&swarm, &report, event, Duration::ZERO);
+    nobody_waited_from(&report, event);
+}

@@ -90,7 +90,7 @@ mod tests {
     fn member(address: &str, alive: bool) -> Member {
         let hostname = address.to_owned();
         let underlay = address.parse().unwrap();
-        Member { node: NodeId::random(), hostname, underlay, overlay: [10, 0, 0, 1].into(), alive }
+        Member { node: NodeId::random(), hostname, underlay, overlay: [10, 0, 0, 1].into(), alive, away: false }
     }
 
     #[test]

@@ -263,6 +263,7 @@ mod tests {
             underlay: underlay.parse().unwrap(),
             overlay: [10, 0, 0, 2].into(),
             alive: true,
+            away: false,
         };
         let known = Assignments { members: BTreeMap::from([(own.clone(), member)]), ..Assignments::default() };
         let network = Arc::new(FakeNetwork::new(facts()));

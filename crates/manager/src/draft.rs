@@ -182,6 +182,11 @@ pub(crate) fn is_up(node: &Node) -> bool {
     matches!(node.status.state, NodeState::Ready | NodeState::Unknown)
 }
 
+/// Whether a node was given up although its machine answers: its daemon has gone, and its tasks may not have noticed.
+pub(crate) fn is_away(node: &Node) -> bool {
+    node.status.state == NodeState::Down && node.status.machine_answers
+}
+
 /// `time` plus `duration`, or the end of time.
 pub(crate) fn after(time: Timestamp, duration: Duration) -> Timestamp {
     time.checked_add(duration).unwrap_or(Timestamp::MAX)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skep_model::{Node, NodeState, Service, ServiceId, Task, Timestamp};
+use skep_model::{Node, NodeId, NodeState, Service, ServiceId, Task, Timestamp};
 use skep_store::{Change, Event, EventKind, Object, Tables};
 
 use crate::draft::Draft;
@@ -81,13 +81,22 @@ pub(crate) fn plan(tables: &Tables, dirty: &Dirty, now: Timestamp, seed: u64) ->
     Plan { changes: draft.into_changes(), wakes }
 }
 
-/// The nodes as they are once `lost` have not been heard of for too long.
-pub(crate) fn lose(tables: &Tables, lost: &[skep_model::NodeId], message: &str) -> Vec<Change> {
-    let nodes = lost.iter().filter_map(|id| tables.get::<Node>(id));
-    let nodes = nodes.filter(|node| !matches!(node.status.state, NodeState::Down));
-    let down = nodes.map(|node| {
+/// A node that has not been heard of for too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) node: NodeId,
+    /// Its machine does: what runs there may run still.
+    pub(crate) machine_answers: bool,
+}
+
+/// The nodes as they are once some are `lost`.
+pub(crate) fn lose(tables: &Tables, lost: &[Lost], message: &str) -> Vec<Change> {
+    let nodes = lost.iter().filter_map(|lost| Some((tables.get::<Node>(&lost.node)?, lost.machine_answers)));
+    let nodes = nodes.filter(|(node, _)| !matches!(node.status.state, NodeState::Down));
+    let down = nodes.map(|(node, machine_answers)| {
         let mut node = Node::clone(node);
         node.status.state = NodeState::Down;
+        node.status.machine_answers = machine_answers;
         message.clone_into(&mut node.status.message);
         node.into()
     });

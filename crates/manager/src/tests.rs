@@ -14,7 +14,7 @@ use skep_model::{
 use skep_store::{Change, Key, Proposal, Tables};
 
 use crate::control::{Joining, join, network, service};
-use crate::plan::{Dirty, lose, plan};
+use crate::plan::{Dirty, Lost, lose, plan};
 use crate::{ControlError, InitCluster, init_cluster};
 
 mod ingress;
@@ -312,13 +312,18 @@ fn what_fits_nowhere_says_why() {
     );
 }
 
+/// Nobody answers at this node.
+fn dead(node: &NodeId) -> Lost {
+    Lost { node: node.clone(), machine_answers: false }
+}
+
 #[test]
 fn a_lost_node_is_replaced_at_once_and_its_tasks_end_when_it_returns() {
     let mut sim = Sim::new(2);
     let id = sim.create(spec("web", 6)).unwrap();
     sim.settle();
     let lost = sim.nodes().into_iter().find(|n| sim.tables.get::<Node>(n).unwrap().manager.is_none()).unwrap();
-    sim.apply(lose(&sim.tables, std::slice::from_ref(&lost), "heartbeat failure"));
+    sim.apply(lose(&sim.tables, &[dead(&lost)], "heartbeat failure"));
     sim.settle();
     let running = sim.running(&id);
     assert_eq!(running.len(), 6);
@@ -510,7 +515,7 @@ proptest! {
         for (what, which, count) in steps {
             let node = sim.nodes()[which].clone();
             match what {
-                0 => sim.apply(lose(&sim.tables, &[node], "heartbeat failure")),
+                0 => sim.apply(lose(&sim.tables, &[dead(&node)], "heartbeat failure")),
                 1 => sim.node(&node, |node| node.status.state = NodeState::Ready),
                 2 => sim.node(&node, |node| node.spec.availability = Availability::Drain),
                 3 => sim.node(&node, |node| node.spec.availability = Availability::Active),

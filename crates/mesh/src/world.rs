@@ -225,7 +225,7 @@ impl World {
     fn member(&self, n: u8) -> Member {
         let overlay = [10, 0, 0, n + 1].into();
         let alive = !self.dead.contains(&n);
-        Member { node: id(n.into()), hostname: format!("n{n}"), underlay: underlay(n), overlay, alive }
+        Member { node: id(n.into()), hostname: format!("n{n}"), underlay: underlay(n), overlay, alive, away: false }
     }
 
     fn service(&self, n: u8) -> ServiceEntry {

@@ -2,7 +2,9 @@
 
 mod lab;
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,6 +87,37 @@ fn adopts_under_traffic(attach: Attach) {
     assert!(watch.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected), "a new connection failed");
     stop.store(true, Ordering::Relaxed);
     old.join().expect("the old connection failed");
+    works(&lab);
+}
+
+/// The names and kernel's numbers of the programs that are pinned.
+fn programs(pins: &Path) -> BTreeMap<String, String> {
+    let number = |pin: &Path| {
+        let shown = bpftool(&format!("prog show pinned {}", pin.display()));
+        shown.split(':').next().expect("a number").to_owned()
+    };
+    let pinned = fs::read_dir(pins.join("programs")).unwrap().map(|entry| entry.unwrap());
+    pinned.map(|entry| (entry.file_name().into_string().unwrap(), number(&entry.path()))).collect()
+}
+
+#[test]
+fn programs_of_the_same_build_are_loaded_once_and_others_replaced() {
+    let mut lab = lab();
+    let pins = lab.nodes[0].pins.clone();
+    let first = programs(&pins);
+    assert_eq!(first.len(), 5);
+    lab.nodes[0].start(Attach::Best);
+    assert_eq!(programs(&pins), first, "found, not loaded");
+    assert_eq!(lab.apply_on(0).unwrap(), Applied::default());
+    works(&lab);
+    // As if the daemon before had been of another build, or had died between two pins.
+    let one = pins.join("programs").join(first.keys().next().unwrap());
+    fs::rename(&one, pins.join("programs").join("from_loopback-of-another")).unwrap();
+    lab.nodes[0].start(Attach::Best);
+    let second = programs(&pins);
+    assert!(second.keys().eq(first.keys()), "{second:?}");
+    assert!(second.iter().all(|(name, number)| first[name] != *number), "all of them are new: {second:?}");
+    lab.apply();
     works(&lab);
 }
 
@@ -221,7 +254,8 @@ fn attached(ns: &Netns, device: &str) -> String {
     String::from_utf8(shown.stdout).unwrap()
 }
 
-fn bpftool(words: &str) {
+fn bpftool(words: &str) -> String {
     let output = Command::new("bpftool").args(words.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "bpftool {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -168,6 +168,7 @@ mod tests {
                 message: String::new(),
                 addr: Some(addr.parse().unwrap()),
                 port_conflicts: vec![],
+                machine_answers: false,
             },
             manager: None,
             overlay_addr: None,

@@ -95,6 +95,9 @@ pub struct Member {
     pub overlay: Ipv4Addr,
     /// Whether it is believed to be alive: the endpoints of one that is not are hidden.
     pub alive: bool,
+    /// Whether its daemon has been gone for too long while its machine answers: its tasks are replaced, and may run there still.
+    #[serde(default)]
+    pub away: bool,
 }
 
 /// A service as every node's mesh needs to know it. Kept on disk by each node, so that it outlives the managers.

@@ -149,6 +149,9 @@ pub struct NodeStatus {
     /// Why, when there is something to say.
     #[serde(default)]
     pub message: String,
+    /// Whether its machine answered when it was given up: what runs there may run still.
+    #[serde(default)]
+    pub machine_answers: bool,
     /// The address that other nodes reach it at: the underlay of the overlay network too.
     #[serde(default)]
     pub addr: Option<IpAddr>,

@@ -300,7 +300,8 @@ impl Tables {
 
     /// What others think of this node, it knows better itself.
     fn is_silent(&self, owner: &NodeId) -> bool {
-        *owner != self.own && (self.silent.contains(owner) || self.suspects.contains(owner))
+        let away = || self.members.get(owner).is_some_and(|member| member.away);
+        *owner != self.own && (self.silent.contains(owner) || self.suspects.contains(owner) || away())
     }
 
     fn is_shown(&self, owner: &NodeId) -> bool {

@@ -37,6 +37,7 @@ fn member(node: usize, alive: bool) -> Member {
         underlay: Ipv4Addr::new(192, 0, 2, 1).into(),
         overlay: Ipv4Addr::new(10, 0, 1, 1),
         alive,
+        away: false,
     }
 }
 

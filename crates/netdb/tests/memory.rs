@@ -30,7 +30,7 @@ fn addr(index: usize) -> SocketAddr {
 
 fn member(node: &NodeId, addr: SocketAddr) -> Member {
     let (hostname, overlay) = (String::new(), [10, 0, 1, 1].into());
-    Member { node: node.clone(), hostname, underlay: addr.ip(), overlay, alive: true }
+    Member { node: node.clone(), hostname, underlay: addr.ip(), overlay, alive: true, away: false }
 }
 
 #[test]

@@ -7,6 +7,17 @@ use skep_model::{
 };
 use skep_netdb::Tables;
 
+fn member(node: &NodeId) -> Member {
+    Member {
+        node: node.clone(),
+        hostname: String::new(),
+        underlay: [192, 0, 2, 1].into(),
+        overlay: [10, 0, 1, 1].into(),
+        alive: true,
+        away: false,
+    }
+}
+
 /// One task on each of three nodes, the first of which is the own one, with these states; all of one service.
 fn three(states: [EndpointState; 3]) -> (Tables, [NodeId; 3], [EndpointKey; 3]) {
     let nodes: [NodeId; 3] = std::array::from_fn(|_| NodeId::random());
@@ -14,13 +25,6 @@ fn three(states: [EndpointState; 3]) -> (Tables, [NodeId; 3], [EndpointKey; 3]) 
     let keys: [EndpointKey; 3] =
         std::array::from_fn(|_| EndpointKey { network: network.clone(), task: TaskId::random() });
     let mut tables = Tables::new(nodes[0].clone(), 1);
-    let member = |node: &NodeId| Member {
-        node: node.clone(),
-        hostname: String::new(),
-        underlay: [192, 0, 2, 1].into(),
-        overlay: [10, 0, 1, 1].into(),
-        alive: true,
-    };
     tables.set_members(nodes.iter().map(member));
     for ((node, key), state) in nodes.iter().zip(&keys).zip(states) {
         let addr = [10, 0, 0, 1].into();
@@ -64,6 +68,21 @@ fn who_is_silent_weighs_nothing_until_it_speaks() {
     assert_eq!(tables.view().endpoints[&keys[1]].record.state, READY, "it keeps the flows that it has");
     assert!(tables.set_silent(BTreeSet::new()));
     assert_eq!(weights(&tables, &keys), [1, 1, 1]);
+}
+
+#[test]
+fn who_is_away_is_the_last_resort() {
+    let (mut tables, nodes, keys) = three([READY; 3]);
+    let away = |node: &NodeId, away| Member { away, ..member(node) };
+    tables.set_members([member(&nodes[0]), away(&nodes[1], true), member(&nodes[2])]);
+    assert_eq!(weights(&tables, &keys), [1, 0, 1]);
+    tables.publish([], 2);
+    tables.set_members([member(&nodes[0]), away(&nodes[1], true), away(&nodes[2], true)]);
+    let left: Vec<u32> = keys[1..].iter().map(|key| tables.view().endpoints[key].record.weight).collect();
+    assert_eq!(left, [1, 1], "its tasks may run still, and there are no others");
+    tables.set_members([member(&nodes[0]), away(&nodes[1], true), away(&nodes[2], false)]);
+    let left: Vec<u32> = keys[1..].iter().map(|key| tables.view().endpoints[key].record.weight).collect();
+    assert_eq!(left, [0, 1]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn start(id: &NodeId, contacts: Contacts) -> Node {
         underlay: addr.ip(),
         overlay: [10, 0, 1, 1].into(),
         alive: true,
+        away: false,
     };
     db.set_members(contacts.members.iter().map(member).collect());
     let (contacts, seen) = watch::channel(contacts);

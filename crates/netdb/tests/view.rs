@@ -68,7 +68,7 @@ fn record(number: u8) -> EndpointRecord {
 
 fn member(node: usize, alive: bool) -> Member {
     let (underlay, overlay) = (Ipv4Addr::new(192, 0, 2, 1).into(), Ipv4Addr::new(10, 0, 1, 1));
-    Member { node: IDS[node].clone(), hostname: String::new(), underlay, overlay, alive }
+    Member { node: IDS[node].clone(), hostname: String::new(), underlay, overlay, alive, away: false }
 }
 
 /// What should be seen: all that is known, and who of it is alive and heard of, are asked for at once.

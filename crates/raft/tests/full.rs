@@ -45,8 +45,13 @@ fn node() -> Node {
     // Nothing that could be compressed much.
     let credential = (0..800).map(|_| NodeId::random().to_string()).collect();
     let spec = NodeSpec { name: None, labels: [].into(), role: Role::Worker, availability: Availability::Active };
-    let status =
-        NodeStatus { state: NodeState::Unknown, message: String::new(), addr: None, port_conflicts: Vec::new() };
+    let status = NodeStatus {
+        state: NodeState::Unknown,
+        message: String::new(),
+        addr: None,
+        port_conflicts: Vec::new(),
+        machine_answers: false,
+    };
     Node {
         id: NodeId::random(),
         meta: Meta::new(Timestamp::UNIX_EPOCH),

@@ -129,6 +129,7 @@ fn node() -> Node {
             message: String::new(),
             addr: None,
             port_conflicts: Vec::new(),
+            machine_answers: false,
         },
         manager: None,
         overlay_addr: None,

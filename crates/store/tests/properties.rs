@@ -65,6 +65,7 @@ fn node(id: NodeId) -> Node {
             message: String::new(),
             addr: None,
             port_conflicts: Vec::new(),
+            machine_answers: false,
         },
         manager: None,
         overlay_addr: None,

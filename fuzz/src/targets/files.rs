@@ -60,6 +60,7 @@ pub(super) fn node() -> Node {
             message: String::new(),
             addr: Some([192, 0, 2, 1].into()),
             port_conflicts: Vec::new(),
+            machine_answers: false,
         },
         manager: None,
         overlay_addr: Some([10, 0, 0, 2].into()),

@@ -181,7 +181,7 @@ fn judge_requests(swarm: &Swarm, report: &skep_e2e::Report, blows: &[(Instant, D
         })
     };
     let failed: Vec<_> = report.failed(report.began).filter(|attempt| !excused(attempt)).collect();
-    assert!(failed.is_empty(), "{failed:#?}\n{blows:#?}\n{}", swarm.words());
+    assert!(failed.is_empty(), "failed:\n{}\n{}", told(report, &failed, blows), swarm.words());
     let slow: Vec<_> = report
         .slow(report.began)
         .filter(|attempt| {
@@ -191,9 +191,21 @@ fn judge_requests(swarm: &Swarm, report: &skep_e2e::Report, blows: &[(Instant, D
             })
         })
         .collect();
-    assert!(slow.is_empty(), "{slow:#?}\n{blows:#?}\n{}", swarm.words());
+    assert!(slow.is_empty(), "slow:\n{}\n{}", told(report, &slow, blows), swarm.words());
     let [failed, slow] = [report.failed(report.began).count(), report.slow(report.began).count()];
     println!("requests: {} asked, {failed} failed while a link was cut, {slow} slow", report.asked.len());
+}
+
+/// What went wrong between the blows, in the order in which it happened, in seconds since the first request.
+fn told(report: &skep_e2e::Report, attempts: &[&skep_e2e::Attempt], blows: &[(Instant, Duration, u8, Blow)]) -> String {
+    let at = |when: Instant| when.saturating_duration_since(report.began).as_secs_f64();
+    let asked = attempts.iter().map(|attempt| (at(attempt.opened), format!("{attempt:?}")));
+    let struck = blows.iter().map(|(began, lasted, node, blow)| {
+        (at(*began), format!("node{node} {blow:?} for {:.2} s", lasted.as_secs_f64()))
+    });
+    let mut lines: Vec<(f64, String)> = asked.chain(struck).collect();
+    lines.sort_by(|a, b| a.0.total_cmp(&b.0));
+    lines.iter().map(|(at, line)| format!("{at:9.3} {line}\n")).collect()
 }
 
 /// Every manager knows what was acknowledged, and nothing was given out twice.

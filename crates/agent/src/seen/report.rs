@@ -36,8 +36,9 @@ pub(super) struct Seen<'a> {
 pub(super) fn report(seen: &Seen<'_>) -> MeshReport {
     let own = &seen.desired.node.id;
     let nodes = nodes(seen.desired);
-    let down = seen.desired.members.iter().filter(|m| !m.alive && m.node != *own).count() as u64;
-    let others = seen.desired.members.iter().filter(|m| m.alive && m.node != *own).count() as u64;
+    let is_up = |member: &Member| member.alive && !member.away;
+    let (up, down): (Vec<_>, Vec<_>) = seen.desired.members.iter().filter(|m| m.node != *own).partition(|m| is_up(m));
+    let [others, down] = [up.len() as u64, down.len() as u64];
     MeshReport {
         at: seen.now,
         node: node(&nodes, own),

@@ -55,6 +55,7 @@ fn member(number: u8) -> Member {
         underlay: Ipv4Addr::new(10, 77, 0, number).into(),
         overlay: Ipv4Addr::new(10, 0, 0, number),
         alive: true,
+        away: false,
     }
 }
 

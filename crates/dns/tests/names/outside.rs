@@ -36,6 +36,7 @@ fn zones(only: &[&str]) -> Vec<Arc<Zone>> {
             underlay: underlay.parse().unwrap(),
             overlay: [10, 0, 0, 9].into(),
             alive: digit != '3',
+            away: false,
         };
         members.insert(id(digit), member);
     }

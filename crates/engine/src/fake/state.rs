@@ -157,6 +157,7 @@ impl State {
                 message: String::new(),
                 addr: Some(addr),
                 port_conflicts: Vec::new(),
+                machine_answers: false,
             },
             manager: Some(ManagerStatus {
                 raft_id: 1,

@@ -110,6 +110,7 @@ fn first_manager(init: InitCluster, overlay: Ipv4Addr, now: Timestamp) -> Node {
             message: String::new(),
             addr: Some(init.addr.ip()),
             port_conflicts: Vec::new(),
+            machine_answers: false,
         },
         manager: Some(ManagerStatus {
             raft_id: init.raft_id,

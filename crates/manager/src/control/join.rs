@@ -52,6 +52,7 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
             message: String::new(),
             addr: Some(joining.addr),
             port_conflicts: Vec::new(),
+            machine_answers: false,
         },
         manager: None,
         overlay_addr: Some(overlay.addr()),

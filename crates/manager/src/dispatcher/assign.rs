@@ -11,7 +11,7 @@ use skep_rpc::{encode, proto};
 use skep_store::{Entity, Tables};
 
 use super::published::{NodeIs, Published};
-use crate::draft::is_up;
+use crate::draft::{is_away, is_up};
 
 /// What a node has been told in a session.
 #[derive(Default)]
@@ -159,7 +159,8 @@ fn member(node: &Node) -> Option<Member> {
         hostname: node.hostname().to_owned(),
         underlay: node.status.addr?,
         overlay: node.overlay_addr?,
-        alive: is_up(node),
+        alive: is_up(node) || is_away(node),
+        away: is_away(node),
     })
 }
 

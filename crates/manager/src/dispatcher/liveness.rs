@@ -12,7 +12,7 @@ use skep_store::Tables;
 use tokio::time::Instant;
 
 use super::{Hub, lock};
-use crate::plan::lose;
+use crate::plan::{Lost, lose};
 
 /// How often the nodes are looked through.
 const LOOK: Duration = Duration::from_millis(100);
@@ -158,25 +158,22 @@ impl Hub {
 
     /// Those of the quiet that are lost. A node whose daemon is only held up (its machine is overloaded, or was paused) loses nothing, for its
     /// tasks run and its data plane works without. Where nobody answers at all, the rest of the time is not waited for.
-    async fn gone(&self, quiet: Vec<NodeId>) -> Vec<NodeId> {
+    async fn gone(&self, quiet: Vec<NodeId>) -> Vec<Lost> {
         let now = Instant::now();
         let addr = |node: &NodeId| self.writer.store().view(|t| t.get::<Node>(node).and_then(|n| n.status.addr));
         let period = self.writer.store().view(heartbeat);
         let judged = quiet.into_iter().map(|node| async {
             let silent = self.liveness.silent_for(&node, now);
             let missed = if silent > period { Missed::Period } else { Missed::Heartbeat };
-            if silent > period * HELD_UP_PATIENCE {
-                return Some(node);
-            }
-            if self.liveness.was_there(&node, now) {
-                return None;
-            }
+            let seen = self.liveness.was_there(&node, now);
             let found = match addr(&node) {
+                _ if seen => Found::Daemon,
                 Some(addr) => self.presence.look_for(addr).await,
                 // Nobody knows where to look for it.
                 None => Found::Machine,
             };
-            self.liveness.judge(&node, found, missed, now).then_some(node)
+            let is_lost = silent > period * HELD_UP_PATIENCE || !seen && self.liveness.judge(&node, found, missed, now);
+            is_lost.then_some(Lost { node, machine_answers: found != Found::Nobody })
         });
         futures::future::join_all(judged).await.into_iter().flatten().collect()
     }
@@ -190,18 +187,21 @@ impl Hub {
             self.silence.look(quiet.iter().cloned(), past);
             quiet
         });
-        let gone = if quiet.is_empty() { quiet } else { self.gone(quiet).await };
+        let gone = if quiet.is_empty() { Vec::new() } else { self.gone(quiet).await };
         if gone.is_empty() {
             return;
         }
         let marked = self.writer.update(|tables| {
             // Looked at again in the turn: a node that came back meanwhile is not lost.
-            let mut lost = self.liveness.quiet(tables, Instant::now());
-            lost.retain(|node| gone.contains(node));
-            Ok::<_, Infallible>((lost.clone(), lose(tables, &lost, "heartbeat failure")))
+            let quiet = self.liveness.quiet(tables, Instant::now());
+            let lost: Vec<Lost> = gone.iter().filter(|lost| quiet.contains(&lost.node)).cloned().collect();
+            let changes = lose(tables, &lost, "heartbeat failure");
+            Ok::<_, Infallible>((lost, changes))
         });
         match marked.await {
-            Ok(lost) => lost.iter().for_each(|node| tracing::warn!(%node, "lost: no sign of life")),
+            Ok(lost) => lost.iter().for_each(|Lost { node, machine_answers }| {
+                tracing::warn!(%node, machine_answers, "lost: no sign of life");
+            }),
             Err(error) => tracing::warn!("cannot mark nodes as down: {error}"),
         }
     }

@@ -187,6 +187,7 @@ impl Hub {
             }
             node.status.state = NodeState::Ready;
             node.status.message.clear();
+            node.status.machine_answers = false;
             node.status.addr = node.status.addr.or(Some(peer.addr.ip()));
             let changes = if node == **before { Vec::new() } else { vec![node.into()] };
             Ok::<_, Infallible>((true, changes))

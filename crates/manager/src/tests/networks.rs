@@ -349,7 +349,7 @@ proptest! {
                     }
                     !goes
                 }),
-                (8, _) => sim.apply(lose(&sim.tables, &[node], "heartbeat failure")),
+                (8, _) => sim.apply(lose(&sim.tables, &[dead(&node)], "heartbeat failure")),
                 (9, _) => sim.node(&node, |node| node.status.state = NodeState::Ready),
                 _ => {}
             }

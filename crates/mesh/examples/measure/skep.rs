@@ -106,6 +106,7 @@ pub(crate) fn publish_more(desired: &mut Desired, count: u16) {
         underlay: Ipv4Addr::new(10, 99, 0, 250).into(),
         overlay: Ipv4Addr::new(10, 0, 0, 250),
         alive: true,
+        away: false,
     });
     for n in 0..count {
         let service = ServiceId::random();

@@ -193,7 +193,7 @@ mod tests {
     fn no_program_calls_a_helper_that_the_oldest_kernel_lacks() {
         /// `bpf_task_pt_regs`, the last one of Linux 5.15.
         const LAST: u32 = 175;
-        let called = helpers(super::super::OBJECT);
+        let called = helpers(super::super::programs::OBJECT);
         assert!(called.contains(&1), "no lookup in a map, so no program was read: {called:?}");
         let newer: Vec<_> = called.iter().filter(|number| **number > LAST).collect();
         assert!(newer.is_empty(), "helpers of kernels after 5.15: {newer:?}");

@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 use nix::net::if_::if_indextoname;
 
 use super::pins::Pins;
+use super::programs::{self, Programs};
 use crate::datapath::{Applied, DatapathError};
 use crate::table::Hook;
 
@@ -29,27 +29,9 @@ pub(super) enum Attachment {
 const PRIORITY: u16 = 0x736b;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
-pub(super) const PROGRAMS: [(Hook, &str); 5] = [
-    (Hook::Uplink, "from_uplink"),
-    (Hook::Tunnel, "from_tunnel"),
-    (Hook::Loopback, "from_loopback"),
-    (Hook::Task, "from_task"),
-    (Hook::Overlay, "from_overlay"),
-];
-
-fn program_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Uplink => "from_uplink",
-        Hook::Tunnel => "from_tunnel",
-        Hook::Loopback => "from_loopback",
-        Hook::Task => "from_task",
-        Hook::Overlay => "from_overlay",
-    }
-}
-
 /// Reads and changes the attachments.
 pub(super) struct Links<'a> {
-    pub(super) ebpf: &'a mut Ebpf,
+    pub(super) programs: &'a mut Programs,
     pub(super) pins: &'a Pins,
     pub(super) attachment: Attachment,
 }
@@ -104,15 +86,14 @@ impl Links<'_> {
         let parsed = entries.filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let (program, ifindex) = name.rsplit_once('-')?;
-            let hook = PROGRAMS.iter().find(|(_, name)| *name == program)?.0;
-            Some(((ifindex.parse().ok()?, hook), entry.path()))
+            Some(((ifindex.parse().ok()?, programs::hook(program)?), entry.path()))
         });
         parsed.collect()
     }
 
     /// Returns whether it had to attach.
     fn ensure(&mut self, ifindex: u32, hook: Hook, pin: Option<PathBuf>) -> Result<bool, DatapathError> {
-        let failed = |reason: String| DatapathError::Attach { ifindex, program: program_name(hook), reason };
+        let failed = |reason: String| DatapathError::Attach { ifindex, program: programs::name(hook), reason };
         let Some(name) = device(ifindex) else { return Err(failed("no such device".to_owned())) };
         match self.attachment {
             Attachment::Tcx => {
@@ -130,7 +111,7 @@ impl Links<'_> {
                 let new = self.attach_clsact(ifindex, hook)?;
                 if pin.is_none() {
                     let path = self.pin_path(ifindex, hook);
-                    self.program(hook).map_err(failed)?.pin(path).map_err(|e| failed(say(&e)))?;
+                    self.programs.get_mut(hook).map_err(failed)?.pin(path).map_err(|e| failed(say(&e)))?;
                 }
                 Ok(new || pin.is_none())
             }
@@ -146,24 +127,19 @@ impl Links<'_> {
     }
 
     fn pin_path(&self, ifindex: u32, hook: Hook) -> PathBuf {
-        self.pins.links().join(format!("{}-{ifindex}", program_name(hook)))
-    }
-
-    fn program(&mut self, hook: Hook) -> Result<&mut SchedClassifier, String> {
-        let program = self.ebpf.program_mut(program_name(hook)).ok_or("not in the object")?;
-        program.try_into().map_err(|e| say(&e))
+        self.pins.links().join(format!("{}-{ifindex}", programs::name(hook)))
     }
 
     /// Whether the device runs the program of this daemon.
-    fn runs_on(&mut self, name: &str, hook: Hook) -> Result<bool, DatapathError> {
-        let failed = |reason| DatapathError::Program { program: program_name(hook), reason };
-        let own = self.program(hook).map_err(failed)?.info().map_err(|e| failed(say(&e)))?.id();
+    fn runs_on(&self, name: &str, hook: Hook) -> Result<bool, DatapathError> {
+        let failed = |reason| DatapathError::Program { program: programs::name(hook), reason };
+        let own = self.programs.get(hook).map_err(failed)?.info().map_err(|e| failed(say(&e)))?.id();
         let (_, running) = SchedClassifier::query_tcx(name, TcAttachType::Ingress).map_err(|e| failed(say(&e)))?;
         Ok(running.iter().any(|program| program.id() == own))
     }
 
     fn attach_tcx(&mut self, name: &str, hook: Hook, pin: &PathBuf) -> Result<(), String> {
-        let program = self.program(hook)?;
+        let program = self.programs.get_mut(hook)?;
         // First: a program before ours may take packets away, and one after ours does not see those that we take.
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         let id = program.attach_with_options(name, TcAttachType::Ingress, order).map_err(|e| say(&e))?;
@@ -175,7 +151,7 @@ impl Links<'_> {
     fn replace_tcx(&mut self, hook: Hook, pin: &PathBuf) -> Result<(), String> {
         let old = PinnedLink::from_pin(pin).map_err(|e| say(&e))?;
         let link: SchedClassifierLink = FdLink::from(old).try_into().map_err(|e| say(&e))?;
-        let program = self.program(hook)?;
+        let program = self.programs.get_mut(hook)?;
         let id = program.attach_to_link(link).map_err(|e| say(&e))?;
         // The pin keeps the attachment; this process need not.
         drop(program.take_link(id));
@@ -184,11 +160,11 @@ impl Links<'_> {
 
     /// Puts the program into our place in the qdisc, in one step if one of ours is there. Returns whether none was.
     fn attach_clsact(&mut self, ifindex: u32, hook: Hook) -> Result<bool, DatapathError> {
-        let failed = |reason: String| DatapathError::Attach { ifindex, program: program_name(hook), reason };
+        let failed = |reason: String| DatapathError::Attach { ifindex, program: programs::name(hook), reason };
         let name = device(ifindex).ok_or_else(|| failed("no such device".to_owned()))?;
         // That it is there already is as good; anything else shows in the next step.
         let _ = qdisc_add_clsact(&name);
-        let program = self.program(hook).map_err(failed)?;
+        let program = self.programs.get_mut(hook).map_err(failed)?;
         let old = SchedClassifierLink::attached(&name, TcAttachType::Ingress, PRIORITY, HANDLE, None);
         if let Ok(id) = program.attach_to_link(old.map_err(|e| failed(say(&e)))?) {
             std::mem::forget(program.take_link(id));
@@ -208,7 +184,7 @@ fn device(ifindex: u32) -> Option<String> {
 
 fn unpin(path: &PathBuf, ifindex: u32, hook: Hook) -> Result<(), DatapathError> {
     let failed =
-        |e: std::io::Error| DatapathError::Attach { ifindex, program: program_name(hook), reason: e.to_string() };
+        |e: std::io::Error| DatapathError::Attach { ifindex, program: programs::name(hook), reason: e.to_string() };
     fs::remove_file(path).map_err(failed)
 }
 

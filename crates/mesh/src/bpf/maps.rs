@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
-use aya::{Ebpf, Pod};
 
 use super::layout::{
     Addr, Address, Backend, Frontend, FrontendKey, LocalKey, Network, Node, Peer, PortBits, Table, Traffic, Vip, Way,
 };
 use super::links::say;
+use super::pins::Pins;
 use super::update::{Found, Step, Update};
 use crate::datapath::{Applied, DatapathError};
 
@@ -39,25 +40,26 @@ pub(super) fn in_map(map: &'static str) -> impl Fn(MapError) -> DatapathError {
 }
 
 impl Maps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DatapathError> {
+    /// Those that are pinned.
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         Ok(Self {
-            node: take(ebpf, "node")?,
-            ports: take(ebpf, "ports")?,
-            addresses: take(ebpf, "addresses")?,
-            networks: take(ebpf, "networks")?,
-            frontends: take(ebpf, "frontends")?,
-            vips: take(ebpf, "vips")?,
-            ways: take(ebpf, "ways")?,
-            tables: take(ebpf, "tables")?,
-            backends: take(ebpf, "backends")?,
-            locals: take(ebpf, "locals")?,
-            suspects: take(ebpf, "suspects")?,
-            peers: take(ebpf, "peers")?,
-            proofs: take(ebpf, "proofs")?,
-            counters: take(ebpf, "counters")?,
-            port_counters: take(ebpf, "port_counters")?,
-            drops: take(ebpf, "drops")?,
-            events: take(ebpf, "events")?,
+            node: open(pins, "node")?,
+            ports: open(pins, "ports")?,
+            addresses: open(pins, "addresses")?,
+            networks: open(pins, "networks")?,
+            frontends: open(pins, "frontends")?,
+            vips: open(pins, "vips")?,
+            ways: open(pins, "ways")?,
+            tables: open(pins, "tables")?,
+            backends: open(pins, "backends")?,
+            locals: open(pins, "locals")?,
+            suspects: open(pins, "suspects")?,
+            peers: open(pins, "peers")?,
+            proofs: open(pins, "proofs")?,
+            counters: open(pins, "counters")?,
+            port_counters: open(pins, "port_counters")?,
+            drops: open(pins, "drops")?,
+            events: open(pins, "events")?,
         })
     }
 
@@ -163,12 +165,12 @@ impl Maps {
     }
 }
 
-fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DatapathError>
+fn open<T>(pins: &Pins, name: &'static str) -> Result<T, DatapathError>
 where
     T: TryFrom<Map, Error = MapError>,
 {
-    let map = ebpf.take_map(name).ok_or(DatapathError::Map { map: name, reason: "not in the object".to_owned() })?;
-    T::try_from(map).map_err(in_map(name))
+    let data = MapData::from_pin(pins.dir().join(name)).map_err(in_map(name))?;
+    T::try_from(Map::from_map_data(data).map_err(in_map(name))?).map_err(in_map(name))
 }
 
 /// Sets counters back to nothing.

@@ -1,6 +1,6 @@
 //! The data plane in the kernel.
 //!
-//! Division of labour: `pins` (what outlives the daemon), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
+//! Division of labour: `pins` (what outlives the daemon), `programs` (loaded or found), `links` (programs on devices), `layout` (bytes in maps), `slots` (numbers of
 //! backends, pure), `encode` (from tables to bytes, pure), `update` (what one apply writes, and the order in which nothing ever refers to what is not there
 //! yet, or not there any more; pure), `maps` (from what a map holds to what it should hold), `read` (counters and flows), `traces` (what is in the kernel).
 
@@ -10,6 +10,7 @@ mod layout;
 mod links;
 mod maps;
 mod pins;
+mod programs;
 mod read;
 mod slots;
 pub mod traces;
@@ -21,14 +22,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use aya::programs::SchedClassifier;
-use aya::{Ebpf, EbpfLoader};
 use skep_model::TaskId;
 
 use self::layout::{LAYOUT, Node};
-use self::links::{Attachment, Links, PROGRAMS, say};
+use self::links::{Attachment, Links, say};
 use self::maps::{Maps, in_map};
 use self::pins::Pins;
+use self::programs::Programs;
 use self::read::Owners;
 use self::update::{ORDER, Update};
 use crate::datapath::{Applied, Counters, Datapath, DatapathError};
@@ -50,9 +50,6 @@ pub const DIRECT_VNI: u32 = 0x73_6b04;
 /// Where probes go that prove a node able to answer another's clients (`bpf/probe.h`): UDP from the other node's underlay address to the
 /// same address, from and to this port, with the prober's own underlay address as payload (16 bytes, IPv4 ones mapped).
 pub const PROBE_PORT: u16 = 7946;
-
-/// The programs, built from `bpf/` by `cargo xtask bpf`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("skep.bpf.o");
 
 /// How much fits, and thereby how much memory the kernel sets aside for one node: with the defaults about 200 MB, and 11 MB more for
 /// each CPU. Maps that an earlier daemon left keep the sizes that it gave them.
@@ -85,7 +82,7 @@ impl MapSizes {
 
 /// The data plane in the kernel: five programs, their maps, their attachments; all pinned.
 pub struct Bpf {
-    ebpf: Ebpf,
+    programs: Programs,
     maps: Maps,
     pins: Pins,
     attachment: Attachment,
@@ -99,8 +96,8 @@ impl fmt::Debug for Bpf {
 }
 
 impl Bpf {
-    /// Loads the programs, and adopts what an earlier daemon left in `dir`: flows and attachments stay, programs are replaced
-    /// in place. Mounts a bpffs at `dir` if it lies in none. The calling thread's network namespace is the node's; all later
+    /// Loads the programs, unless an earlier daemon of the same build did, and adopts what it left in `dir`: flows and attachments stay,
+    /// programs are replaced in place. Mounts a bpffs at `dir` if it lies in none. The calling thread's network namespace is the node's; all later
     /// calls must come from the same one.
     ///
     /// # Errors
@@ -122,12 +119,12 @@ impl Bpf {
         check_kernel()?;
         let pins = Pins::open(dir)?;
         pins.check_layout()?;
-        let mut ebpf = load(&pins, sizes)?;
-        let mut maps = Maps::take(&mut ebpf)?;
+        let mut programs = Programs::open(&pins, sizes)?;
+        let mut maps = Maps::open(&pins)?;
         let node = maps.node.get(&0, 0).map_err(in_map("node"))?;
         maps.write_node(&Node { layout: LAYOUT, ..node }, &mut Applied::default())?;
-        Links { ebpf: &mut ebpf, pins: &pins, attachment }.adopt()?;
-        Ok(Self { ebpf, maps, pins, attachment, owners: Owners::default() })
+        Links { programs: &mut programs, pins: &pins, attachment }.adopt()?;
+        Ok(Self { programs, maps, pins, attachment, owners: Owners::default() })
     }
 
     /// Runs a program on one packet (an Ethernet frame) that seems to come through `lo`, and returns its verdict and what became of the
@@ -153,8 +150,8 @@ impl Bpf {
     ) -> Result<(i32, Vec<u8>), DatapathError> {
         use aya::programs::{TestRun, TestRunOptions};
         let failed = |reason: String| DatapathError::Program { program, reason };
-        let found = self.ebpf.program(program).ok_or_else(|| failed("not in the object".to_owned()))?;
-        let found: &SchedClassifier = found.try_into().map_err(|e| failed(say(&e)))?;
+        let hook = programs::hook(program).ok_or_else(|| failed("not in the object".to_owned()))?;
+        let found = self.programs.get(hook).map_err(failed)?;
         // As `struct __sk_buff` has them; all else must be zero.
         let mut context = [0; 184];
         context[40..44].copy_from_slice(&ifindex.to_ne_bytes());
@@ -172,29 +169,8 @@ impl Bpf {
     }
 
     fn links(&mut self) -> Links<'_> {
-        Links { ebpf: &mut self.ebpf, pins: &self.pins, attachment: self.attachment }
+        Links { programs: &mut self.programs, pins: &self.pins, attachment: self.attachment }
     }
-}
-
-fn load(pins: &Pins, sizes: MapSizes) -> Result<Ebpf, DatapathError> {
-    let mut loader = EbpfLoader::new();
-    loader.default_map_pin_directory(pins.dir());
-    let backends = u32::from(sizes.backends);
-    loader.map_max_entries("flows", sizes.flows).map_max_entries("counters", backends * 2);
-    for map in ["frontends", "tables", "port_counters"] {
-        loader.map_max_entries(map, sizes.frontends);
-    }
-    for map in ["backends", "suspects"] {
-        loader.map_max_entries(map, backends);
-    }
-    let mut ebpf = loader.load(OBJECT).map_err(|e| DatapathError::Map { map: "(all)", reason: say(&e) })?;
-    for (_, program) in PROGRAMS {
-        let failed = |reason| DatapathError::Program { program, reason };
-        let found = ebpf.program_mut(program).ok_or_else(|| failed("not in the object".to_owned()))?;
-        let found: &mut SchedClassifier = found.try_into().map_err(|e| failed(say(&e)))?;
-        found.load().map_err(|e| failed(say(&e)))?;
-    }
-    Ok(ebpf)
 }
 
 impl Datapath for Bpf {
@@ -232,8 +208,8 @@ impl Datapath for Bpf {
 
     fn close_and_remove(mut self: Box<Self>) -> Result<(), DatapathError> {
         let detached = self.links().remove();
-        let Self { ebpf, maps, pins, .. } = *self;
-        drop((ebpf, maps));
+        let Self { programs, maps, pins, .. } = *self;
+        drop((programs, maps));
         detached.and(pins.remove())
     }
 }

@@ -1,4 +1,5 @@
-//! The directory of pins: what outlives the daemon. Below it: a file for each map, and `links/<program>-<ifindex>` for each attachment.
+//! The directory of pins: what outlives the daemon. Below it: a file for each map, `programs/<program>-<object>` for each program, and
+//! `links/<program>-<ifindex>` for each attachment.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -70,6 +71,15 @@ impl Pins {
         self.dir.join("links")
     }
 
+    pub(super) fn programs(&self) -> PathBuf {
+        self.dir.join("programs")
+    }
+
+    /// Whether no map is missing.
+    pub(super) fn has_all_maps(&self) -> bool {
+        self.pinned_maps().count() == MAPS.len()
+    }
+
     /// Refuses maps that this skep cannot read while they are in use, and clears them away when they are not.
     pub(super) fn check_layout(&self) -> Result<(), DatapathError> {
         let found = match self.layout() {
@@ -82,7 +92,16 @@ impl Pins {
         if attached {
             return Err(DatapathError::Layout { dir: self.dir.clone(), found, known: LAYOUT });
         }
+        self.remove_programs()?;
         self.pinned_maps().try_for_each(|path| fs::remove_file(&path)).map_err(|e| self.failed(e))
+    }
+
+    /// Programs that run somewhere run on without their pins.
+    pub(super) fn remove_programs(&self) -> Result<(), DatapathError> {
+        match fs::remove_dir_all(self.programs()) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.failed(e)),
+            _ => Ok(()),
+        }
     }
 
     /// The layout of the pinned maps; it is the first word of `node` in every version, and 0 until they are complete.
@@ -107,7 +126,7 @@ impl Pins {
         for path in links.chain(self.pinned_maps()) {
             first = first.and(fs::remove_file(&path));
         }
-        first = first.and(fs::remove_dir(self.links()));
+        first = first.and(fs::remove_dir(self.links())).and(fs::remove_dir_all(self.programs()));
         if is_mount_point(&self.dir) {
             first = first.and(umount2(&self.dir, MntFlags::MNT_DETACH).map_err(io::Error::from));
         }
@@ -118,7 +137,7 @@ impl Pins {
         }
     }
 
-    fn failed(&self, source: io::Error) -> DatapathError {
+    pub(super) fn failed(&self, source: io::Error) -> DatapathError {
         DatapathError::PinDir { dir: self.dir.clone(), source }
     }
 }

@@ -25,6 +25,7 @@ fn member(digit: char, n: u8) -> Member {
         underlay: IpAddr::from([192, 0, 2, n]),
         overlay: [10, 0, 0, n].into(),
         alive: true,
+        away: false,
     }
 }
 

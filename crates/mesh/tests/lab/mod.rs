@@ -294,6 +294,7 @@ impl Lab {
             underlay: n.tunnel(),
             overlay: n.overlay,
             alive: n.alive,
+            away: false,
         });
         let ingress = &self.networks[0].id;
         let endpoints = self.tasks.iter().flat_map(|t| {

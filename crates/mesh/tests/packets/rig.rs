@@ -86,6 +86,7 @@ impl Rig {
                 underlay: FAR[n].into(),
                 overlay: Ipv4Addr::new(10, 0, 0, FAR[n].octets()[3]),
                 alive: true,
+                away: false,
             });
         }
         for (task, service, node, addr) in &self.far_tasks {

@@ -451,5 +451,12 @@ impl Sim {
 }
 
 pub(crate) fn member(node: &NodeId, underlay: IpAddr) -> Member {
-    Member { node: node.clone(), hostname: String::new(), underlay, overlay: Ipv4Addr::new(10, 0, 1, 1), alive: true }
+    Member {
+        node: node.clone(),
+        hostname: String::new(),
+        underlay,
+        overlay: Ipv4Addr::new(10, 0, 1, 1),
+        alive: true,
+        away: false,
+    }
 }

@@ -225,7 +225,13 @@ mod tests {
     fn told(node: &NodeId, role: Role) -> Option<Node> {
         let spec = NodeSpec { name: None, labels: [].into(), role, availability: Availability::Active };
         let state = NodeState::Ready;
-        let status = NodeStatus { state, message: String::new(), addr: None, port_conflicts: Vec::new() };
+        let status = NodeStatus {
+            state,
+            message: String::new(),
+            addr: None,
+            port_conflicts: Vec::new(),
+            machine_answers: false,
+        };
         Some(Node {
             id: node.clone(),
             meta: Meta::new(Timestamp::UNIX_EPOCH),

@@ -78,6 +78,7 @@ mod tests {
                 message: String::new(),
                 addr: None,
                 port_conflicts: Vec::new(),
+                machine_answers: false,
             },
             manager,
             overlay_addr: None,

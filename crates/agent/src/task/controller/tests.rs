@@ -121,6 +121,7 @@ fn assignments(desired: TaskState) -> Assignments {
         underlay: [192, 0, 2, 1].into(),
         overlay: [10, 0, 1, 9].into(),
         alive: true,
+        away: false,
     };
     Assignments {
         tasks: BTreeMap::from([(id::<TaskId>('t'), task(desired))]),

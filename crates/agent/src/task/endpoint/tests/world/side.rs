@@ -55,6 +55,7 @@ impl Side {
             underlay: [192, 0, 2, self.digit()].into(),
             overlay: [10, 0, 0, self.digit()].into(),
             alive,
+            away: false,
         }
     }
 
