@@ -9,10 +9,12 @@
 
 mod api;
 mod checked;
+mod holdings;
 mod images;
 mod inside;
 mod load;
 mod registry;
+mod rounds;
 pub mod wire;
 
 use std::io::Write as _;
@@ -25,9 +27,11 @@ use std::time::{Duration, Instant};
 use skep_lab::{Families, Lab, LabConfig, LabGuard};
 
 pub use checked::PORT;
+pub use holdings::{Holdings, Memory};
 pub use images::{busybox, checker, haproxy, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
 pub use registry::Registry;
+pub use rounds::{Rounds, TITLES};
 
 /// How long anything may take on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -144,6 +148,17 @@ impl Swarm {
         swarm
     }
 
+    /// A swarm of one node without images, whose daemon has these flags besides.
+    ///
+    /// # Panics
+    /// When something of that fails.
+    #[must_use]
+    pub fn alone(story: &str, daemon_flags: &[&str]) -> Self {
+        let swarm = Self::nodes_with(story, 1, Families::Both, daemon_flags);
+        swarm.begin();
+        swarm
+    }
+
     /// Makes the nodes a swarm.
     ///
     /// # Panics
@@ -248,10 +263,18 @@ impl Swarm {
     ///
     /// # Panics
     /// After [`PATIENCE`], with what the daemons have said.
-    pub fn until(&self, what: &str, mut done: impl FnMut() -> bool) -> Duration {
+    pub fn until(&self, what: &str, done: impl FnMut() -> bool) -> Duration {
+        self.until_within(PATIENCE, what, done)
+    }
+
+    /// As [`Self::until`], for what takes its time.
+    ///
+    /// # Panics
+    /// After `patience`.
+    pub fn until_within(&self, patience: Duration, what: &str, mut done: impl FnMut() -> bool) -> Duration {
         let began = Instant::now();
         while !done() {
-            assert!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}\n{}", self.words());
+            assert!(began.elapsed() < patience, "waited {patience:?} for {what}\n{}", self.words());
             thread::sleep(LOOK);
         }
         began.elapsed()

@@ -11,6 +11,10 @@ pub(crate) enum Bench {
     Mesh,
     /// What tasks send each other, beside a plain VXLAN device, and how long they wait for names
     Networks,
+    /// Making and removing a container, beside runc
+    Containers,
+    /// From an image in a registry to a root file system, beside skopeo and umoci
+    Images,
     /// From the API's call to every node's answer, and the daemons' memory
     Swarm,
 }
@@ -21,6 +25,8 @@ impl Bench {
         match self {
             Self::Mesh => &["haproxy", "iperf3", "iproute2", "libnginx-mod-stream", "nftables", "nginx", "wrk"],
             Self::Networks => &["busybox-static", "curl", "iperf3", "iproute2", "wrk"],
+            Self::Containers => &["busybox-static", "iproute2", "runc", "tini"],
+            Self::Images => &["curl", "docker-registry", "iproute2", "skopeo", "umoci"],
             Self::Swarm => &["curl", "iproute2"],
         }
     }
@@ -31,7 +37,7 @@ const MEASURE: [&str; 8] = ["run", "--quiet", "--release", "--package", "skep-me
 
 /// Runs one bench or all. `options` are the mesh bench's own, which that of networks has too; `--help` among them lists them.
 pub(crate) fn run(what: Option<Bench>, options: &[String]) -> Result<()> {
-    for bench in what.map_or_else(|| vec![Bench::Mesh, Bench::Networks, Bench::Swarm], |one| vec![one]) {
+    for bench in what.map_or_else(|| Bench::value_variants().to_vec(), |one| vec![one]) {
         install(bench.packages())?;
         match bench {
             Bench::Mesh => cargo(&MEASURE, options)?,
@@ -40,14 +46,19 @@ pub(crate) fn run(what: Option<Bench>, options: &[String]) -> Result<()> {
                 cargo(&["build", "--quiet", "--release", "--bin", "skep"], &[])?;
                 cargo(&["bench", "--quiet", "--package", "skep-e2e", "--bench", "names"], &[])?;
             }
-            Bench::Swarm => {
-                ensure!(options.is_empty(), "bench swarm has no options");
-                cargo(&["build", "--quiet", "--release", "--bin", "skep"], &[])?;
-                cargo(&["bench", "--quiet", "--package", "skep-e2e", "--bench", "swarm"], &[])?;
-            }
+            Bench::Containers => story("containers", options)?,
+            Bench::Images => story("images", options)?,
+            Bench::Swarm => story("swarm", options)?,
         }
     }
     Ok(())
+}
+
+/// A bench of the whole program.
+fn story(name: &str, options: &[String]) -> Result<()> {
+    ensure!(options.is_empty(), "bench {name} has no options");
+    cargo(&["build", "--quiet", "--release", "--bin", "skep"], &[])?;
+    cargo(&["bench", "--quiet", "--package", "skep-e2e", "--bench", name], &[])
 }
 
 /// Debian packages, as `tests/run` does it.

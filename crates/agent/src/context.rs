@@ -140,8 +140,8 @@ impl Context {
                 addresses: named(task),
                 resolver: Some(skep_dns::ADDRESS.into()),
                 labels: labels(task),
-                env: Vec::new(),
-                resources: task.spec.resources,
+                env: skep_model::generic::environment(&task.generic),
+                resources: task.spec.resources.clone(),
                 files,
                 spec,
             })

@@ -1,7 +1,7 @@
 //! A lab, from its making to its end.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -9,10 +9,9 @@ use skep_network::Namespace;
 
 use crate::error::LabError;
 use crate::place::{Families, Place};
-use crate::processes::{self, Marks};
 use crate::state::{self, State};
 use crate::topology::{self, Cable};
-use crate::{daemon, teardown};
+use crate::{cgroups, daemon, power, teardown};
 
 /// How a lab is made.
 #[derive(Debug, Clone)]
@@ -100,6 +99,24 @@ impl Lab {
     #[must_use]
     pub fn data_root(&self, node: u8) -> PathBuf {
         self.0.data_root(node)
+    }
+
+    /// The `--exec-root` of a node's daemon.
+    #[must_use]
+    pub fn exec_root(&self, node: u8) -> PathBuf {
+        self.0.exec_root(node)
+    }
+
+    /// The directories of a node's control groups and those of its containers, on every hierarchy.
+    #[must_use]
+    pub fn control_groups(&self, node: u8) -> Vec<PathBuf> {
+        cgroups::dirs(&self.0.node_cgroup(node))
+    }
+
+    /// The processes of a node: daemon, shims, containers.
+    #[must_use]
+    pub fn processes(&self, node: u8) -> Vec<i32> {
+        power::marks(&self.0, node).map(|marks| marks.find()).unwrap_or_default()
     }
 
     /// The API socket of a node.
@@ -194,6 +211,16 @@ impl Lab {
         daemon::wait_ready(&self.0, node)
     }
 
+    /// As [`Self::start_daemon`], with another build of the program.
+    ///
+    /// # Errors
+    /// When it does not answer, with the end of its log.
+    pub fn start_daemon_from(&self, binary: &Path, node: u8) -> Result<(), LabError> {
+        let state = State { binary: binary.to_owned(), ..self.0.clone() };
+        daemon::spawn(&state, node)?;
+        daemon::wait_ready(&state, node)
+    }
+
     /// Asks a node's daemon to end and waits for it. Its containers live on.
     ///
     /// # Errors
@@ -215,12 +242,15 @@ impl Lab {
     /// # Errors
     /// When something does not end.
     pub fn kill_node(&self, node: u8) -> Result<(), LabError> {
-        let namespace = Namespace::open(&self.0.net_path(&Place::Node(node).to_string()))?;
-        processes::kill(&Marks {
-            namespaces: vec![namespace.inode()?],
-            cgroup: self.0.node_cgroup(node),
-            dirs: vec![self.0.data_root(node)],
-        })
+        power::kill(&self.0, node)
+    }
+
+    /// Takes the power from a node, and gives it back: what was on its disk is there, and nothing else. Its daemon does not run.
+    ///
+    /// # Errors
+    /// When something does not go.
+    pub fn lose_power(&self, node: u8) -> Result<(), LabError> {
+        power::lose(&self.0, node)
     }
 
     /// Cuts a node's cables.

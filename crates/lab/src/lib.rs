@@ -2,7 +2,8 @@
 //!
 //! A [`Lab`] has nodes 1 to N and a client. Each is a network namespace and a host name of its own; two switches connect them all, so
 //! that every node has two addresses of each family ([`Families`]). On each node runs the daemon of a real skep, with a data directory, a runtime directory, a
-//! control group and an API socket of its own. Power can be cut ([`Lab::kill_node`]), cables pulled ([`Lab::cut_link`]), daemons
+//! control group and an API socket of its own. Processes can be killed
+//! ([`Lab::kill_node`]), power cut ([`Lab::lose_power`]), cables pulled ([`Lab::cut_link`]), daemons
 //! stopped and killed, and any program run inside ([`Lab::exec`]).
 //!
 //! Nothing of a lab needs the process that made it: what it consists of is written below `/run/skep-lab`, [`Lab::open`] finds it
@@ -21,6 +22,7 @@ pub mod http;
 mod lab;
 mod mounts;
 mod place;
+mod power;
 mod processes;
 mod state;
 mod teardown;

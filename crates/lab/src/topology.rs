@@ -43,6 +43,20 @@ async fn connect(state: &State, fabric: &Wiring, place: Place) -> Result<(), Net
     Ok(())
 }
 
+/// Gives a node another namespace, without anything in it but new cables: as after a start of the machine.
+pub(crate) fn renew(state: &State, node: u8) -> Result<(), LabError> {
+    wire(async || {
+        let fabric = Wiring::inside(&Namespace::open(&state.net_path(FABRIC))?)?;
+        let place = Place::Node(node);
+        for port in 0..SWITCHES.len() {
+            fabric.remove(&cable(place, port)).await?;
+        }
+        Namespace::delete(&state.uts_path(&place.to_string()))?;
+        Namespace::delete(&state.net_path(&place.to_string()))?;
+        connect(state, &fabric, place).await
+    })
+}
+
 /// The end of a place's cable at the switch.
 fn cable(place: Place, port: usize) -> String {
     format!("{place}-{port}")

@@ -142,7 +142,7 @@ pub struct Ulimit {
 }
 
 /// What a task may use, and what is set aside for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// The most it may use.
@@ -164,11 +164,14 @@ pub struct ResourceLimits {
 }
 
 /// What the scheduler sets aside for a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ResourceReservations {
     /// CPU time in billionths of one CPU.
     pub nano_cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// How many of each kind of generic resources.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub generic: BTreeMap<String, u64>,
 }

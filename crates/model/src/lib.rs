@@ -15,6 +15,7 @@ mod constraint;
 mod container;
 mod data;
 mod endpoint;
+pub mod generic;
 mod gossip;
 mod health;
 mod id;
@@ -43,6 +44,7 @@ pub use container::{
 };
 pub use data::{BadDataName, Config, Data, DataName, DataSpec, FileReference, Secret, Templating};
 pub use endpoint::{EndpointKey, EndpointRecord, EndpointState, Member, OwnerTable, ServiceEntry};
+pub use generic::{BadGenericResource, GenericResource, GenericResources};
 pub use gossip::{GossipKey, GossipKeys};
 pub use health::{Health, HealthCheck, HealthConfig, HealthResult, HealthState, HealthTest};
 pub use id::{BadId, ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};

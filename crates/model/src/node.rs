@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NodeId, Protocol};
+use crate::{GenericResources, Meta, NodeId, Protocol};
 
 /// A stored node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,13 +122,16 @@ pub struct Platform {
 }
 
 /// What a node has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeResources {
     /// CPU time in billionths of one CPU.
     pub nano_cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// What its operator says that it has (`--node-generic-resource`).
+    #[serde(skip_serializing_if = "GenericResources::is_empty")]
+    pub generic: GenericResources,
 }
 
 /// The daemon of a node.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerSpec, Meta, NetworkAttachment, NetworkId, NodeId, PortConfig, PublishedPort, RegistryAuth, Resources,
-    ServiceId, ServiceName, TaskId, Timestamp, Version,
+    ContainerSpec, GenericResources, Meta, NetworkAttachment, NetworkId, NodeId, PortConfig, PublishedPort,
+    RegistryAuth, Resources, ServiceId, ServiceName, TaskId, Timestamp, Version,
 };
 
 /// What a task runs and under which rules. Never changed once a task is made of it.
@@ -213,6 +213,9 @@ pub struct Task {
     pub node: Option<NodeId>,
     /// What it runs.
     pub spec: TaskSpec,
+    /// The generic resources that are its own for as long as it has not ended: the scheduler's choice.
+    #[serde(default, skip_serializing_if = "GenericResources::is_empty")]
+    pub generic: GenericResources,
     /// What it should come to. Written by managers only.
     pub desired: TaskState,
     /// What it has come to. Written by its node once there is one.

@@ -64,4 +64,12 @@ impl Wiring {
     pub async fn lower(&self, link: &str) -> Result<(), NetworkError> {
         self.netlink.lower(link).await
     }
+
+    /// Takes a link away, and with a cable its other end. No error when there is none.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub async fn remove(&self, link: &str) -> Result<(), NetworkError> {
+        self.netlink.delete_by_name(link).await
+    }
 }

@@ -153,7 +153,7 @@ fn linux(places: &Places<'_>, container: &Container) -> Result<Value, RuntimeErr
 }
 
 fn resources(container: &Container) -> Value {
-    let (limits, reserved) = (container.resources.limits, container.resources.reservations);
+    let (limits, reserved) = (container.resources.limits, &container.resources.reservations);
     let mut devices = vec![
         json!({ "allow": false, "access": "rwm" }),
         json!({ "allow": true, "type": "c", "access": "m" }),

@@ -22,6 +22,7 @@ use crate::exec::{Exec, ExecCommand};
 use crate::files::{self, Process};
 use crate::images::Images;
 use crate::logs;
+use crate::oci_runtime::OciRuntime;
 use crate::shim::Report;
 use crate::volumes::Volumes;
 use crate::{cgroup, usage};
@@ -49,11 +50,13 @@ pub struct EmbeddedConfig {
     pub cgroup_parent: String,
     /// The shim's program.
     pub shim: Shim,
+    /// What makes containers, where it is not libcontainer.
+    pub oci_runtime: Option<OciRuntime>,
     /// Where what happens to containers is told.
     pub events: NodeEvents,
 }
 
-/// Runs containers through libcontainer, each in a shim of its own. See the crate's description.
+/// Runs containers, each in a shim of its own. See the crate's description.
 #[derive(Debug)]
 pub struct Embedded {
     containers: Arc<Containers>,

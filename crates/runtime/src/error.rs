@@ -47,6 +47,11 @@ pub enum RuntimeError {
     /// Neither the image nor the specification says what to run.
     #[error("no command specified: neither the service nor its image has one")]
     NoCommand,
+    /// A first process is asked for, and there is none for containers of an external runtime.
+    #[error(
+        "--init: {0} needs a program to be the container's first process: install tini (tini-static), or name one with the daemon's --init-path"
+    )]
+    NoInit(PathBuf),
     /// A user that is not in the image.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     UnknownUser(String),

@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use crate::container::ContainerId;
 use crate::error::RuntimeError;
 use crate::images::ImageId;
+use crate::oci_runtime::OciRuntime;
 
 /// [`Made`]; without it the directory is half made or half removed.
 pub(crate) const CONTAINER: &str = "container.json";
@@ -41,6 +42,9 @@ pub(crate) struct Made {
     /// A terminal instead of pipes.
     #[serde(default)]
     pub(crate) tty: bool,
+    /// The runtime that makes it, where it is not the one that is built in.
+    #[serde(default)]
+    pub(crate) oci_runtime: Option<OciRuntime>,
     /// Supplementary groups as the service names them.
     #[serde(default)]
     pub(crate) groups: Vec<String>,

@@ -22,7 +22,8 @@
 //!
 //! A further program in a running container has a shim of its own for as long as it runs, and is confined as the first one is.
 //!
-//! libcontainer is named here and nowhere else, and only called in shims. What it sets up and what is done by hand in the
+//! Where the node's operator says so, shims let an [`OciRuntime`] of the machine make their containers, such as runc. Otherwise libcontainer
+//! does: it is named here and nowhere else, and only called in shims. What it sets up and what is done by hand in the
 //! container's first process right before its program (seccomp, user, capabilities) is told in the `confine` module.
 //!
 //! The crate never decides which containers there should be, never makes network namespaces, and never fetches images.
@@ -42,6 +43,7 @@ mod fake;
 mod files;
 mod logs;
 mod message;
+mod oci_runtime;
 mod seccomp;
 mod shim;
 mod signal;
@@ -62,6 +64,7 @@ pub use error::RuntimeError;
 pub use events::{ContainerAction, Happened, NodeEvent, NodeEvents, VolumeAction};
 pub use exec::{Exec, ExecCommand, ExecFiles, Stdin, Terminal, TerminalSize};
 pub use fake::{FakeExec, FakeRuntime};
+pub use oci_runtime::{BadOciRuntime, OciRuntime};
 pub use shim::shim_main;
 pub use signal::{parse as parse_signal, stop_signal};
 pub use volumes::{ANONYMOUS, NewVolume, Volume, VolumeError, Volumes};

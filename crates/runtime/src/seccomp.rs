@@ -9,12 +9,15 @@
 //!
 //! Only the processor's own system calls are known: 32-bit programs are killed on a 64-bit machine.
 
+mod oci;
 mod profile;
 
 use std::collections::BTreeMap;
 use std::io;
 
 use caps::{Capability, CapsHashSet};
+pub(crate) use oci::profile as oci_profile;
+use profile::Call;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch, sock_filter,
@@ -25,6 +28,9 @@ const NEWEST: u32 = 462;
 
 /// The flags of `clone(2)` that make namespaces.
 const NAMESPACES: u64 = 0x7e02_0000;
+
+/// What `personality(2)` may be asked for: Linux, as a 32-bit machine, with old addresses, both, and what there is.
+const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// Compiled filters, in the order in which they are to be loaded.
 #[derive(Debug, Clone)]
@@ -60,13 +66,23 @@ impl Filters {
     }
 }
 
+fn always() -> impl Iterator<Item = &'static Call> {
+    profile::ALWAYS.iter().copied().flatten()
+}
+
+/// Calls that come with a capability.
+fn with(bounding: &CapsHashSet) -> impl Iterator<Item = &'static Call> {
+    let theirs = profile::WITH.iter().filter(|(capability, _)| bounding.contains(capability));
+    theirs.flat_map(|(_, lists)| lists.iter().copied().flatten())
+}
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 fn rules(bounding: &CapsHashSet) -> Result<Rules, seccompiler::BackendError> {
-    let mut rules: Rules = profile::ALWAYS.iter().copied().flatten().map(|call| (*call, Vec::new())).collect();
+    let mut rules: Rules = always().map(|(_, call)| (*call, Vec::new())).collect();
     let one = |arg, len, op, value| SeccompRule::new(vec![SeccompCondition::new(arg, len, op, value)?]);
     let mut personalities = Vec::new();
-    for value in [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff] {
+    for value in PERSONALITIES {
         personalities.push(one(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?);
     }
     rules.insert(libc::SYS_personality, personalities);
@@ -75,11 +91,7 @@ fn rules(bounding: &CapsHashSet) -> Result<Rules, seccompiler::BackendError> {
     let plain = one(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(NAMESPACES), 0)?;
     rules.insert(libc::SYS_clone, vec![plain]);
     // Last, because a call that is allowed as a whole replaces one that is allowed with some arguments.
-    for (capability, calls) in profile::WITH {
-        if bounding.contains(capability) {
-            rules.extend(calls.iter().map(|call| (*call, Vec::new())));
-        }
-    }
+    rules.extend(with(bounding).map(|(_, call)| (*call, Vec::new())));
     // The second filter decides about these.
     rules.insert(libc::SYS_clone3, Vec::new());
     let young = i64::from(NEWEST) + 1;

@@ -5,6 +5,7 @@
 
 mod causes;
 mod exec;
+mod external;
 mod output;
 mod start;
 
@@ -25,6 +26,7 @@ use crate::cgroup;
 use crate::container::Exit;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM, Shim};
 pub(crate) use exec::{ExecReport, Order};
+pub(crate) use external::External;
 use start::Started;
 
 /// libcontainer's own directory, below the container's.
@@ -132,9 +134,11 @@ fn watch(dir: &Path, made: &Made, shim: Shim, mut started: Started) -> ExitCode 
 
 /// Takes away what only a running container needs. Removal by the daemon tries again what fails here.
 fn clean(dir: &Path, made: &Made) {
-    for failed in
-        [cgroup::clear(&made.id, &made.cgroup).err(), files::delete_dir(&dir.join(STATE)).err()].iter().flatten()
-    {
+    let emptied = cgroup::clear(&made.id, &made.cgroup).err();
+    if let Some(runtime) = External::of(dir, made) {
+        runtime.delete();
+    }
+    for failed in [emptied, files::delete_dir(&dir.join(STATE)).err()].iter().flatten() {
         eprintln!("{failed}");
     }
 }

@@ -56,8 +56,10 @@ fn has(text: &str, lines: &[&str]) {
 async fn it_is_confined_as_the_first_program_is() {
     let kit = Kit::new();
     let runtime = kit.open();
+    // Go before 1.19.9, with which Debian 12 has built its runc, may raise the soft limit of open files to the hard one.
+    let soft = if kit::oci_runtime().is_some() { 99 } else { 77 };
     let id = idle(&kit, &runtime, |c| {
-        c.spec.ulimits = vec![Ulimit { name: "nofile".to_owned(), soft: 77, hard: 99 }];
+        c.spec.ulimits = vec![Ulimit { name: "nofile".to_owned(), soft, hard: 99 }];
         c.spec.oom_score_adj = 321;
         c.resources.limits = ResourceLimits { nano_cpus: 500_000_000, memory: 32 << 20, pids: 20 };
     })
@@ -82,7 +84,7 @@ async fn it_is_confined_as_the_first_program_is() {
             "NoNewPrivs: 0",
             "SigIgn: 0000000000000000",
             "SigBlk: 0000000000000000",
-            "77",
+            &soft.to_string(),
             "321",
             "box",
             "/",

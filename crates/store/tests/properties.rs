@@ -47,6 +47,7 @@ fn task(id: usize, service: usize, node: Option<usize>) -> Task {
         slot: Some(1),
         node: node.map(|node| NODES[node].clone()),
         spec,
+        generic: Default::default(),
         desired: TaskState::Running,
         status,
         attachments: Vec::new(),

@@ -80,6 +80,17 @@ pub(crate) fn parse_ulimit(text: &str) -> Result<Value, String> {
     Ok(json!({ "Name": name, "Soft": soft, "Hard": hard }))
 }
 
+/// `--generic-resource`: gpu=2.
+///
+/// # Errors
+/// A sentence for whoever typed it.
+pub(crate) fn parse_generic(text: &str) -> Result<Value, String> {
+    let bad = || format!("{text:?} is no request for generic resources: write KIND=NUMBER, as gpu=2");
+    let (kind, count) = text.split_once('=').filter(|(kind, _)| !kind.is_empty()).ok_or_else(bad)?;
+    let count: u32 = count.parse().ok().filter(|count| *count > 0).ok_or_else(bad)?;
+    Ok(json!({ "DiscreteResourceSpec": { "Kind": kind, "Value": count } }))
+}
+
 /// `--network`: the network's name, or `name=net,alias=db,alias=store`.
 ///
 /// # Errors
@@ -129,6 +140,15 @@ mod tests {
         assert_eq!(filters(&given).unwrap().unwrap(), r#"{"label":{"k=v":true},"name":{"a":true,"b":true}}"#);
         assert_eq!(filters(&[]).unwrap(), None);
         assert!(filters(&["name".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn a_number_of_a_kind() {
+        let asked = parse_generic("gpu=2").unwrap();
+        assert_eq!(asked, json!({ "DiscreteResourceSpec": { "Kind": "gpu", "Value": 2 } }));
+        for bad in ["gpu", "=2", "gpu=0", "gpu=-1", "gpu=UUID1"] {
+            assert!(parse_generic(bad).unwrap_err().contains("KIND=NUMBER"), "{bad}");
+        }
     }
 
     #[test]

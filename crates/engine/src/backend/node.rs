@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use skep_model::{NodeId, Timestamp};
+use skep_model::{GenericResources, NodeId, Timestamp};
 
 /// What the node is to a swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,10 @@ pub struct NodeInfo {
     pub architecture: String,
     /// CPUs that the daemon may use.
     pub cpus: u32,
+    /// What its operator says that it has.
+    pub generic: GenericResources,
+    /// What makes containers: its name, and its program.
+    pub runtime: (String, String),
     /// Bytes of memory.
     pub memory: u64,
     /// The data directory.

@@ -60,6 +60,8 @@ pub(super) fn info(state: &State) -> NodeInfo {
         os_version: "12".to_owned(),
         architecture: "x86_64".to_owned(),
         cpus: 2,
+        generic: Default::default(),
+        runtime: ("skep".to_owned(), "skep shim".to_owned()),
         memory: 1 << 30,
         data_root: "/var/lib/skep".to_owned(),
         cgroup_version: 2,

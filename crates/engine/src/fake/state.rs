@@ -147,7 +147,7 @@ impl State {
             description: Some(NodeDescription {
                 hostname: "node1".to_owned(),
                 platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-                resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30 },
+                resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30, ..NodeResources::default() },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
                 routes: Vec::new(),
                 tls: None,
@@ -367,6 +367,7 @@ impl State {
             slot,
             node,
             spec: service.spec.task.clone(),
+            generic: Default::default(),
             desired: TaskState::Running,
             status: TaskStatus {
                 timestamp: Timestamp::now(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use skep_model::Node;
 
 use super::running::STORAGE_DRIVER;
-use super::{node, signed, swarm};
+use super::{generic, node, signed, swarm};
 use crate::backend::cluster::ClusterView;
 use crate::backend::container::{ContainerInfo, ContainerState};
 use crate::backend::node::{NodeInfo, SwarmState};
@@ -85,7 +85,7 @@ impl Counts {
 #[must_use]
 pub fn info(node: &NodeInfo, state: SwarmState, counts: Counts, view: Option<&ClusterView>) -> wire::Info {
     let list = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>();
-    let runtime = wire::Runtime { path: "skep shim".to_owned() };
+    let (runtime, path) = node.runtime.clone();
     wire::Info {
         id: node.id.clone(),
         containers: counts.running + counts.stopped,
@@ -119,12 +119,13 @@ pub fn info(node: &NodeInfo, state: SwarmState, counts: Counts, view: Option<&Cl
         registry_config: Some(registries(node)),
         ncpu: node.cpus.into(),
         mem_total: signed(node.memory),
+        generic_resources: (!node.generic.is_empty()).then(|| generic::to_wire(&node.generic)),
         docker_root_dir: node.data_root.clone(),
         name: node.hostname.clone(),
         labels: node.labels.iter().map(|(k, v)| format!("{k}={v}")).collect(),
         server_version: node.version.clone(),
-        runtimes: BTreeMap::from([("skep".to_owned(), runtime)]),
-        default_runtime: "skep".to_owned(),
+        runtimes: BTreeMap::from([(runtime.clone(), wire::Runtime { path })]),
+        default_runtime: runtime,
         swarm: swarm_info(node, state, view),
         live_restore_enabled: true,
         init_binary: String::new(),

@@ -14,6 +14,7 @@ pub(crate) mod conflict;
 pub mod container;
 pub mod data;
 pub mod endpoint;
+mod generic;
 pub mod health;
 pub mod image;
 pub mod info;

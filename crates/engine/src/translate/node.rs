@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use skep_model::{Node, NodeDescription, NodeSpec, Role};
 
-use super::{conflict, optional, signed, text};
+use super::{conflict, generic, optional, signed, text};
 use crate::backend::cluster::Issuer;
 use crate::error::Error;
 use crate::types::meta::ObjectVersion;
@@ -126,6 +126,7 @@ fn description(description: &NodeDescription, issuers: &BTreeMap<String, Issuer>
         resources: wire::NodeResources {
             nano_cpus: signed(description.resources.nano_cpus),
             memory_bytes: signed(description.resources.memory),
+            generic_resources: generic::to_wire(&description.resources.generic),
         },
         engine: wire::EngineDescription {
             engine_version: description.engine.version.clone(),

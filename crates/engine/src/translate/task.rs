@@ -2,7 +2,7 @@
 
 use skep_model::{ContainerStatus, PublishMode, PublishedPort, Task, TaskState};
 
-use super::{conflict, endpoint, network, task_spec};
+use super::{conflict, endpoint, generic, network, task_spec};
 use crate::backend::cluster::ClusterView;
 use crate::types::meta::{ObjectVersion, StringMap};
 use crate::types::task as wire;
@@ -28,7 +28,8 @@ pub fn to_wire(task: &Task, view: &ClusterView) -> wire::Task {
         status: status(task, view),
         desired_state: task.desired.as_str().to_owned(),
         networks_attachments: attachments.collect(),
-        generic_resources: Vec::new(),
+        generic_resources: generic::to_wire(&task.generic),
+        assigned_generic_resources: generic::to_wire(&task.generic),
         job_iteration: None,
     }
 }

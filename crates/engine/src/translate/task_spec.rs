@@ -4,7 +4,7 @@ use skep_model::{
     Constraint, Placement, Platform, ResourceLimits, ResourceReservations, Resources, SpreadOver, TaskSpec,
 };
 
-use super::{amount, container, signed, unsupported, update};
+use super::{amount, container, generic, signed, unsupported, update};
 use crate::error::Error;
 use crate::types::node::Platform as WirePlatform;
 use crate::types::service as wire;
@@ -61,9 +61,6 @@ fn resources(wire: &wire::ResourceRequirements) -> Result<Resources, Error> {
     }
     let limits = wire.limits.clone().unwrap_or_default();
     let reservations = wire.reservations.clone().unwrap_or_default();
-    if !reservations.generic_resources.is_empty() {
-        return Err(unsupported("TaskTemplate.Resources.Reservations.GenericResources", "there are none in skep yet"));
-    }
     let field = |name: &str| format!("TaskTemplate.Resources.{name}");
     let resources = Resources {
         limits: ResourceLimits {
@@ -74,6 +71,7 @@ fn resources(wire: &wire::ResourceRequirements) -> Result<Resources, Error> {
         reservations: ResourceReservations {
             nano_cpus: amount(&field("Reservations.NanoCPUs"), reservations.nano_cpus)?,
             memory: amount(&field("Reservations.MemoryBytes"), reservations.memory_bytes)?,
+            generic: generic::asked(&reservations.generic_resources)?,
         },
     };
     for memory in [resources.limits.memory, resources.reservations.memory] {
@@ -135,7 +133,7 @@ fn resources_to_wire(resources: &Resources) -> wire::ResourceRequirements {
         reservations: Some(wire::Reservations {
             nano_cpus: signed(resources.reservations.nano_cpus),
             memory_bytes: signed(resources.reservations.memory),
-            generic_resources: Vec::new(),
+            generic_resources: generic::asked_to_wire(&resources.reservations.generic),
         }),
         swap_bytes: None,
         memory_swappiness: None,

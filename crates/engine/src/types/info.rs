@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::generic::GenericResource;
 use super::swarm::ClusterInfo;
 use super::zero;
 
@@ -61,7 +61,7 @@ pub struct Info {
     #[serde(rename = "NCPU")]
     pub ncpu: i64,
     pub mem_total: i64,
-    pub generic_resources: Option<Vec<Value>>,
+    pub generic_resources: Option<Vec<GenericResource>>,
     pub docker_root_dir: String,
     pub http_proxy: String,
     pub https_proxy: String,

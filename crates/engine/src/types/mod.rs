@@ -10,6 +10,7 @@ pub mod container_spec;
 pub mod data;
 pub mod event;
 pub mod exec;
+pub mod generic;
 pub mod go_json;
 pub mod image;
 pub mod info;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::generic::GenericResource;
 use super::meta::{ObjectVersion, StringMap, Time};
 use super::zero;
 
@@ -62,6 +63,8 @@ pub struct NodeResources {
     pub nano_cpus: i64,
     #[serde(skip_serializing_if = "zero")]
     pub memory_bytes: i64,
+    #[serde(skip_serializing_if = "zero")]
+    pub generic_resources: Vec<GenericResource>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::container_spec::ContainerSpec;
+use super::generic::GenericResource;
 use super::meta::{Driver, Nanoseconds, ObjectVersion, StringMap, Time};
 use super::zero;
 
@@ -104,7 +105,7 @@ pub struct Reservations {
     #[serde(skip_serializing_if = "zero")]
     pub memory_bytes: i64,
     #[serde(skip_serializing_if = "zero")]
-    pub generic_resources: Vec<Value>,
+    pub generic_resources: Vec<GenericResource>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

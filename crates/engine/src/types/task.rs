@@ -1,8 +1,8 @@
 //! Tasks.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
+use super::generic::GenericResource;
 use super::meta::{Driver, ObjectVersion, StringMap, Time};
 use super::network::IpamConfig;
 use super::service::{PortConfig, TaskSpec};
@@ -33,7 +33,10 @@ pub struct Task {
     #[serde(skip_serializing_if = "zero")]
     pub networks_attachments: Vec<NetworkAttachment>,
     #[serde(skip_serializing_if = "zero")]
-    pub generic_resources: Vec<Value>,
+    pub generic_resources: Vec<GenericResource>,
+    /// The same, by the name that the API's description has for it and real engines have not.
+    #[serde(skip_serializing_if = "zero")]
+    pub assigned_generic_resources: Vec<GenericResource>,
     #[serde(skip_serializing_if = "zero")]
     pub job_iteration: Option<ObjectVersion>,
 }

@@ -157,7 +157,7 @@ fn container(spec: &ContainerSpec) -> Result<(), SpecError> {
 }
 
 fn resources(spec: &ServiceSpec) -> Result<(), SpecError> {
-    let (limits, reserved) = (spec.task.resources.limits, spec.task.resources.reservations);
+    let (limits, reserved) = (spec.task.resources.limits, &spec.task.resources.reservations);
     for memory in [limits.memory, reserved.memory] {
         if memory > 0 && memory < LEAST_MEMORY {
             return Err(SpecError::LittleMemory(memory));

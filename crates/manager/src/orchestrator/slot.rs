@@ -113,6 +113,7 @@ fn new_task(draft: &mut Draft<'_>, service: &Service, key: &SlotKey, desired: Ta
         slot,
         node,
         spec: service.spec.task.clone(),
+        generic: Default::default(),
         desired,
         status: TaskStatus {
             timestamp: now,

@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use skep_model::{
-    Availability, Constraint, Node, NodeState, Platform, Protocol, ResourceReservations, ServiceId, SpreadOver, Task,
+    Availability, Constraint, GenericResources, Node, NodeResources, NodeState, Platform, Protocol,
+    ResourceReservations, ServiceId, SpreadOver, Task,
 };
 
 use super::load::Load;
@@ -62,7 +63,7 @@ impl Needs {
         let placement = &task.spec.placement;
         Self {
             service: task.service.clone(),
-            reservations: task.spec.resources.reservations,
+            reservations: task.spec.resources.reservations.clone(),
             constraints: constraints(task),
             platforms: placement.platforms.clone(),
             host_ports: host_ports(task).collect(),
@@ -87,10 +88,20 @@ impl Needs {
     }
 
     fn has_resources(&self, node: &Node, load: &Load) -> bool {
-        let has = node.description.as_ref().map(|d| d.resources).unwrap_or_default();
-        let wants = self.reservations;
+        let none = NodeResources::default();
+        let has = node.description.as_ref().map_or(&none, |d| &d.resources);
+        let wants = &self.reservations;
         let fits = |wanted: u64, has: u64, used: u64| wanted == 0 || wanted.saturating_add(used) <= has;
-        fits(wants.nano_cpus, has.nano_cpus, load.nano_cpus) && fits(wants.memory, has.memory, load.memory)
+        fits(wants.nano_cpus, has.nano_cpus, load.nano_cpus)
+            && fits(wants.memory, has.memory, load.memory)
+            && self.give(node, load).is_some()
+    }
+
+    /// The generic resources that the task gets on `node`, which carries `load` already; `None` when there are too few.
+    pub(super) fn give(&self, node: &Node, load: &Load) -> Option<GenericResources> {
+        let none = GenericResources::default();
+        let has = node.description.as_ref().map_or(&none, |d| &d.resources.generic);
+        load.generic.give(has, &self.reservations.generic)
     }
 
     fn runs_on(&self, node: &Node) -> bool {

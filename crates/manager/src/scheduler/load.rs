@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use skep_model::{NodeId, Protocol, ServiceId, Task, TaskState};
 
 use super::filter::host_ports;
+use super::generic::Given;
 use crate::draft::Draft;
 
 /// What one node carries.
@@ -17,6 +18,8 @@ pub(super) struct Load {
     pub(super) nano_cpus: u64,
     /// Set aside, bytes.
     pub(super) memory: u64,
+    /// Generic resources that tasks have.
+    pub(super) generic: Given,
     /// Held by tasks that have not ended.
     pub(super) host_ports: HashSet<(Protocol, u16)>,
 }
@@ -33,6 +36,7 @@ impl Load {
             self.tasks += 1;
             *self.services.entry(task.service.clone()).or_default() += 1;
         }
+        self.generic.add(&task.generic);
         self.nano_cpus += task.spec.resources.reservations.nano_cpus;
         self.memory += task.spec.resources.reservations.memory;
         self.host_ports.extend(host_ports(task));

@@ -4,13 +4,14 @@
 //! task then takes the best one that is left.
 
 mod filter;
+mod generic;
 mod load;
 mod spread;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use skep_model::{NodeId, ServiceId, Task, TaskState, Version};
+use skep_model::{GenericResources, Node, NodeId, ServiceId, Task, TaskState, Version};
 
 use self::filter::{Misfit, Needs};
 use self::load::Loads;
@@ -68,8 +69,10 @@ fn place(
     for task in tasks {
         match next_fitting(&mut spread, &needs, loads, &mut misfits) {
             Some(node) => {
-                loads.add(&node, task);
-                assign(draft, task, node);
+                let given = needs.give(&node, loads.get(&node.id)).unwrap_or_default();
+                let task = assigned(draft, task, &node, given);
+                loads.add(&node.id, &task);
+                draft.put_task(task);
             }
             None => refuse(draft, task, &misfits),
         }
@@ -82,11 +85,11 @@ fn next_fitting(
     needs: &Needs,
     loads: &Loads,
     misfits: &mut BTreeMap<Misfit, usize>,
-) -> Option<NodeId> {
+) -> Option<Arc<Node>> {
     loop {
         let node = spread.best(loads)?;
         match needs.misfit(&node, loads.get(&node.id)) {
-            None => return Some(node.id.clone()),
+            None => return Some(node),
             Some(misfit) => {
                 *misfits.entry(misfit).or_default() += 1;
                 spread.exclude(&node.id);
@@ -95,14 +98,15 @@ fn next_fitting(
     }
 }
 
-fn assign(draft: &mut Draft<'_>, task: &Arc<Task>, node: NodeId) {
+fn assigned(draft: &Draft<'_>, task: &Arc<Task>, node: &Node, given: GenericResources) -> Task {
     let mut task = Task::clone(task);
-    task.node = Some(node);
+    task.node = Some(node.id.clone());
+    task.generic = given;
     task.status.state = TaskState::Assigned;
     task.status.timestamp = draft.now();
     "scheduler assigned task to node".clone_into(&mut task.status.message);
     task.status.err = None;
-    draft.put_task(task);
+    task
 }
 
 fn refuse(draft: &mut Draft<'_>, task: &Arc<Task>, misfits: &BTreeMap<Misfit, usize>) {

@@ -54,6 +54,8 @@ pub(super) fn process(
         env.push(TERM.to_owned());
     }
     // Nothing is said of noNewPrivileges: only absent means that setuid programs work together with a system call filter.
+    // Another user than root has capabilities only by programs that give them.
+    let own: &[String] = if user.uid == 0 { &caps } else { &[] };
     let process = json!({
         // libcontainer makes none: the program takes its own in the container (see the `terminal` module).
         "terminal": false,
@@ -61,7 +63,7 @@ pub(super) fn process(
         "args": args,
         "env": env,
         "cwd": cwd,
-        "capabilities": { "bounding": caps, "effective": caps, "permitted": caps, "inheritable": [], "ambient": [] },
+        "capabilities": { "bounding": caps, "effective": own, "permitted": own, "inheritable": [], "ambient": [] },
         "rlimits": rlimits(container)?,
         "oomScoreAdj": spec.oom_score_adj,
     });

@@ -16,7 +16,8 @@ use crate::error::RuntimeError;
 use crate::events::ContainerAction;
 use crate::files::{self, CONTAINER, EXIT, Made, Process, SHIM};
 use crate::logs::LOGS;
-use crate::shim::STATE;
+use crate::oci_runtime::OciRuntime;
+use crate::shim::{External, STATE};
 use crate::volumes::Live;
 
 /// How long a shim may take to end after its container, in milliseconds.
@@ -153,6 +154,11 @@ impl Containers {
     fn make(&self, dir: &Path, container: &Container) -> Result<(), RuntimeError> {
         let image = self.config.images.find(&container.image.to_string())?.config;
         let command = bundle::args(&container.spec, &image)?;
+        if let Some(OciRuntime { program, init: None }) = &self.config.oci_runtime
+            && container.spec.init == Some(true)
+        {
+            return Err(RuntimeError::NoInit(program.clone()));
+        }
         let logs = dir.join(LOGS);
         fs::create_dir_all(&logs).map_err(RuntimeError::io("create", &logs))?;
         let rootfs = self.config.images.mount(&container.image, dir)?;
@@ -171,6 +177,7 @@ impl Containers {
             cgroup,
             open_stdin: container.spec.open_stdin,
             tty: container.spec.tty,
+            oci_runtime: self.config.oci_runtime.clone(),
             groups: container.spec.groups.clone(),
             in_memory: !container.files.is_empty(),
             volumes,
@@ -268,6 +275,11 @@ impl Containers {
 
     /// Takes away what only a running container needs.
     fn clear(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let dir = self.dir(id);
+        let made = files::read::<Made>(&dir, CONTAINER).ok().flatten();
+        if let Some(runtime) = made.as_ref().and_then(|made| External::of(&dir, made)) {
+            runtime.delete();
+        }
         cgroup::clear(id, &cgroup::path(&self.config.cgroup_parent, id))?;
         files::delete_dir(&self.dir(id).join(STATE))
     }

@@ -24,11 +24,13 @@ use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 use serde::{Deserialize, Serialize};
 
+use super::external::External;
+use super::start::Born;
 use crate::bundle::{self, HOME};
 use crate::exec::{ExecCommand, ExecFiles};
 use crate::files::{self, CONTAINER, Made, Process, SHIM, Shim};
-use crate::message;
 use crate::seccomp::Filters;
+use crate::{message, terminal};
 use enter::{Entry, Standard};
 
 /// What the daemon asks for. With pipes, the program's three standard files come with it.
@@ -104,20 +106,50 @@ fn start(dir: &Path, command: &ExecCommand, given: Vec<OwnedFd>) -> Result<Runni
     // Fails only for leaders of a group, and this is a new child.
     let _ = setsid();
     nix::sys::prctl::set_child_subreaper(true).map_err(|e| format!("cannot become a subreaper: {e}"))?;
-    let entry = entry(dir, command)?;
-    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("cannot make a pipe: {e}"));
-    let (cause, cause_in) = pipe()?;
-    let (born, born_in) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|e| format!("cannot make a socket: {e}"))?;
+    let made: Made = files::read(dir, CONTAINER).map_err(|e| e.to_string())?.ok_or("the container is gone")?;
+    let entry = entry(dir, &made, command)?;
     let standard = match (command.files, <[OwnedFd; 3]>::try_from(given)) {
         (ExecFiles::Terminal(size), _) => Standard::Terminal(size),
         (ExecFiles::Pipes { .. }, Ok(files)) => Standard::Files(files),
         (ExecFiles::Pipes { .. }, Err(_)) => return Err("the daemon sent no files".to_owned()),
         (ExecFiles::Nothing, _) => Standard::Nothing,
     };
+    let (pid, terminal) = match External::of(dir, &made) {
+        Some(runtime) => by_runtime(&runtime, &entry, standard)?,
+        None => by_hand(&entry, standard)?,
+    };
+    let process = Process::find(pid).or_else(|| Process::ended(pid)).ok_or("the program's process is gone")?;
+    Ok(Running { process, terminal })
+}
+
+/// The number of a program's process, and the other side of its terminal, when it has one.
+type Begun = (i32, Option<OwnedFd>);
+
+/// Lets the container's runtime start it.
+fn by_runtime(runtime: &External<'_>, entry: &Entry, standard: Standard) -> Result<Begun, String> {
+    let null = || File::open("/dev/null").map(OwnedFd::from).map_err(|e| format!("/dev/null: {e}"));
+    let (files, size) = match standard {
+        Standard::Terminal(size) => (None, Some(size)),
+        Standard::Files(files) => (Some(files), None),
+        Standard::Nothing => (Some([null()?, null()?, null()?]), None),
+    };
+    let Born { pid, terminal } = runtime.exec(&entry.described(size), files)?;
+    let other = terminal.map(|[_, other]| other);
+    // Not every runtime has done that; where one has, the program hears nothing of it.
+    if let (Some(other), Some(size)) = (&other, size) {
+        terminal::resize(other, size).map_err(|e| format!("cannot set the terminal's size: {e}"))?;
+    }
+    Ok((pid, other))
+}
+
+fn by_hand(entry: &Entry, standard: Standard) -> Result<Begun, String> {
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("cannot make a pipe: {e}"));
+    let (cause, cause_in) = pipe()?;
+    let (born, born_in) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| format!("cannot make a socket: {e}"))?;
     // SAFETY: this process has one thread, so the child may do anything.
     let between = match unsafe { fork() }.map_err(|e| format!("cannot fork: {e}"))? {
-        ForkResult::Child => enter::enter(&entry, &standard, &cause_in, &born_in),
+        ForkResult::Child => enter::enter(entry, &standard, &cause_in, &born_in),
         ForkResult::Parent { child } => child,
     };
     drop((cause_in, born_in, standard));
@@ -133,14 +165,12 @@ fn start(dir: &Path, command: &ExecCommand, given: Vec<OwnedFd>) -> Result<Runni
         super::reap(pid);
         return Err(reason);
     }
-    let process = Process::find(pid).or_else(|| Process::ended(pid)).ok_or("the program's process is gone")?;
-    Ok(Running { process, terminal: terminal.into_iter().next() })
+    Ok((pid, terminal.into_iter().next()))
 }
 
 /// What the container's directory says about programs in it.
-fn entry(dir: &Path, command: &ExecCommand) -> Result<Entry, String> {
+fn entry(dir: &Path, made: &Made, command: &ExecCommand) -> Result<Entry, String> {
     let told = |e: crate::RuntimeError| e.to_string();
-    let made: Made = files::read(dir, CONTAINER).map_err(told)?.ok_or("the container is gone")?;
     let shim: Shim = files::read(dir, SHIM).map_err(told)?.ok_or("the container is not running")?;
     let init = shim.init.and_then(|init| init.open()).ok_or("the container is not running")?;
     let spec = Spec::load(dir.join("config.json")).map_err(|e| e.to_string())?;
@@ -163,7 +193,7 @@ fn entry(dir: &Path, command: &ExecCommand) -> Result<Entry, String> {
     let dir = command.dir.clone().filter(|dir| !dir.is_empty());
     Ok(Entry {
         init,
-        cgroup: made.cgroup,
+        cgroup: made.cgroup.clone(),
         filters: Filters::compile(&identity.capabilities)?,
         identity,
         limits: process.rlimits().clone().unwrap_or_default(),

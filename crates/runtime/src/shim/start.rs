@@ -16,6 +16,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::STATE;
 use super::causes::Causes;
+use super::external::External;
 use super::output::Output;
 use crate::bundle::REAPER;
 use crate::confine::{First, Identity, Program};
@@ -33,18 +34,24 @@ pub(super) struct Started {
 }
 
 /// What the container's three standard files are.
-struct Files {
-    stdin: OwnedFd,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
+pub(super) struct Files {
+    pub(super) stdin: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+}
+
+/// A program that a runtime has started.
+pub(super) struct Born {
+    pub(super) pid: i32,
+    /// Both sides of its terminal, its own first.
+    pub(super) terminal: Option<[OwnedFd; 2]>,
 }
 
 pub(super) fn start(dir: &Path, made: &Made) -> Result<Started, String> {
     // What an earlier start left behind that was broken off.
     files::delete_dir(&dir.join(STATE)).map_err(|e| e.to_string())?;
     File::open(&made.netns).map_err(|e| format!("network namespace {}: {e}", made.netns.display()))?;
-    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("cannot make a pipe: {e}"));
-    let ((out, stdout), (err, stderr), (cause, cause_in)) = (pipe()?, pipe()?, pipe()?);
+    let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
     let (stdin, kept) = if made.open_stdin {
         let (read, write) = pipe()?;
         (read, Some(write))
@@ -52,11 +59,30 @@ pub(super) fn start(dir: &Path, made: &Made) -> Result<Started, String> {
         (File::open("/dev/null").map_err(|e| format!("/dev/null: {e}"))?.into(), None)
     };
     let mut output = Output::new(dir, out, err).map_err(|e| format!("cannot open the log: {e}"))?;
+    let files = Files { stdin, stdout, stderr };
+    let Born { pid, terminal } = match External::of(dir, made) {
+        Some(runtime) => runtime.start(made, files)?,
+        None => run(dir, made, files)?,
+    };
+    if let Some([own, other]) = terminal {
+        output.of_terminal(other, own).map_err(|e| format!("cannot read the terminal: {e}"))?;
+    }
+    let init = Process::find(pid).or_else(|| Process::ended(pid)).ok_or("the first process is gone")?;
+    Ok(Started { init, output, _stdin: kept })
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), String> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("cannot make a pipe: {e}"))
+}
+
+/// Makes the container with libcontainer, and starts its program.
+fn run(dir: &Path, made: &Made, files: Files) -> Result<Born, String> {
+    let (cause, cause_in) = pipe()?;
     let (terminal, terminal_in) = socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
         .map_err(|e| format!("cannot make a socket: {e}"))?;
     let handed = made.tty.then(|| Rc::new(terminal_in));
     let causes = Causes::keep().map_err(|e| format!("cannot keep causes: {e}"))?;
-    let mut container = create(dir, made, (cause_in, handed), Files { stdin, stdout, stderr })
+    let mut container = create(dir, made, (cause_in, handed), files)
         .map_err(|library| causes.first().map_or(library.clone(), |cause| format!("{library}: {cause}")))?;
     devices::confine(&made.cgroup).map_err(|e| format!("cannot confine the container to its devices: {e}"))?;
     let told = container.start().map_err(|e| chain(&e));
@@ -68,15 +94,16 @@ pub(super) fn start(dir: &Path, made: &Made) -> Result<Started, String> {
         ("", Err(library)) => return Err(library),
         (reason, _) => return Err(reason.to_owned()),
     }
-    if made.tty {
-        let sides = message::receive::<()>(terminal.as_fd()).map_err(|e| format!("cannot take the terminal: {e}"))?;
-        let ((), sides) = sides.ok_or("the program kept its terminal to itself")?;
-        let [own, other] = <[OwnedFd; 2]>::try_from(sides).map_err(|_| "a terminal has two sides")?;
-        output.of_terminal(other, own).map_err(|e| format!("cannot read the terminal: {e}"))?;
-    }
     let pid = container.pid().ok_or("libcontainer knows no first process")?.as_raw();
-    let init = Process::find(pid).or_else(|| Process::ended(pid)).ok_or("the first process is gone")?;
-    Ok(Started { init, output, _stdin: kept })
+    let terminal = if made.tty { Some(take_terminal(&terminal)?) } else { None };
+    Ok(Born { pid, terminal })
+}
+
+/// Both sides of the terminal that the program has made for itself, its own first.
+fn take_terminal(socket: &OwnedFd) -> Result<[OwnedFd; 2], String> {
+    let sides = message::receive::<()>(socket.as_fd()).map_err(|e| format!("cannot take the terminal: {e}"))?;
+    let ((), sides) = sides.ok_or("the program kept its terminal to itself")?;
+    <[OwnedFd; 2]>::try_from(sides).map_err(|_| "a terminal has two sides".to_owned())
 }
 
 /// An error with all its causes.

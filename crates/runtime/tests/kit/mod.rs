@@ -12,7 +12,7 @@ use skep_model::{ContainerSpec, Resources};
 use skep_runtime::images::{ImageBuilder, ImageId, Images};
 use skep_runtime::{
     Container, ContainerId, ContainerState, Embedded, EmbeddedConfig, Exit, LogLine, LogOptions, LogStream, NodeEvents,
-    Runtime, Shim, Volumes,
+    OciRuntime, Runtime, Shim, Volumes,
 };
 
 /// Removes what it made when it goes, also after a failure.
@@ -24,6 +24,12 @@ pub(crate) struct Kit {
     /// What happens in the runtimes of this test.
     pub(crate) events: NodeEvents,
     netns: String,
+}
+
+/// `SKEP_OCI_RUNTIME=runc` lets that one make the containers of all tests.
+pub(crate) fn oci_runtime() -> Option<OciRuntime> {
+    let name = std::env::var("SKEP_OCI_RUNTIME").ok()?;
+    Some(OciRuntime::find(&name, None).expect("a runtime that is installed"))
 }
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:101:102::/home/web:/bin/sh\n";
@@ -70,6 +76,7 @@ impl Kit {
             images: self.images.clone(),
             cgroup_parent: self.cgroup.clone(),
             shim: Shim::Program(PathBuf::from(env!("CARGO_BIN_EXE_skep-shim"))),
+            oci_runtime: oci_runtime(),
         });
         (runtime.unwrap(), volumes)
     }
@@ -123,7 +130,15 @@ impl Drop for Kit {
         let cleaner = std::thread::spawn(move || {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let events = NodeEvents::default();
-            let config = EmbeddedConfig { root, volumes, images, cgroup_parent: cgroup, shim: Shim::Myself, events };
+            let config = EmbeddedConfig {
+                root,
+                volumes,
+                images,
+                cgroup_parent: cgroup,
+                shim: Shim::Myself,
+                oci_runtime: None,
+                events,
+            };
             tokio.block_on(async {
                 let runtime = Embedded::open(config).unwrap();
                 for container in runtime.list().await.unwrap() {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use skep_agent::Outside;
+use skep_model::{GenericResource, GenericResources};
 use skep_registry::{Insecure, Mirror, RegistryConfig};
+use skep_runtime::OciRuntime;
 
 /// Options of the daemon.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +26,12 @@ pub(crate) struct Flags {
     /// Parent cgroup of all containers
     #[arg(long, default_value = "/skep", value_name = "CGROUP")]
     pub(crate) cgroup_parent: String,
+    /// A program that makes containers, such as runc, by its name on the PATH or its path; without it skep makes them itself
+    #[arg(long, value_name = "PROGRAM")]
+    pub(crate) oci_runtime: Option<String>,
+    /// With --oci-runtime, the program that is the first process of containers with --init; docker-init or tini-static on the PATH without it
+    #[arg(long, value_name = "PROGRAM", requires = "oci_runtime")]
+    pub(crate) init_path: Option<String>,
     /// debug, info, warn or error
     #[arg(short, long, default_value = "info", value_name = "LEVEL")]
     pub(crate) log_level: String,
@@ -46,6 +54,9 @@ pub(crate) struct Flags {
     /// A registry that has copies of Docker's own images, asked before Docker's
     #[arg(long = "registry-mirror", value_name = "URL")]
     pub(crate) registry_mirrors: Vec<Mirror>,
+    /// A resource that this node has for tasks that ask for it (--generic-resource): gpu=2, or gpu=UUID1 by name; may be repeated
+    #[arg(long = "node-generic-resource", value_name = "KIND=NUMBER|KIND=NAME")]
+    pub(crate) generic_resources: Vec<String>,
     /// Labels of this daemon, for constraints on engine.labels
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
@@ -90,6 +101,24 @@ impl Flags {
             certificates: vec![PathBuf::from("/etc/docker/certs.d"), self.data_root.join("certs.d")],
             ..RegistryConfig::default()
         }
+    }
+
+    /// Refuses what cannot be read or is not there, before anything is made.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.label_map()?;
+        self.generic()?;
+        self.oci_runtime().map(drop)
+    }
+
+    /// What the node has for tasks that ask for it.
+    pub(crate) fn generic(&self) -> Result<GenericResources> {
+        GenericResource::parse_all(&self.generic_resources).context("--node-generic-resource")
+    }
+
+    /// What makes containers, where it is not skep itself.
+    pub(crate) fn oci_runtime(&self) -> Result<Option<OciRuntime>> {
+        let find = |name: &String| OciRuntime::find(name, self.init_path.as_deref());
+        self.oci_runtime.as_ref().map(find).transpose().context("--oci-runtime")
     }
 
     /// Where names are answered outside of tasks, and which.

@@ -41,6 +41,7 @@ pub(crate) fn main(flags: Flags, host: Option<String>) -> Result<ExitCode> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the daemon needs root: it makes network namespaces, containers and eBPF programs");
     }
+    flags.check()?;
     skep_mesh::check_kernel()?;
     skep_network::raise_file_limit(FILES).context("cannot raise the number of files that may be open")?;
     for dir in [&flags.data_root, &flags.exec_root] {

@@ -9,13 +9,13 @@ use skep_agent::{Agent, AgentConfig, Parts};
 use skep_engine::backend::node::SwarmState;
 use skep_engine::{Error, ErrorKind};
 use skep_mesh::{Bpf, MapSizes};
-use skep_model::{EngineDescription, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
+use skep_model::{EngineDescription, GenericResources, NodeDescription, NodeId, NodeResources, Platform, Timestamp};
 use skep_network::{Facts, KernelNetwork, KernelPorts, NodeNetwork};
 use skep_raft::Vault;
 use skep_registry::Puller;
 use skep_rpc::{NodeIdentity, TunnelIo};
 use skep_runtime::images::Images;
-use skep_runtime::{Embedded, EmbeddedConfig, NodeEvents, Runtime, Shim, Volumes};
+use skep_runtime::{Embedded, EmbeddedConfig, NodeEvents, OciRuntime, Runtime, Shim, Volumes};
 use skep_store::Store;
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -40,6 +40,10 @@ pub(crate) struct LocalNode {
     /// The daemon's own identity, kept over restarts, apart from any swarm.
     pub(crate) id: String,
     pub(crate) flags: Flags,
+    /// What its operator says that the node has.
+    pub(crate) generic: GenericResources,
+    /// What makes containers, where it is not skep itself.
+    pub(crate) oci_runtime: Option<OciRuntime>,
     /// When the daemon started.
     pub(crate) started: Timestamp,
     pub(crate) images: Arc<Images>,
@@ -83,16 +87,20 @@ impl LocalNode {
         let images = Arc::new(Images::open(&data.join("images"))?);
         let events = NodeEvents::default();
         let volumes = Arc::new(Volumes::open(&data.join("volumes"), events.clone())?);
+        let oci_runtime = flags.oci_runtime()?;
         let runtime = Embedded::open(EmbeddedConfig {
             root: data.join("containers"),
             volumes: volumes.clone(),
             images: images.clone(),
             cgroup_parent: flags.cgroup_parent.clone(),
             shim: Shim::Myself,
+            oci_runtime: oci_runtime.clone(),
             events: events.clone(),
         })?;
         Ok(Self {
             id: engine_id(&data.join("engine-id"))?,
+            generic: flags.generic()?,
+            oci_runtime,
             started: Timestamp::now(),
             puller: Puller::new(images.clone(), &flags.registries()),
             images,
@@ -270,7 +278,11 @@ impl LocalNode {
         Ok(NodeDescription {
             hostname: host.hostname,
             platform: Platform { architecture: host.architecture, os: "linux".to_owned() },
-            resources: NodeResources { nano_cpus: u64::from(host.cpus) * 1_000_000_000, memory: host.memory },
+            resources: NodeResources {
+                nano_cpus: u64::from(host.cpus) * 1_000_000_000,
+                memory: host.memory,
+                generic: self.generic.clone(),
+            },
             engine: EngineDescription {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: self.flags.label_map()?,

@@ -55,6 +55,7 @@ pub(crate) fn task(desired: TaskState) -> Task {
         slot: Some(1),
         node: Some(id('a')),
         spec,
+        generic: Default::default(),
         desired,
         status: TaskStatus {
             timestamp: now,

@@ -44,6 +44,7 @@ pub(super) fn created(flags: &CreateFlags) -> anyhow::Result<Value> {
     texts(&mut placement["Constraints"], &flags.constraint, &[]);
     list(&mut placement["Preferences"], &[], preferences(&flags.placement_pref)?, Value::to_string);
     list(&mut spec["EndpointSpec"]["Ports"], &[], ports(&flags.publish), Value::to_string);
+    generic(&mut spec["TaskTemplate"], &flags.generic_resource, &[]);
     scalars(&mut spec, &flags.scalars)?;
     health(&mut spec, &flags.health)?;
     rollout(&mut spec, &flags.rollout);
@@ -84,6 +85,7 @@ pub(super) fn update(spec: &mut Value, flags: &UpdateFlags) -> anyhow::Result<()
     texts(&mut placement["Constraints"], &flags.constraint_add, &flags.constraint_rm);
     let removed: Vec<String> = preferences(&flags.placement_pref_rm)?.iter().map(Value::to_string).collect();
     list(&mut placement["Preferences"], &removed, preferences(&flags.placement_pref_add)?, Value::to_string);
+    generic(task, &flags.generic_resource_add, &flags.generic_resource_rm);
     publish(&mut spec["EndpointSpec"]["Ports"], &flags.publish_add, &flags.publish_rm);
     scalars(spec, &flags.scalars)?;
     health(spec, &flags.health)?;
@@ -105,6 +107,15 @@ pub(super) fn networks(spec: &mut Value, add: Vec<Value>, rm: &[String]) {
     }
     list(slot, rm, add, |n| field(n, "Target"));
     prune(spec);
+}
+
+/// Asks for more kinds of generic resources, for others of a kind, and for some no more.
+fn generic(task: &mut Value, add: &[Value], rm: &[String]) {
+    if add.is_empty() && rm.is_empty() {
+        return;
+    }
+    let kind = |resource: &Value| field(&resource["DiscreteResourceSpec"], "Kind");
+    list(&mut task["Resources"]["Reservations"]["GenericResources"], rm, add.to_vec(), kind);
 }
 
 /// `--publish-rm` names target ports; `--publish-add` replaces what opens the same door.

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::publish::{self, Port};
 use crate::values::{
-    DataFile, host_entry, parse_attachment, parse_bytes, parse_cpus, parse_data_file, parse_duration, parse_mount,
-    parse_ulimit, split_command,
+    DataFile, host_entry, parse_attachment, parse_bytes, parse_cpus, parse_data_file, parse_duration, parse_generic,
+    parse_mount, parse_ulimit, split_command,
 };
 
 /// Words of a command in one flag.
@@ -250,6 +250,9 @@ pub struct CreateFlags {
     /// Set a kernel parameter in the container
     #[arg(long)]
     pub(super) sysctl: Vec<String>,
+    /// Ask for a number of a kind that nodes say they have: gpu=2
+    #[arg(long, value_name = "KIND=NUMBER", value_parser = parse_generic)]
+    pub(super) generic_resource: Vec<Value>,
     /// Set a ulimit: nofile=1024:2048
     #[arg(long, value_parser = parse_ulimit)]
     pub(super) ulimit: Vec<Value>,
@@ -379,6 +382,12 @@ pub struct UpdateFlags {
     /// Leave a kernel parameter alone again
     #[arg(long)]
     pub(super) sysctl_rm: Vec<String>,
+    /// Ask for a number of a kind that nodes say they have: gpu=2
+    #[arg(long, value_name = "KIND=NUMBER", value_parser = parse_generic)]
+    pub(super) generic_resource_add: Vec<Value>,
+    /// Ask for a kind no more
+    #[arg(long, value_name = "KIND")]
+    pub(super) generic_resource_rm: Vec<String>,
     /// Set a ulimit
     #[arg(long, value_parser = parse_ulimit)]
     pub(super) ulimit_add: Vec<Value>,

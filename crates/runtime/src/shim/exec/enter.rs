@@ -18,6 +18,8 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
+use serde_json::{Value, json};
+
 use crate::confine::{Command, Identity, default_signals, own_standard_files, tell};
 use crate::exec::TerminalSize;
 use crate::seccomp::Filters;
@@ -35,6 +37,26 @@ pub(super) struct Entry {
     pub(super) dir: PathBuf,
     pub(super) args: Vec<String>,
     pub(super) env: Vec<String>,
+}
+
+impl Entry {
+    /// The program as the `process` of a bundle, for a runtime that goes the way by itself. With a size it has a terminal.
+    pub(super) fn described(&self, terminal: Option<TerminalSize>) -> Value {
+        let names: Vec<String> = self.identity.capabilities.iter().map(ToString::to_string).collect();
+        // Another user than root has capabilities only by programs that give them.
+        let own: &[String] = if self.identity.uid == 0 { &names } else { &[] };
+        json!({
+            "terminal": terminal.is_some(),
+            "consoleSize": terminal.map(|size| json!({ "height": size.rows, "width": size.columns })),
+            "user": { "uid": self.identity.uid, "gid": self.identity.gid, "additionalGids": self.identity.groups },
+            "args": self.args,
+            "env": self.env,
+            "cwd": self.dir,
+            "capabilities": { "bounding": names, "effective": own, "permitted": own, "inheritable": [], "ambient": [] },
+            "rlimits": self.limits,
+            "oomScoreAdj": self.oom_score_adj,
+        })
+    }
 }
 
 /// What the program's standard files are to be.

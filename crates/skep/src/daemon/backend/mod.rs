@@ -96,6 +96,11 @@ impl Backend for NodeBackend {
             os_version: machine.os_version,
             architecture: machine.architecture,
             cpus: machine.cpus,
+            generic: self.0.generic.clone(),
+            runtime: self.0.oci_runtime.as_ref().map_or_else(
+                || ("skep".to_owned(), "skep shim".to_owned()),
+                |oci| (oci.name(), oci.path().display().to_string()),
+            ),
             memory: machine.memory,
             data_root: self.0.flags.data_root.display().to_string(),
             cgroup_version: machine.cgroup_version,

@@ -47,6 +47,17 @@ fn what_docker_sends_for_the_same_flags() {
 }
 
 #[test]
+fn generic_resources_are_asked_for_by_their_kind() {
+    let spec = create(&["--generic-resource", "gpu=2", "--generic-resource", "ssd=1", "web:1"]).unwrap();
+    let asked = |spec: &Value| spec["TaskTemplate"]["Resources"]["Reservations"]["GenericResources"].clone();
+    let one = |kind: &str, value: u64| json!({ "DiscreteResourceSpec": { "Kind": kind, "Value": value } });
+    assert_eq!(asked(&spec), json!([one("gpu", 2), one("ssd", 1)]));
+    let spec = changed(spec, &["--generic-resource-add", "gpu=4", "--generic-resource-rm", "ssd"]);
+    assert_eq!(asked(&spec), json!([one("gpu", 4)]));
+    assert_eq!(asked(&changed(spec, &["--generic-resource-rm", "gpu"])), json!(null));
+}
+
+#[test]
 fn a_command_keeps_its_own_flags() {
     let spec = create(&["web:1", "sh", "-c", "a a", "--name", "-p", "a"]).unwrap();
     assert_eq!(spec["TaskTemplate"]["ContainerSpec"]["Args"], json!(["sh", "-c", "a a", "--name", "-p", "a"]));
