@@ -67,7 +67,12 @@ enum {
 	F_ROOM_IPV4 = 1 << 1,
 	F_ROOM_UDP = 1 << 4,
 	F_ROOM_ETHERNET = 1 << 6,
+	/* And when it is taken away: sums that a device has made stay, and what is behind is IPv6 although what was before was IPv4. */
+	F_ROOM_KEEP_SUM = 1 << 5,
+	F_ROOM_WITHIN_IPV6 = 1 << 8,
 };
+/* One header less that a device's sums are about. */
+enum { CSUM_LEVEL_DOWN = 2 };
 #define F_ROOM_INNER_HEADER(bytes) ((__u64)(bytes) << 56)
 enum { PACKET_HOST = 0 };
 
@@ -189,6 +194,7 @@ struct icmphdr {
 };
 
 /* RFC 7348. */
+#define VXLAN_HAS_VNI 0x08000000
 struct vxlanhdr {
 	__be32 flags;
 	__be32 vni;	/* the upper three bytes */
@@ -243,6 +249,7 @@ static long (*bpf_skb_change_head)(struct __sk_buff *skb, __u32 len, __u64 flags
 static long (*bpf_skb_adjust_room)(struct __sk_buff *skb, __s32 len_diff, __u32 mode, __u64 flags) = (void *)50;
 static long (*bpf_sk_release)(void *sock) = (void *)86;
 static void *(*bpf_skc_lookup_tcp)(void *ctx, void *tuple, __u32 size, __u64 netns, __u64 flags) = (void *)99;
+static long (*bpf_csum_level)(struct __sk_buff *skb, __u64 change) = (void *)135;
 static long (*bpf_redirect_neigh)(__u32 ifindex, void *params, int plen, __u64 flags) = (void *)152;
 static long (*bpf_redirect_peer)(__u32 ifindex, __u64 flags) = (void *)155;
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;

@@ -50,7 +50,7 @@ enum {
 /* An address of a node. */
 struct address {
 	__u32 flags;
-	__u32 ifindex;		/* the device by which it is reached through the tunnel without the tunnel's own; 0 when it is not */
+	__u32 ifindex;		/* the device by which it sends and is sent to through the tunnel without the tunnel's own; 0 when it does not */
 };
 
 /*
@@ -236,6 +236,9 @@ struct flow {
 	__u8 tries;		/* SYNs without an answer */
 	__u8 pad;
 };
+
+/* Places where it is noted that packets of a flow go to the tunnel's own device. Several flows may share one. */
+#define DETOURS 16384
 
 struct fragment_key {
 	struct addr saddr;

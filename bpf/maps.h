@@ -128,6 +128,15 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } flows SEC(".maps");
 
+/* When a packet of a flow from another node last went to the tunnel's own device, in ticks; 0 when none has. */
+struct {
+	__uint(type, MAP_TYPE_ARRAY);
+	__uint(max_entries, DETOURS);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(pinning, PIN_BY_NAME);
+} detours SEC(".maps");
+
 /* Ports of fragmented packets, from the first fragment for the others. */
 struct {
 	__uint(type, MAP_TYPE_LRU_HASH);

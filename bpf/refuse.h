@@ -76,6 +76,30 @@ static __always_inline bool reset_of(struct __sk_buff *skb, const struct packet 
 	return true;
 }
 
+/* How many zeros are written at once, and how often: enough for the longest frames. */
+#define ZEROS 32
+#define ZEROS_TIMES 512
+
+/*
+ * Ends a packet behind so many bytes. The kernel makes none shorter that it takes for a tunnel's, as it goes on to do with one that a program
+ * has taken out of the headers. Then zeros stay behind its end, where nobody looks, and add nothing to a sum that is left to a device.
+ */
+__verified_once int cut(struct __sk_buff *skb, __u32 size)
+{
+	const __u64 zeros[ZEROS / 8] = {};
+
+	if (likely(bpf_skb_change_tail(skb, size, 0) == 0))
+		return 1;
+	for (int i = 0; i < ZEROS_TIMES && size < skb->len; i++) {
+		__u32 left = skb->len - size, some = left >= ZEROS ? ZEROS : left >= ZEROS / 4 ? ZEROS / 4 : 1;
+
+		if (bpf_skb_store_bytes(skb, size, zeros, some, F_RECOMPUTE_CSUM))
+			return 0;
+		size += some;
+	}
+	return size >= skb->len;
+}
+
 __verified_once int reset(struct __sk_buff *skb, const struct packet *packet)
 {
 	const __u32 l2 = sizeof(struct ethhdr);
@@ -87,7 +111,7 @@ __verified_once int reset(struct __sk_buff *skb, const struct packet *packet)
 	if (!packet)
 		return 0;
 	l4 = plain_l4(packet);
-	if (!reset_of(skb, packet, &tcp) || bpf_skb_change_tail(skb, l4 + sizeof(tcp), 0) ||
+	if (!reset_of(skb, packet, &tcp) || !cut(skb, l4 + sizeof(tcp)) ||
 	    bpf_skb_store_bytes(skb, l4, &tcp, sizeof(tcp), F_RECOMPUTE_CSUM))
 		return false;
 	if (packet->version == 4) {
@@ -147,7 +171,7 @@ static __always_inline void icmp_of(struct icmphdr *icmp, const struct complaint
 /* Puts the headers of an error before what it quotes, which stays where it is. */
 static __always_inline bool put_before(struct __sk_buff *skb, const struct packet *packet, const void *headers, __u32 size)
 {
-	return bpf_skb_change_tail(skb, packet->l4 + quoted_bytes(packet), 0) == 0 &&
+	return cut(skb, packet->l4 + quoted_bytes(packet)) &&
 	       bpf_skb_adjust_room(skb, size, ADJ_ROOM_MAC, 0) == 0 &&
 	       bpf_skb_store_bytes(skb, sizeof(struct ethhdr), headers, size, F_RECOMPUTE_CSUM) == 0;
 }

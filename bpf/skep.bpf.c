@@ -8,6 +8,7 @@
 #include "fragments.h"
 #include "probe.h"
 #include "tasks.h"
+#include "unwrap.h"
 
 /*
  * A client's fragment: with the ports of the first one, which it waits for if need be (but on devices without frames). Only those for this
@@ -32,66 +33,57 @@ __verified_once int client_fragment(struct __sk_buff *skb, struct packet *packet
 	return PARSED;
 }
 
+/* Not a verdict: the packet may be the tunnel's. */
+enum { CLIENT_TUNNELED = 0x40 };
+
 /* Clients, outside or on this node. */
-static __always_inline int from_client(struct __sk_buff *skb, bool loopback, __u32 l2)
+static __always_inline int from_client(struct __sk_buff *skb, struct packet *packet, struct visit *visit, bool loopback, __u32 l2)
 {
-	struct packet packet = {};
-	struct visit visit = { .path = PATH_CLIENT };
 	struct flow *flow;
 	enum known known = KNOWN_REOPEN;
 	int decided = DECIDED_ASKED;
-	enum parsed parsed = parse(skb, &packet, l2);
+	enum parsed parsed = parse(skb, packet, l2);
 
 	if (unlikely(parsed == PARSED_ICMP))
-		return icmp_from_client(skb, &packet, l2);
-	if (unlikely(packet.fragment))
-		parsed = client_fragment(skb, &packet, parsed, l2);
+		return icmp_from_client(skb, packet, l2);
+	if (unlikely(packet->fragment))
+		parsed = client_fragment(skb, packet, parsed, l2);
 	if (unlikely(parsed == PARSED_HELD))
 		return VERDICT_DROP;
 	if (parsed != PARSED)
 		return VERDICT_NEXT;
-	if (!is_published(packet.key.proto, packet.key.dport))
-		return unlikely(may_be_answer(packet.key.dport)) ? from_outside(skb, &packet, l2) : VERDICT_NEXT;
-	flow = bpf_map_lookup_elem(&flows, &packet.key);
+	if (!is_published(packet->key.proto, packet->key.dport)) {
+		if (unlikely(may_be_answer(packet->key.dport)))
+			return from_outside(skb, packet, l2);
+		return packet->key.proto == PROTO_UDP && packet->version == 4 ? CLIENT_TUNNELED : VERDICT_NEXT;
+	}
+	flow = flow_of(&packet->key);
 	if (likely(flow && !is_tunneled(flow)))
-		known = judge(&packet, flow, backend_at(flow->slot), true);
+		known = judge(packet, flow, backend_at(flow->slot), true);
 	/* An answer of ours to a client on this node that happens to use a published port as its own. */
-	else if (loopback && is_published(packet.key.proto, packet.key.sport) && !opens(&packet))
+	else if (loopback && is_published(packet->key.proto, packet->key.sport) && !opens(packet))
 		return VERDICT_NEXT;
 	if (unlikely(known == KNOWN_GONE)) {
 		decided = DECIDED_REFUSE + DROP_BACKEND_GONE;
 	} else if (unlikely(known == KNOWN_REOPEN)) {
-		try_again(&visit, flow);
-		visit.asked = loopback && is_loopback(&packet.key.daddr) ? ADDRESS_OWN : address_flags(&packet.key.daddr);
-		if (!(visit.asked & ADDRESS_OWN))
+		try_again(visit, flow);
+		visit->asked = loopback && is_loopback(&packet->key.daddr) ? ADDRESS_OWN : address_flags(&packet->key.daddr);
+		if (!(visit->asked & ADDRESS_OWN))
 			return VERDICT_NEXT;
-		if (unlikely(is_probe(&packet)) && !loopback && l2)
-			return return_probe(skb, &packet);
-		decided = ask(skb, &packet, &visit);
+		if (unlikely(is_probe(packet)) && !loopback && l2)
+			return return_probe(skb, packet);
+		decided = ask(skb, packet, visit);
 		flow = NULL;
 	}
-	if (decided == VERDICT_NEXT || (!l2 && !frame_packet(skb, &packet)))
+	if (decided == VERDICT_NEXT || (!l2 && !frame_packet(skb, packet)))
 		return decided == VERDICT_NEXT ? VERDICT_NEXT : VERDICT_DROP;
-	return finish(skb, &packet, &visit, NULL, flow, decided);
+	return finish(skb, packet, visit, NULL, flow, decided);
 }
 
-SEC("classifier")
-int from_uplink(struct __sk_buff *skb)
+/* Those outside. */
+__verified_once int from_client_outside(struct __sk_buff *skb, struct packet *packet, struct visit *visit)
 {
-	return from_client(skb, false, sizeof(struct ethhdr));
-}
-
-/* As uplinks, but of devices that carry packets without frames: WireGuard, tun, PPP. */
-SEC("classifier")
-int from_tunnel(struct __sk_buff *skb)
-{
-	return from_client(skb, false, 0);
-}
-
-SEC("classifier")
-int from_loopback(struct __sk_buff *skb)
-{
-	return from_client(skb, true, sizeof(struct ethhdr));
+	return packet && visit ? from_client(skb, packet, visit, false, sizeof(struct ethhdr)) : VERDICT_NEXT;
 }
 
 SEC("classifier")
@@ -248,40 +240,85 @@ __verified_once int read_tunnel(struct __sk_buff *skb, struct addr *origin)
 	return key.tunnel_id;
 }
 
-SEC("classifier")
-int from_overlay(struct __sk_buff *skb)
+/* What another node sends, out of the tunnel's headers; `packet` must be zeroed. */
+static __always_inline int from_other_node(struct __sk_buff *skb, struct packet *packet, struct visit *visit, __u32 vni)
 {
-	struct packet packet = {};
-	struct visit visit = { .path = PATH_FORWARD };
 	enum parsed parsed;
-	__u32 vni;
 	int verdict;
 
-	vni = read_tunnel(skb, &visit.origin);
-	if (!vni || !read_parcel(skb, &visit.parcel))
-		return drop(DROP_MALFORMED);
-	if (vni < VNI_FORWARD || vni > VNI_DIRECT)
-		return VERDICT_DROP;
+	visit->path = PATH_FORWARD;
 	if (vni == VNI_REPLY)
-		visit.path = PATH_REPLY;
+		visit->path = PATH_REPLY;
 	if (vni == VNI_DIRECT)
-		visit.path = PATH_DIRECT;
-	parsed = parse_whole(skb, &packet, visit.path);
+		visit->path = PATH_DIRECT;
+	parsed = parse_whole(skb, packet, visit->path);
 	if (vni == VNI_DIRECT)
-		return from_other_task(skb, &packet, &visit, parsed);
+		return from_other_task(skb, packet, visit, parsed);
 	if (unlikely(parsed == PARSED_ICMP)) {
 		if (vni == VNI_REPLY)
-			return error_from_node(skb, &packet, &visit);
-		verdict = error_to_task(skb, &packet, &visit);
+			return error_from_node(skb, packet, visit);
+		verdict = error_to_task(skb, packet, visit);
 		if (verdict == VERDICT_NEXT)
-			verdict = error_from_client(skb, &packet);
+			verdict = error_from_client(skb, packet);
 		return verdict == VERDICT_NEXT ? VERDICT_DROP : verdict;
 	}
 	if (unlikely(parsed != PARSED))
 		return drop(parsed == PARSED_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
 	if (vni == VNI_REPLY)
-		return reply_from_node(skb, &packet, &visit);
-	return from_node(skb, &packet, &visit, vni == VNI_SECOND);
+		return reply_from_node(skb, packet, visit);
+	return from_node(skb, packet, visit, vni == VNI_SECOND);
+}
+
+SEC("classifier")
+int from_uplink(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct visit visit = { .path = PATH_CLIENT };
+	int verdict = from_client_outside(skb, &packet, &visit);
+	__u32 vni;
+
+	if (verdict != CLIENT_TUNNELED)
+		return verdict;
+	vni = unwrap(skb, &packet, &visit);
+	if (!vni)
+		return VERDICT_NEXT;
+	__builtin_memset(&packet, 0, sizeof(packet));
+	return from_other_node(skb, &packet, &visit, vni);
+}
+
+/* As uplinks, but of devices that carry packets without frames: WireGuard, tun, PPP. */
+SEC("classifier")
+int from_tunnel(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct visit visit = { .path = PATH_CLIENT };
+	int verdict = from_client(skb, &packet, &visit, false, 0);
+
+	return verdict == CLIENT_TUNNELED ? VERDICT_NEXT : verdict;
+}
+
+SEC("classifier")
+int from_loopback(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct visit visit = { .path = PATH_CLIENT };
+	int verdict = from_client(skb, &packet, &visit, true, sizeof(struct ethhdr));
+
+	return verdict == CLIENT_TUNNELED ? VERDICT_NEXT : verdict;
+}
+
+SEC("classifier")
+int from_overlay(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct visit visit = {};
+	__u32 vni = read_tunnel(skb, &visit.origin);
+
+	if (!vni || !read_parcel(skb, &visit.parcel))
+		return drop(DROP_MALFORMED);
+	if (vni < VNI_FORWARD || vni > VNI_DIRECT)
+		return VERDICT_DROP;
+	return from_other_node(skb, &packet, &visit, vni);
 }
 
 char terms[] SEC("license") = "MIT";

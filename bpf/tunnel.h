@@ -35,15 +35,20 @@ static __always_inline bool write_parcel(struct __sk_buff *skb, const struct par
 	return true;
 }
 
+static __always_inline void parcel_of(const struct ethhdr *eth, struct parcel *parcel)
+{
+	parcel->target = eth->dst[4] | (__u16)eth->dst[5] << 8;
+	parcel->flags = eth->src[1];
+	parcel->task = eth->src[2] | (__u32)eth->src[3] << 8 | (__u32)eth->src[4] << 16 | (__u32)eth->src[5] << 24;
+}
+
 static __always_inline bool read_parcel(struct __sk_buff *skb, struct parcel *parcel)
 {
 	struct ethhdr *eth = (void *)(long)skb->data;
 
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
 		return false;
-	parcel->target = eth->dst[4] | (__u16)eth->dst[5] << 8;
-	parcel->flags = eth->src[1];
-	parcel->task = eth->src[2] | (__u32)eth->src[3] << 8 | (__u32)eth->src[4] << 16 | (__u32)eth->src[5] << 24;
+	parcel_of(eth, parcel);
 	return true;
 }
 
@@ -188,7 +193,7 @@ __verified_once int wrap(struct __sk_buff *skb, const struct addr *node, __u32 v
 	outer->udp.dport = own->tunnel_port;
 	outer->udp.len = bpf_htons(total - sizeof(struct iphdr));
 	outer->udp.check = 0;
-	outer->vxlan.flags = bpf_htonl(0x08000000);
+	outer->vxlan.flags = bpf_htonl(VXLAN_HAS_VNI);
 	outer->vxlan.vni = bpf_htonl(vni << 8);
 	address_parcel(inner, parcel);
 	inner->proto = proto;

@@ -43,7 +43,7 @@ pub(crate) struct Underlay {
     pub(crate) overlay_mtu: u16,
     /// UDP port of the overlay.
     pub(crate) overlay_port: u16,
-    /// Whether policies of IPsec are there for what the node sends.
+    /// Whether policies of IPsec are there for what the node sends or gets.
     pub(crate) ipsec: bool,
 }
 

@@ -96,7 +96,7 @@ pub struct Devices {
     pub overlay_mtu: u16,
     /// Where nodes send overlay packets to, by UDP.
     pub overlay_port: u16,
-    /// The node has IPsec policies for what it sends, which the VXLAN device heeds and the data plane by itself does not.
+    /// The node has IPsec policies for what it sends or gets, which the VXLAN device heeds and the data plane by itself does not.
     pub ipsec: bool,
     /// The device that has the node's underlay address.
     pub underlay: Option<u32>,

@@ -199,7 +199,8 @@ pub struct Tables {
     pub members: BTreeSet<IpAddr>,
     /// Those of them whose clients this node has proved able to answer itself.
     pub direct: BTreeSet<IpAddr>,
-    /// Those of them to whom overlay packets leave straight by an uplink, without the VXLAN device, and that uplink.
+    /// Those of them to whom overlay packets leave straight by an uplink, and from whom they are taken there, without the VXLAN device; and that
+    /// uplink.
     pub straight: BTreeMap<IpAddr, u32>,
     /// Published ports.
     pub frontends: BTreeMap<FrontendKey, Frontend>,

@@ -91,9 +91,9 @@ fn streams_arrive_whole_whoever_puts_them_into_the_tunnel() {
     }
 }
 
-/// A policy that lets nothing out in the clear stands for every other: the daemon sends everything by the device when there is one.
+/// Policies that let nothing out or in in the clear stand for every other: while there is one, the daemon leaves everything to the device.
 #[test]
-fn a_policy_of_ipsec_holds_for_what_the_device_sends() {
+fn policies_of_ipsec_hold_for_what_the_device_sends_and_gets() {
     let mut lab = Lab::new(2);
     lab.service(&[ingress(Protocol::Udp, 8080, 80)], &[1]);
     lab.nodes[0].by_device = true;
@@ -105,6 +105,44 @@ fn a_policy_of_ipsec_holds_for_what_the_device_sends() {
     assert!(!answers(&lab), "a packet has gone out in spite of the policy");
     lab.nodes[0].ns.ip("xfrm policy del dir out proto udp dport 4789");
     assert!(answers(&lab));
+    lab.nodes[0].ns.ip("xfrm policy add dir in proto udp dport 4789 action block");
+    assert!(!answers(&lab), "a packet has come in in spite of the policy");
+    lab.nodes[0].ns.ip("xfrm policy del dir in proto udp dport 4789");
+    assert!(answers(&lab));
+}
+
+/// Packets that the tunnel's device of a node has received.
+fn received_by_device(node: &lab::Node) -> u64 {
+    let all = node.ns.run(|| std::fs::read_to_string("/proc/thread-self/net/dev")).unwrap();
+    let device = all.lines().find_map(|line| line.trim().strip_prefix("skep-vx:")).unwrap();
+    device.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The device of the tunnel sees nothing of what is taken out of the tunnel before it, and everything otherwise.
+#[test]
+fn small_packets_are_taken_out_of_the_tunnel_where_they_arrive() {
+    let mut lab = Lab::new(2);
+    lab.service(&BOTH.map(|p| ingress(p, 8080, 80)), &[1]);
+    let asked = IpAddr::from(lab.nodes[0].underlay);
+    let ask_all = |lab: &Lab| {
+        let seen = |node: usize| received_by_device(&lab.nodes[node]);
+        let before = [seen(0), seen(1)];
+        for _ in 0..10 {
+            for protocol in BOTH {
+                lab.client.run(|| ask(protocol, asked));
+            }
+        }
+        [seen(0) - before[0], seen(1) - before[1]]
+    };
+    assert_eq!(ask_all(&lab), [0, 0]);
+    for (node, other) in [(0, 1), (1, 0)] {
+        lab.nodes[node].by_device = true;
+        lab.apply();
+        let seen = ask_all(&lab);
+        assert!(seen[node] > 40, "{seen:?}");
+        assert_eq!(seen[other], 0);
+        lab.nodes[node].by_device = false;
+    }
 }
 
 fn asks_every_address(lab: &Lab) {

@@ -56,7 +56,7 @@ pub struct Facts {
     pub routes: Vec<IpNet>,
     /// Those of them that lead somewhere, the best for each destination.
     pub ways: Vec<Way>,
-    /// Whether packets that leave may have to be encrypted: policies of IPsec are there for them.
+    /// Whether packets that leave or arrive may have to be encrypted: policies of IPsec are there for them.
     pub ipsec: bool,
 }
 

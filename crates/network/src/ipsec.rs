@@ -1,4 +1,4 @@
-//! Whether what this node sends may have to be encrypted, asked of the kernel by its netlink family for IPsec (`linux/xfrm.h`).
+//! Whether what this node sends or gets may have to be encrypted, asked of the kernel by its netlink family for IPsec (`linux/xfrm.h`).
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -13,6 +13,7 @@ const XFRM_MSG_GETPOLICY: u16 = 0x15;
 const QUESTION: [u8; 64] = [0; 64];
 /// Where `struct xfrm_userpolicy_info` has the policy's direction.
 const DIRECTION: usize = 160;
+const XFRM_POLICY_IN: u8 = 0;
 const XFRM_POLICY_OUT: u8 = 1;
 
 /// A socket of the family; nothing on a kernel without it.
@@ -30,7 +31,7 @@ pub(crate) fn open(flags: SockFlag) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Whether the namespace has a policy for packets that leave.
+/// Whether the namespace has a policy for packets that leave it or are for it.
 ///
 /// # Errors
 /// When the kernel cannot answer.
@@ -38,7 +39,7 @@ pub(crate) fn has_policies() -> Result<bool, NetworkError> {
     let failed = |source: io::Error| NetworkError::netlink("ask for policies of IPsec", source);
     let Some(socket) = open(SockFlag::empty()).map_err(failed)? else { return Ok(false) };
     let mut found = false;
-    let mut look = |policy: &[u8]| found |= policy.get(DIRECTION) == Some(&XFRM_POLICY_OUT);
+    let mut look = |policy: &[u8]| found |= matches!(policy.get(DIRECTION), Some(&(XFRM_POLICY_IN | XFRM_POLICY_OUT)));
     dump::ask(&socket, XFRM_MSG_GETPOLICY, &QUESTION, &mut look).map_err(failed)?;
     Ok(found)
 }

@@ -363,16 +363,18 @@ fn ipv6_addresses_and_routes_that_come_and_go_are_told() {
 }
 
 #[test]
-fn policies_of_ipsec_for_what_leaves_are_known_and_told() {
+fn policies_of_ipsec_for_what_leaves_or_arrives_are_known_and_told() {
     let net = Net::new();
     assert!(!net.facts().ipsec);
     net.daemon(async |network| {
         let mut changes = network.watch().unwrap();
         let policy = "src 10.77.0.2 dst 10.77.0.3 proto udp dport 4789";
         for (words, there) in [
-            (format!("xfrm policy add dir in {policy} tmpl proto esp mode transport"), false),
+            (format!("xfrm policy add dir fwd {policy} tmpl proto esp mode transport"), false),
             (format!("xfrm policy add dir out {policy} tmpl proto esp mode transport"), true),
             (format!("xfrm policy del dir out {policy}"), false),
+            (format!("xfrm policy add dir in {policy} tmpl proto esp mode transport"), true),
+            (format!("xfrm policy del dir in {policy}"), false),
         ] {
             net.ip(&words);
             let told = tokio::time::timeout(Duration::from_secs(5), changes.next()).await;

@@ -13,7 +13,7 @@ use super::layout::{self, LAYOUT};
 use crate::datapath::DatapathError;
 
 /// Every map by its name in the object.
-pub(super) const MAPS: [&str; 21] = [
+pub(super) const MAPS: [&str; 22] = [
     "node",
     "ports",
     "addresses",
@@ -27,6 +27,7 @@ pub(super) const MAPS: [&str; 21] = [
     "peers",
     "locals",
     "flows",
+    "detours",
     "fragments",
     "held",
     "scratch",

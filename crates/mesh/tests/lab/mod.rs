@@ -49,7 +49,7 @@ pub struct Node {
     /// Whether other nodes send overlay packets to the IPv6 address.
     pub tunnel6: bool,
     pub reply_direct: bool,
-    /// Whether what it sends to other nodes goes through the tunnel's own device.
+    /// Whether what it sends to other nodes, and what they send, goes through the tunnel's own device.
     pub by_device: bool,
     /// Devices that a test has given it besides, with their addresses.
     pub more_devices: BTreeMap<String, Vec<IpAddr>>,

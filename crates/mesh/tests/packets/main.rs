@@ -21,3 +21,4 @@ mod states;
 mod tasks;
 mod translation;
 mod tunnel;
+mod unwrapping;

@@ -10,6 +10,38 @@ use super::lab::{Netns, eventually};
 use super::rig::{FAR, FAR_TASK, HERE, MIXED, NOBODY, Rig, THERE, Via, captured, client, parcel, wire};
 use super::wire::{ACK, Packet, RST, SYN, Seen, TCP, UDP, error, get, put, word};
 
+/// Every test, with packets taken out of the tunnel where they arrive, and with all of them going to its own device.
+macro_rules! both_ways {
+    ($($test:ident),* $(,)?) => {
+        mod straight {
+            $(#[test]
+            fn $test() {
+                super::$test(&mut super::Rig::new());
+            })*
+        }
+
+        mod by_device {
+            $(#[test]
+            fn $test() {
+                super::$test(&mut super::Rig::by_device());
+            })*
+        }
+    };
+}
+
+both_ways! {
+    a_task_answers_the_client_of_another_node_through_it,
+    strangers_and_other_tunnels_are_not_heard,
+    packets_that_are_cut_are_counted_and_not_delivered,
+    a_parcel_for_nobody_is_refused_in_the_members_name,
+    a_new_flow_for_a_task_that_takes_none_is_passed_on_once,
+    a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own,
+    an_answer_is_taken_from_the_one_who_was_asked,
+    answers_for_clients_on_the_loopback_device_come_between_the_nodes_own_addresses,
+    fragments_come_through_the_tunnel_in_their_order,
+    errors_about_a_tasks_answers_reach_it_from_the_member_that_was_asked,
+}
+
 /// A node that is only a socket.
 pub struct Member {
     socket: UdpSocket,
@@ -22,6 +54,7 @@ impl Member {
         let ns = rig.lab.another_client(address.octets()[3]);
         let socket = ns.run(|| UdpSocket::bind((address, 4789))).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        without_sums(&socket);
         Self { socket, node: (rig.lab.nodes[0].underlay, 4789).into(), _ns: ns }
     }
 
@@ -62,6 +95,17 @@ impl Member {
     }
 }
 
+/// As nodes send: what is within has sums of its own.
+fn without_sums(socket: &UdpSocket) {
+    use std::os::fd::AsRawFd;
+    let (on, size) = (1_i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap());
+    // SAFETY: the pointer is to an integer of ours of the size that is said.
+    let done = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const on).cast(), size)
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
 /// Writes a parcel onto a frame.
 pub fn addressed(mut frame: Vec<u8>, task: IpAddr, target: u16) -> Vec<u8> {
     let IpAddr::V4(task) = task else { panic!("parcels name tasks by IPv4 addresses: {task}") };
@@ -77,10 +121,8 @@ pub fn asked(v6: bool, port: u16) -> SocketAddr {
     SocketAddr::new(address, port)
 }
 
-#[test]
-fn a_task_answers_the_client_of_another_node_through_it() {
-    let rig = Rig::new();
-    let member = Member::new(&rig, FAR[0]);
+fn a_task_answers_the_client_of_another_node_through_it(rig: &Rig) {
+    let member = Member::new(rig, FAR[0]);
     let task = rig.task_addr(0, false);
     for v6 in [false, true] {
         for proto in [TCP, UDP] {
@@ -93,7 +135,7 @@ fn a_task_answers_the_client_of_another_node_through_it() {
         }
     }
     // One client port by another address of the same node, and by another node: the task can tell them apart.
-    let other = Member::new(&rig, FAR[1]);
+    let other = Member::new(rig, FAR[1]);
     let changed = rig.events(Event::PortChanged);
     for (member, to) in [(&member, [10, 99, 0, 177]), (&other, [10, 99, 0, 78])] {
         let packet = Packet::new(UDP, client(false, 40_000), SocketAddr::new(to.into(), HERE)).body(b"once more");
@@ -106,10 +148,8 @@ fn a_task_answers_the_client_of_another_node_through_it() {
     assert_eq!(rig.events(Event::PortChanged), changed + 2);
 }
 
-#[test]
-fn strangers_and_other_tunnels_are_not_heard() {
-    let rig = Rig::new();
-    let (member, stranger) = (Member::new(&rig, FAR[0]), Member::new(&rig, [10, 99, 0, 79].into()));
+fn strangers_and_other_tunnels_are_not_heard(rig: &Rig) {
+    let (member, stranger) = (Member::new(rig, FAR[0]), Member::new(rig, [10, 99, 0, 79].into()));
     let task = rig.task_addr(0, false);
     let packet = Packet::new(UDP, client(false, 40_000), asked(false, HERE)).body(b"hello");
     for vni in [FORWARD_VNI, SECOND_CHANCE_VNI] {
@@ -135,10 +175,8 @@ fn strangers_and_other_tunnels_are_not_heard() {
     eventually("the stranger is counted", || rig.drops(DropReason::NotAMember) == 3);
 }
 
-#[test]
-fn packets_that_are_cut_are_counted_and_not_delivered() {
-    let rig = Rig::new();
-    let member = Member::new(&rig, FAR[0]);
+fn packets_that_are_cut_are_counted_and_not_delivered(rig: &Rig) {
+    let member = Member::new(rig, FAR[0]);
     for v6 in [false, true] {
         for proto in [TCP, UDP, super::wire::SCTP] {
             let frame = Packet::new(proto, client(v6, 40_000), asked(v6, HERE)).frame();
@@ -167,10 +205,8 @@ fn packets_that_are_cut_are_counted_and_not_delivered() {
     assert_eq!(member.answer().to, packet.from);
 }
 
-#[test]
-fn a_parcel_for_nobody_is_refused_in_the_members_name() {
-    let rig = Rig::new();
-    let member = Member::new(&rig, FAR[0]);
+fn a_parcel_for_nobody_is_refused_in_the_members_name(rig: &Rig) {
+    let member = Member::new(rig, FAR[0]);
     // Of another node, of no node, of this node itself.
     for task in [FAR_TASK, [10, 0, 9, 9].into(), rig.lab.nodes[0].overlay, [0; 4].into()].map(IpAddr::from) {
         for (vni, v6) in
@@ -198,10 +234,8 @@ fn a_parcel_for_nobody_is_refused_in_the_members_name() {
 }
 
 /// The member has not heard yet that the task takes no new flows.
-#[test]
-fn a_new_flow_for_a_task_that_takes_none_is_passed_on_once() {
-    let mut rig = Rig::new();
-    let members = FAR.map(|address| Member::new(&rig, address));
+fn a_new_flow_for_a_task_that_takes_none_is_passed_on_once(rig: &mut Rig) {
+    let members = FAR.map(|address| Member::new(rig, address));
     rig.apply(|desired| desired.local_tasks[1].state = EndpointState::Draining);
     let task = rig.task_addr(1, false);
     let by = |address: Ipv4Addr| usize::from(address == FAR[1]);
@@ -237,10 +271,8 @@ fn a_new_flow_for_a_task_that_takes_none_is_passed_on_once() {
 
 /// The node that was asked chose a task elsewhere, which was gone: that node has passed the flow on to a task of the asked node's own. From
 /// then on nobody else has a hand in it, and nobody else's end ends it.
-#[test]
-fn a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own() {
-    let mut rig = Rig::new();
-    let members = FAR.map(|address| Member::new(&rig, address));
+fn a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own(rig: &mut Rig) {
+    let members = FAR.map(|address| Member::new(rig, address));
     let device = wire(&rig.lab.tasks[1].ns);
     let task = rig.task_addr(1, false);
     let mut talks = Vec::new();
@@ -279,10 +311,8 @@ fn a_flow_that_is_passed_on_to_the_node_that_was_asked_is_its_own() {
     }
 }
 
-#[test]
-fn an_answer_is_taken_from_the_one_who_was_asked() {
-    let rig = Rig::new();
-    let members = FAR.map(|address| Member::new(&rig, address));
+fn an_answer_is_taken_from_the_one_who_was_asked(rig: &Rig) {
+    let members = FAR.map(|address| Member::new(rig, address));
     let outside = wire(&rig.lab.client);
     for (v6, proto) in [(false, TCP), (true, TCP), (false, UDP), (true, UDP)] {
         let packet = Packet::new(proto, client(v6, 40_000), SocketAddr::new(rig.own(v6), THERE));
@@ -307,10 +337,8 @@ fn an_answer_is_taken_from_the_one_who_was_asked() {
     }
 }
 
-#[test]
-fn answers_for_clients_on_the_loopback_device_come_between_the_nodes_own_addresses() {
-    let rig = Rig::new();
-    let member = Member::new(&rig, FAR[0]);
+fn answers_for_clients_on_the_loopback_device_come_between_the_nodes_own_addresses(rig: &Rig) {
+    let member = Member::new(rig, FAR[0]);
     let inside_node = wire(&rig.lab.nodes[0].ns);
     for v6 in [false, true] {
         let own: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
@@ -332,10 +360,8 @@ fn answers_for_clients_on_the_loopback_device_come_between_the_nodes_own_address
     }
 }
 
-#[test]
-fn fragments_come_through_the_tunnel_in_their_order() {
-    let rig = Rig::new();
-    let member = Member::new(&rig, FAR[0]);
+fn fragments_come_through_the_tunnel_in_their_order(rig: &Rig) {
+    let member = Member::new(rig, FAR[0]);
     let task = rig.task_addr(0, false);
     let before = rig.drops(DropReason::Fragment);
     let packet = Packet::new(UDP, client(false, 40_000), asked(false, HERE)).body(&[b'x'; 64]);
@@ -349,10 +375,8 @@ fn fragments_come_through_the_tunnel_in_their_order() {
     assert_eq!(member.answer().to, packet.from);
 }
 
-#[test]
-fn errors_about_a_tasks_answers_reach_it_from_the_member_that_was_asked() {
-    let rig = Rig::new();
-    let member = Member::new(&rig, FAR[0]);
+fn errors_about_a_tasks_answers_reach_it_from_the_member_that_was_asked(rig: &Rig) {
+    let member = Member::new(rig, FAR[0]);
     let task = rig.task_addr(0, false);
     let device = wire(&rig.lab.tasks[0].ns);
     for v6 in [false, true] {

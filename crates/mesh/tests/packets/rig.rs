@@ -59,6 +59,14 @@ impl Rig {
         Self::sized(16_384)
     }
 
+    /// Everything between nodes goes through the tunnel's own device.
+    pub fn by_device() -> Self {
+        let mut rig = Self::new();
+        rig.lab.nodes[0].by_device = true;
+        rig.apply(|_| ());
+        rig
+    }
+
     /// With room for so many flows.
     pub fn sized(flows: u32) -> Self {
         let mut lab = Lab::sized(1, Attach::Best, MapSizes { flows, frontends: 1024, backends: 1024 });
@@ -235,6 +243,11 @@ impl Rig {
 
     pub fn fragments(&self) -> HashMap<MapData, [u8; 40], [u8; 8]> {
         self.map("fragments").try_into().unwrap()
+    }
+
+    /// When packets of flows last went to the tunnel's own device.
+    pub fn detours(&self) -> Array<MapData, u32> {
+        self.map("detours").try_into().unwrap()
     }
 
     /// When the backends were suspected last, by number.
