@@ -12,6 +12,7 @@ mod checked;
 mod images;
 mod inside;
 mod load;
+mod musl;
 mod registry;
 pub mod wire;
 
@@ -27,6 +28,7 @@ use skep_lab::{Families, Lab, LabConfig, LabGuard};
 pub use checked::PORT;
 pub use images::{busybox, checker, haproxy, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
+pub use musl::musl_lookup;
 pub use registry::Registry;
 
 /// How long anything may take on a loaded machine.

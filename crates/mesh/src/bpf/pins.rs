@@ -13,13 +13,14 @@ use super::layout::{self, LAYOUT};
 use crate::datapath::DatapathError;
 
 /// Every map by its name in the object.
-pub(super) const MAPS: [&str; 21] = [
+pub(super) const MAPS: [&str; 22] = [
     "node",
     "ports",
     "addresses",
     "networks",
     "frontends",
     "vips",
+    "prefixes",
     "ways",
     "tables",
     "backends",
