@@ -269,7 +269,7 @@ __verified_once int tell_served(struct __sk_buff *skb, const struct packet *pack
 	backend = backend_at(asked->slot);
 	if (!backend)
 		return 0;
-	mesh_addr(&key.saddr, backend->addr, packet->version);
+	asked_task_addr(&key.saddr, backend->addr, backend->flags & BACKEND_PREFIX, &packet->key.daddr, packet->version);
 	key.daddr = packet->key.saddr;
 	if (asked->flags & FLOW_CHANGED)
 		mesh_addr(&key.daddr, own->overlay, packet->version);

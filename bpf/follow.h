@@ -196,7 +196,7 @@ __verified_once int follow_asked(struct __sk_buff *skb, const struct packet *pac
 	if (is_zero(&backend->node)) {
 		if (unlikely(noted))
 			tell_served(skb, packet, flow);
-		mesh_addr(&to.daddr, backend->addr, packet->version);
+		asked_task_addr(&to.daddr, backend->addr, backend->flags & BACKEND_PREFIX, &packet->key.daddr, packet->version);
 		to.dport = flow->far_port;
 		return enter_task(skb, packet, flow, &to, ends);
 	}
@@ -213,6 +213,8 @@ __verified_once int follow_asked(struct __sk_buff *skb, const struct packet *pac
 	parcel.target = flow->far_port;
 	if (flow->out == OUT_UPLINK && flow->ifindex == own->uplink && own->flags & NODE_REPLY_DIRECT)
 		parcel.flags = PARCEL_DIRECT;
+	if (unlikely(backend->flags & BACKEND_PREFIX))
+		parcel.flags |= PARCEL_PREFIX;
 	return to_node(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
 }
 

@@ -47,6 +47,46 @@ static __always_inline struct backend *backend_at(__u32 slot)
 	return bpf_map_lookup_elem(&backends, &slot);
 }
 
+/* Begins an IPv6 address as those of the network do; as nobody's, when it has gone meanwhile. */
+__verified_once int set_prefix(struct addr *to, __u32 network)
+{
+	struct addr *prefix = bpf_map_lookup_elem(&prefixes, &network);
+
+	if (!to)
+		return 0;
+	to->w[0] = prefix ? prefix->w[0] : 0;
+	to->w[1] = prefix ? prefix->w[1] : 0;
+	to->w[2] = prefix ? prefix->w[2] : 0;
+	return 1;
+}
+
+/* Whether the address is a task's, in the family of the packet. */
+static __always_inline bool is_task_addr(const struct addr *addr, const struct backend *backend, __u8 version)
+{
+	struct addr own;
+
+	if (unlikely(addr->w[3] != backend->addr))
+		return false;
+	mesh_addr(&own, backend->addr, version);
+	if (unlikely(version == 6 && backend->flags & BACKEND_PREFIX))
+		set_prefix(&own, backend->network);
+	return same_addr(&own, addr);
+}
+
+/*
+ * The address of a task that is asked by another address: `asked`, which begins as the task's own when that does not begin as everybody's
+ * (`prefixed`), for then it is a service's on the same network.
+ */
+static __always_inline void asked_task_addr(struct addr *to, __be32 task, bool prefixed, const struct addr *asked, __u8 version)
+{
+	mesh_addr(to, task, version);
+	if (unlikely(version == 6 && prefixed)) {
+		to->w[0] = asked->w[0];
+		to->w[1] = asked->w[1];
+		to->w[2] = asked->w[2];
+	}
+}
+
 /* The task with that address, or nothing. `slot` is its backend entry. */
 static __always_inline struct backend *task_at(__be32 addr, __u32 *slot)
 {
@@ -86,8 +126,15 @@ static __always_inline struct frontend *frontend_of(__u8 proto, __be16 port)
 static __always_inline struct frontend *vip_of(const struct addr *addr, __u8 version)
 {
 	__be32 key = addr->w[3];
+	struct frontend *vip = bpf_map_lookup_elem(&vips, &key);
+	struct addr own;
 
-	return is_mesh_addr(addr, key, version) ? bpf_map_lookup_elem(&vips, &key) : NULL;
+	if (!vip)
+		return NULL;
+	mesh_addr(&own, key, version);
+	if (unlikely(version == 6 && vip->flags & FRONTEND_PREFIX))
+		set_prefix(&own, vip->network);
+	return same_addr(&own, addr) ? vip : NULL;
 }
 
 /* What is asked, of a packet that may have come from a task of this node or of another. */

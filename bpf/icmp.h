@@ -217,6 +217,8 @@ __verified_once int error_into_tunnel(struct __sk_buff *skb, const struct packet
 	}
 	parcel.task = backend->addr;
 	parcel.target = flow->far_port;
+	if (backend->flags & BACKEND_PREFIX)
+		parcel.flags = PARCEL_PREFIX;
 	return to_node_by_device(skb, &backend->node, is_tunneled(flow) ? VNI_SECOND : VNI_FORWARD, &parcel);
 }
 
@@ -267,7 +269,7 @@ __verified_once int error_from_client(struct __sk_buff *skb, const struct packet
 	key.daddr = key.saddr;
 	if (flow->flags & FLOW_CHANGED)
 		mesh_addr(&key.daddr, own->overlay, packet->version);
-	mesh_addr(&key.saddr, backend->addr, packet->version);
+	asked_task_addr(&key.saddr, backend->addr, backend->flags & BACKEND_PREFIX, &quoted.key.saddr, packet->version);
 	key.sport = flow->far_port;
 	key.dport = flow->port;
 	return error_into_task(skb, packet, &quoted, &key);
@@ -282,8 +284,8 @@ __verified_once int error_to_task(struct __sk_buff *skb, const struct packet *pa
 
 	if (!packet || !visit || !(address_flags(&visit->origin) & ADDRESS_TRUSTED) || !read_error(skb, packet, &quoted))
 		return VERDICT_DROP;
-	expected_key(&key, &quoted.key.daddr, quoted.key.dport, quoted.key.proto, visit->parcel.task, visit->parcel.target,
-		     packet->version);
+	asked_task_addr(&key.saddr, visit->parcel.task, visit->parcel.flags & PARCEL_PREFIX, &quoted.key.saddr, packet->version);
+	expected_key(&key, &quoted.key.daddr, quoted.key.dport, quoted.key.proto, visit->parcel.target, packet->version);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	/* By another port than the client's own, or passed on: as on the node that was asked. */
 	if (!flow || !came_by(flow, &quoted.key.saddr, quoted.key.sport))

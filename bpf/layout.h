@@ -20,7 +20,10 @@ struct addr {
 	__u32 w[4];
 };
 
-/* The first 96 bits of the IPv6 addresses of tasks and nodes inside the mesh; the rest is their IPv4 address (skep_model::mesh_ipv6). */
+/*
+ * The first 96 bits of the IPv6 addresses of nodes inside the mesh, and of tasks on networks that have no others (`prefixes`); the rest is their
+ * IPv4 address (skep_model::Prefix6).
+ */
 #define MESH_PREFIX_0 bpf_htonl(0xfd736b65)
 #define MESH_PREFIX_1 bpf_htonl(0x70000000)
 
@@ -74,6 +77,7 @@ enum {
 	FRONTEND_HOST = 1,	/* host mode: only on own addresses */
 	FRONTEND_SILENT = 2,	/* clients of this node are not answered; packets that other nodes send on are */
 	FRONTEND_AFFINITY = 4,	/* the client's address alone decides */
+	FRONTEND_PREFIX = 8,	/* of a service's own address: its network is in `prefixes` */
 };
 
 /* Flows are forgotten at once: each packet is a flow of its own. */
@@ -113,6 +117,7 @@ struct table {
 enum {
 	BACKEND_NO_IPV6 = 1,	/* its kernel has none */
 	BACKEND_EGRESS = 2,	/* it may talk to the world outside */
+	BACKEND_PREFIX = 4,	/* its network is in `prefixes` */
 };
 
 enum { BACKEND_GONE = 0, BACKEND_READY = 1, BACKEND_DRAINING = 2, BACKEND_STARTING = 3 };

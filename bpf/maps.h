@@ -62,6 +62,19 @@ struct {
 	__uint(pinning, PIN_BY_NAME);
 } vips SEC(".maps");
 
+/*
+ * How IPv6 addresses begin on networks that do not have the mesh's prefix, by the network's number. Asked for every IPv6 packet there, and for
+ * no other: flags of backends and services' own addresses say so.
+ */
+struct {
+	__uint(type, MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, MAP_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct addr);
+	__uint(pinning, PIN_BY_NAME);
+} prefixes SEC(".maps");
+
 /* The node's routes. Asked for new flows of tasks to the world outside, and about others once a second. */
 struct {
 	__uint(type, MAP_TYPE_LPM_TRIE);

@@ -41,13 +41,12 @@ static __always_inline __u32 direct_device(const struct visit *visit)
 	return own->uplink;
 }
 
-/* The task's entry for a client's packet, with the client's own port. */
-static __always_inline void expected_key(struct flow_key *key, const struct addr *client, __be16 port, __u8 proto, __be32 task,
-					 __be16 target, __u8 version)
+/* The task's entry for a client's packet, with the client's own port. The task's address is in `key` already. */
+static __always_inline void expected_key(struct flow_key *key, const struct addr *client, __be16 port, __u8 proto, __be16 target,
+					 __u8 version)
 {
 	struct node *own = own_node();
 
-	mesh_addr(&key->saddr, task, version);
 	key->daddr = *client;
 	/* A task cannot answer a loopback address, nor itself. */
 	if (own && unlikely(is_loopback(client) || same_addr(client, &key->saddr)))
@@ -127,8 +126,8 @@ __verified_once int open_asked(struct __sk_buff *skb, const struct packet *packe
 	key.dport = packet->key.sport;
 	use = TUPLE_FREE;
 	if (is_zero(&backend->node)) {
-		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, backend->addr, target,
-			     packet->version);
+		asked_task_addr(&key.saddr, backend->addr, backend->flags & BACKEND_PREFIX, &packet->key.daddr, packet->version);
+		expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, target, packet->version);
 		as_served(packet, visit, &key, &flow);
 		paired = true;
 	} else if (paired) {
@@ -333,6 +332,9 @@ __verified_once int accept(struct __sk_buff *skb, const struct packet *packet, c
 	}
 	if (gone)
 		return packet->signals & TCP_RST ? VERDICT_DROP : DECIDED_REFUSE + DROP_UNKNOWN_TASK;
+	/* The nodes do not know the same of the task's network yet. */
+	if (unlikely(!is_task_addr(&key->saddr, backend, packet->version)))
+		return DECIDED_REFUSE + DROP_UNKNOWN_TASK;
 	if (unlikely(is_deaf(backend, packet)))
 		return DECIDED_REFUSE + DROP_NO_IPV6;
 	return open_here(skb, packet, visit, slot, key);

@@ -20,7 +20,7 @@ static __always_inline struct backend *sender_of(struct __sk_buff *skb, const st
 {
 	struct backend *sender = local_task(packet->key.saddr.w[3], slot);
 
-	if (!sender || sender->ifindex != skb->ifindex || !is_mesh_addr(&packet->key.saddr, sender->addr, packet->version))
+	if (!sender || sender->ifindex != skb->ifindex || !is_task_addr(&packet->key.saddr, sender, packet->version))
 		return NULL;
 	return sender;
 }
@@ -42,7 +42,7 @@ static __always_inline struct backend *receiver_of(const struct packet *packet)
 	__u32 slot;
 	struct backend *receiver = task_at(packet->key.daddr.w[3], &slot);
 
-	if (!receiver || receiver->state == BACKEND_GONE || !is_mesh_addr(&packet->key.daddr, receiver->addr, packet->version))
+	if (!receiver || receiver->state == BACKEND_GONE || !is_task_addr(&packet->key.daddr, receiver, packet->version))
 		return NULL;
 	return receiver;
 }
@@ -85,7 +85,7 @@ __verified_once int from_other_task(struct __sk_buff *skb, const struct packet *
 	if (parsed == PARSED_BAD || !packet->version)
 		return drop(DROP_MALFORMED);
 	sender = task_at(packet->key.saddr.w[3], &slot);
-	if (unlikely(!sender || sender->state == BACKEND_GONE || !is_mesh_addr(&packet->key.saddr, sender->addr, packet->version)))
+	if (unlikely(!sender || sender->state == BACKEND_GONE || !is_task_addr(&packet->key.saddr, sender, packet->version)))
 		return drop(address_flags(&visit->origin) & ADDRESS_TRUSTED ? DROP_UNKNOWN_TASK : DROP_NOT_A_MEMBER);
 	if (unlikely(!same_addr(&sender->node, &visit->origin)))
 		return drop(DROP_SPOOFED);

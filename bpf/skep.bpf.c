@@ -128,8 +128,8 @@ __verified_once int from_node(struct __sk_buff *skb, struct packet *packet, stru
 
 	if (!packet || !visit)
 		return VERDICT_DROP;
-	expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, visit->parcel.task, visit->parcel.target,
-		     packet->version);
+	asked_task_addr(&key.saddr, visit->parcel.task, visit->parcel.flags & PARCEL_PREFIX, &packet->key.daddr, packet->version);
+	expected_key(&key, &packet->key.saddr, packet->key.sport, packet->key.proto, visit->parcel.target, packet->version);
 	flow = bpf_map_lookup_elem(&flows, &key);
 	if (unlikely(!flow || !came_by(flow, &packet->key.daddr, packet->key.dport))) {
 		decided = DECIDED_ASKED;

@@ -12,7 +12,10 @@ struct parcel {
 	__u8 pad;
 };
 
-enum { PARCEL_DIRECT = 1 /* the client came by the underlay: who can may answer it there */ };
+enum {
+	PARCEL_DIRECT = 1,	/* the client came by the underlay: who can may answer it there */
+	PARCEL_PREFIX = 2,	/* the task's IPv6 address begins as the one that was asked */
+};
 
 /* A parcel travels as the frame's addresses, which nobody needs: receivers take frames for any. */
 static __always_inline void address_parcel(struct ethhdr *eth, const struct parcel *parcel)

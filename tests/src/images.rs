@@ -9,7 +9,7 @@ use skep_model::Protocol;
 use skep_runtime::images::ImageBuilder;
 
 /// Where the image is kept that is made by this recipe: another recipe makes another.
-fn kept(name: &str, recipe: &str) -> PathBuf {
+pub(crate) fn kept(name: &str, recipe: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     recipe.hash(&mut hasher);
     cache().join(format!("{name}-{:x}.tar", hasher.finish()))

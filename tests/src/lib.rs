@@ -13,6 +13,7 @@ mod holdings;
 mod images;
 mod inside;
 mod load;
+mod musl;
 mod registry;
 mod rounds;
 pub mod wire;
@@ -30,6 +31,7 @@ pub use checked::PORT;
 pub use holdings::{Holdings, Memory};
 pub use images::{busybox, checker, haproxy, nginx, udp_echo};
 pub use load::{Attempt, End, Kept, Load, Outcome, Report, Server, Usage};
+pub use musl::musl_lookup;
 pub use registry::Registry;
 pub use rounds::{Rounds, TITLES};
 

@@ -1,10 +1,12 @@
 //! The same service by IPv6: for clients, for tasks, and between nodes.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use skep_e2e::{Said, Swarm};
+use serde_json::{Value, json};
+use skep_e2e::{Said, Swarm, busybox};
 use skep_lab::Families;
 
 fn url(address: Ipv6Addr, port: u16, page: &str) -> String {
@@ -114,4 +116,105 @@ fn a_swarm_whose_nodes_have_ipv6_alone() {
     }
     let (_, pid) = some_task(&swarm);
     (1..=3).for_each(|node| task_asks(&pid, swarm.lab.ipv6(node)[0]));
+}
+
+/// The IPv6 addresses of a service's running tasks on a network, as the API shows them.
+fn addresses(swarm: &Swarm, service: &str, network: &str) -> BTreeSet<String> {
+    let running = swarm.running(service);
+    let tasks = swarm.api(1, "/tasks");
+    let of = tasks.as_array().into_iter().flatten().filter(|task| running.iter().any(|id| task["ID"] == json!(id)));
+    let on = of.flat_map(|task| task["NetworksAttachments"].as_array().into_iter().flatten());
+    let there = on.filter(|at| at["Network"]["Spec"]["Name"] == network);
+    there
+        .map(|at| at["Addresses"][1].as_str().and_then(|a| a.split('/').next()).expect("one of IPv6").to_owned())
+        .collect()
+}
+
+/// What the task of `cli` is told about a name: addresses, or names.
+fn told(swarm: &Swarm, question: &[&str]) -> BTreeSet<String> {
+    let said = swarm.inside(2, "cli", &[&["nslookup"], question].concat()).unwrap_or_default();
+    let values = said
+        .lines()
+        .skip_while(|line| !line.is_empty())
+        .filter_map(|line| line.strip_prefix("Address: ").or_else(|| line.split_once("name = ").map(|(_, name)| name)));
+    values.map(str::to_owned).collect()
+}
+
+/// The words that make a network with IPv6.
+fn network<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["network", "create", "-d", "overlay", "--ipv6"], more, &[name]].concat()
+}
+
+#[test]
+fn a_network_may_have_an_ipv6_subnet_of_its_own() {
+    let swarm = Swarm::managed("own6", 3, 1);
+    swarm.load(&busybox());
+    let own = ["--subnet", "10.9.0.0/24", "--subnet", "2001:db8:9::/64", "--gateway", "2001:db8:9::1"];
+    swarm.must(1, &network("app", &own));
+    swarm.must(1, &network("other", &["--subnet", "fd00:5::/48"]));
+    swarm.refused(1, &network("x", &["--subnet", "2001:db8::/32"]), "the network app (2001:db8:9::/64)");
+    swarm.refused(1, &network("x", &["--subnet", "fd00::/100"]), "choose a /96 or larger");
+    // Where the nodes themselves are.
+    let [a, b, c, d, ..] = swarm.lab.ipv6(3)[0].segments();
+    let lab = format!("{}/64", Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0));
+    swarm.refused(1, &network("x", &["--subnet", &lab]), "of node node");
+    let shown = swarm.api(1, "/networks/app");
+    let configs: Vec<_> =
+        shown["IPAM"]["Config"].as_array().into_iter().flatten().map(|c| c["Subnet"].clone()).collect();
+    assert_eq!(
+        (configs, &shown["EnableIPv6"]),
+        (vec![json!("10.9.0.0/24"), json!("2001:db8:9::/64")], &Value::Bool(true))
+    );
+
+    let serve = |name: &str, more: &[&str]| {
+        let create = ["service", "create", "-d", "--no-resolve-image", "--name", name];
+        swarm.must(1, &[&create[..], more, &["box"]].concat());
+    };
+    serve("web", &["--network", "app", "--mode", "global"]);
+    serve("db", &["--network", "other"]);
+    serve("cli", &["--network", "app", "--constraint", "node.hostname==node2"]);
+    let all = [("web", 3), ("db", 1), ("cli", 1)];
+    swarm.until("all tasks", || all.iter().all(|(name, tasks)| swarm.running(name).len() == *tasks));
+
+    // Names lead there, and back.
+    let tasks = addresses(&swarm, "web", "app");
+    assert!(tasks.len() == 3 && tasks.iter().all(|address| address.starts_with("2001:db8:9::a09:")), "{tasks:?}");
+    swarm.until("their names", || told(&swarm, &["-type=aaaa", "tasks.web"]) == tasks);
+    let vip = told(&swarm, &["-type=aaaa", "web"]);
+    let vip = vip.first().filter(|vip| vip.starts_with("2001:db8:9::a09:") && !tasks.contains(*vip)).expect("its own");
+    assert_eq!(told(&swarm, &[vip]), ["web.app".to_owned()].into());
+    for task in &tasks {
+        let name = told(&swarm, &[task]);
+        assert!(
+            name.first().is_some_and(|name| name.starts_with("web.") && name.ends_with(".app")),
+            "{task}: {name:?}"
+        );
+    }
+
+    // Tasks on this node and on others, the service, and one's own end of it.
+    let asks = |address: &str| {
+        let ask = format!("printf 'GET /client HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {address} 80");
+        swarm.exec(2, "cli", &["sh", "-c", &ask])
+    };
+    for address in tasks.iter().chain([vip]) {
+        let said = asks(address);
+        assert!(said.ok && said.out.ends_with("up"), "{address}: {said:?}");
+    }
+    let pings = |address: &str| swarm.exec(2, "cli", &["ping", "-c", "1", "-W", "3", address]).ok;
+    assert!(pings(vip) && tasks.iter().all(|task| pings(task)));
+
+    // The world outside, by the node's address, also when the task insists on its own.
+    let outside = swarm.lab.client_ipv6().to_string();
+    let cli = addresses(&swarm, "cli", "app").first().expect("an address").clone();
+    assert!(swarm.exec(2, "cli", &["ping", "-c", "1", "-W", "3", "-I", &cli, &outside]).ok, "by {cli} to {outside}");
+
+    // And nobody else: neither of another network, nor where this one's tasks would be without a subnet.
+    let db = addresses(&swarm, "db", "other");
+    let db = db.first().filter(|db| db.starts_with("fd00:5::")).expect("an address");
+    let first = tasks.first().and_then(|task| task.rsplit_once("::")).expect("an address").1;
+    for stranger in [db, &format!("fd73:6b65:7000::{first}"), "2001:db8:9::1", "2001:db8:9::1:2:3"] {
+        let began = Instant::now();
+        assert!(!asks(stranger).ok && !pings(stranger), "{stranger}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{stranger}: refused at once");
+    }
 }

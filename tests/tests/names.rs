@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use skep_e2e::{Swarm, busybox};
+use skep_e2e::{Swarm, busybox, musl_lookup};
 
 /// More than fit into 512 bytes.
 const MANY: usize = 40;
@@ -175,12 +175,25 @@ fn long_answers_come_whole_however_they_are_asked_for() {
     for how in [&["+noedns"][..], &["+tcp"], &["+bufsize=4096", "+ignore"]] {
         assert_eq!(names.short(&[how, &["many"]].concat()), tasks, "{how:?}");
     }
-    // The resolvers of glibc, of busybox (without EDNS), and of Go, which a docker CLI has where there is one.
+    // The resolvers of glibc, of busybox (without EDNS), of musl, and of Go, which a docker CLI has where there is one.
     let told = names.as_task(&["getent", "ahostsv4", "many"]);
     let told: BTreeSet<_> = told.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect();
     assert_eq!(told, tasks);
     let told = names.swarm.inside(2, "cli", &["nslookup", "-type=a", "tasks.web"]).expect("an answer");
     assert_eq!(told.matches("Address: ").count(), 3, "{told}");
+    // Of musl, which asks for both families at once, and for no more than fits into a datagram.
+    let lookup = musl_lookup().display().to_string();
+    let musl = |args: &[&str]| -> BTreeSet<String> {
+        names.as_task(&[&[lookup.as_str()], args].concat()).lines().map(str::to_owned).collect()
+    };
+    let (web, all) = names.addresses("web", "app");
+    assert_eq!((musl(&["web", "4"]), musl(&["tasks.web", "4"])), (one(&web), all.clone()));
+    let both = musl(&["tasks.web"]);
+    assert!(both.len() == 6 && both.is_superset(&all), "{both:?}");
+    assert_eq!(musl(&["www.app", "6"]), names.short(&["web", "AAAA"]));
+    assert_eq!(musl(&["db"]), one(&names.addresses("db", "plain").0), "an empty answer for AAAA is no failure");
+    let some = musl(&["many", "4"]);
+    assert!(!some.is_empty() && some.is_subset(&tasks), "{some:?}");
     if Command::new("docker").arg("--version").output().is_ok() {
         let said = names.as_task(&["env", "GODEBUG=netdns=go", "docker", "-H", "tcp://web:80", "version"]);
         assert!(said.contains("404"), "a server that knows no Docker: {said}");

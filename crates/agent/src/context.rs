@@ -9,8 +9,8 @@ use std::time::Duration;
 use skep_dns::DnsError;
 use skep_mesh::LocalTask;
 use skep_model::{
-    EndpointKey, EndpointState, Health, HealthCheck, NetworkAttachment, PortConflict, PortOptions, Protocol,
-    PublishedPort, ServiceEntry, Task, TaskId,
+    EndpointKey, EndpointState, Health, HealthCheck, NetworkAttachment, NetworkSpec, PortConflict, PortOptions,
+    Prefix6, Protocol, PublishedPort, ServiceEntry, Task, TaskId,
 };
 use skep_netdb::{Located, NetDb};
 use skep_network::{Attachment, NetworkError, NodeNetwork, TaskAddress};
@@ -172,10 +172,15 @@ impl Context {
     /// The task's address on each of its networks, and how large a packet may be there where the network says less than `mtu`.
     fn addresses(&self, task: &Task, mtu: u32) -> Vec<TaskAddress> {
         let known = self.assignments.borrow();
-        let on = |a: &NetworkAttachment| TaskAddress {
-            ip: a.addr.addr(),
-            subnet: a.addr.trunc(),
-            mtu: known.networks.get(&a.network).and_then(|n| n.spec.mtu()).filter(|wanted| *wanted < mtu),
+        let on = |a: &NetworkAttachment| {
+            let network = known.networks.get(&a.network).map(|network| &network.spec);
+            let (ip, subnet) = (a.addr.addr(), a.addr.trunc());
+            TaskAddress {
+                ip,
+                subnet,
+                ipv6: network.map_or_else(|| Prefix6::MESH.net(a.addr), |network| network.ipv6_of(ip)),
+                mtu: network.and_then(NetworkSpec::mtu).filter(|wanted| *wanted < mtu),
+            }
         };
         task.attachments.iter().map(on).collect()
     }

@@ -291,7 +291,13 @@ fn networks(assignments: &Assignments) -> Option<Vec<Network>> {
         _ => NetworkKind::Open,
     };
     let networks: Vec<_> = (assignments.networks.values())
-        .map(|n| Network { id: n.id.clone(), number: n.vni, subnet: n.spec.ipam.subnet.trunc(), kind: kind(n) })
+        .map(|n| Network {
+            id: n.id.clone(),
+            number: n.vni,
+            subnet: n.spec.ipam.subnet.trunc(),
+            subnet6: n.spec.ipam.ipv6.map(|ipv6| ipv6.subnet),
+            kind: kind(n),
+        })
         .collect();
     let home = |network: &Network| matches!(network.kind, NetworkKind::Ingress | NetworkKind::Retired);
     networks.iter().any(home).then_some(networks)

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use skep_model::{EndpointKey, EndpointRecord, EndpointState, Network, NetworkId, ServiceEntry, ServiceId, mesh_ipv6};
+use skep_model::{EndpointKey, EndpointRecord, EndpointState, Network, NetworkId, Prefix6, ServiceEntry, ServiceId};
 use skep_netdb::Located;
 
 use crate::zone::{Ports, Target, Zone};
@@ -27,6 +27,8 @@ pub fn zone<'a>(
         zone: Zone {
             name: network.spec.name.to_ascii_lowercase(),
             subnet: Some(network.spec.ipam.subnet),
+            subnet6: Some(network.spec.subnet6()),
+            prefix6: network.spec.prefix6(),
             ..Zone::default()
         },
     };
@@ -46,18 +48,19 @@ pub fn zone<'a>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Families {
     V4,
-    Both,
+    /// IPv6 ones too, which begin so.
+    Both(Prefix6),
 }
 
 impl Families {
     fn of(network: &Network) -> Self {
-        if network.spec.ipv6 { Self::Both } else { Self::V4 }
+        if network.spec.ipv6 { Self::Both(network.spec.prefix6()) } else { Self::V4 }
     }
 
     fn addresses(self, address: Ipv4Addr) -> Vec<IpAddr> {
         match self {
             Self::V4 => vec![address.into()],
-            Self::Both => vec![address.into(), mesh_ipv6(address).into()],
+            Self::Both(prefix) => vec![address.into(), prefix.with(address).into()],
         }
     }
 }

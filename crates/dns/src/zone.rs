@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
-use skep_model::{MESH_PREFIX, Protocol, PublishedPort, TaskId};
+use ipnet::{Ipv4Net, Ipv6Net};
+use skep_model::{Prefix6, Protocol, PublishedPort, TaskId};
 
 /// What is named on one network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Zone {
     pub addresses: HashMap<IpAddr, String>,
     /// An address in it that has no name has none anywhere.
     pub subnet: Option<Ipv4Net>,
+    /// The same of IPv6.
+    pub subnet6: Option<Ipv6Net>,
+    /// How IPv6 addresses begin that have the names of IPv4 ones.
+    pub prefix6: Prefix6,
 }
 
 /// What a name leads to.
@@ -78,24 +82,19 @@ impl Zone {
     /// Whether an address is one that only this network could name.
     #[must_use]
     pub(crate) fn covers(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(address) = plain(address) else { return false };
-        self.subnet.is_some_and(|subnet| subnet.contains(&address))
+        match address {
+            IpAddr::V4(address) => self.subnet.is_some_and(|subnet| subnet.contains(&address)),
+            IpAddr::V6(address) => self.subnet6.is_some_and(|subnet| subnet.contains(&address)),
+        }
     }
 
-    /// The name of an address, of which the IPv6 twin has the same.
+    /// The name of an address, which the IPv6 address that goes with an IPv4 one has too.
     #[must_use]
     pub(crate) fn name_of(&self, address: IpAddr) -> Option<&str> {
-        self.addresses.get(&plain(address)).map(String::as_str)
-    }
-}
-
-/// The address that goes with an IPv6 address of the mesh; any other as it is.
-fn plain(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(twin) if twin.segments()[..6] == MESH_PREFIX => {
-            let [.., a, b, c, d] = twin.octets();
-            [a, b, c, d].into()
-        }
-        other => other,
+        let plain = match address {
+            IpAddr::V6(twin) => self.prefix6.ipv4_of(twin).map_or(address, IpAddr::V4),
+            IpAddr::V4(_) => address,
+        };
+        self.addresses.get(&plain).map(String::as_str)
     }
 }

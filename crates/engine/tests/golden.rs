@@ -210,6 +210,7 @@ fn networks_of(request: &Value) -> attached::Networks {
                 subnet: "10.9.0.0/24".parse().unwrap(),
                 gateway: "10.9.0.1".parse().unwrap(),
                 range: None,
+                ipv6: None,
             },
             ingress: false,
             internal: false,

@@ -76,6 +76,41 @@ async fn a_network_is_shown_as_it_was_asked_for_and_with_what_is_on_it() {
 }
 
 #[tokio::test]
+async fn an_ipv6_subnet_of_its_own_is_shown_wherever_addresses_are() {
+    let node = Node::manager().await;
+    let asked = json!({
+        "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24" }, { "Subnet": "2001:db8:9::/64", "Gateway": "2001:db8:9::1" }] },
+        "EnableIPv6": true,
+    });
+    assert_eq!(node.request("POST", "/networks/create", &network(&asked)).await.status, 201);
+    let on = json!([{ "Target": "net" }]);
+    assert_eq!(node.request("POST", "/services/create", &service("web", &on).to_string()).await.status, 201);
+    let shown = node.get("/networks/net").await.json();
+    let config = json!([
+        { "Subnet": "10.9.0.0/24", "Gateway": "10.9.0.1" },
+        { "Subnet": "2001:db8:9::/64", "Gateway": "2001:db8:9::1" },
+    ]);
+    assert_eq!((&shown["IPAM"]["Config"], &shown["EnableIPv6"]), (&config, &json!(true)));
+    let (id, there) = shown["Containers"].as_object().unwrap().iter().next().unwrap();
+    let own = there["IPv6Address"].as_str().unwrap().strip_suffix("/64").unwrap();
+    assert!(own.starts_with("2001:db8:9::a00:"), "{there}: what goes with the IPv4 one");
+    let container = node.get(&format!("/containers/{id}/json")).await.json();
+    let there = &container["NetworkSettings"]["Networks"]["net"];
+    assert_eq!((&there["GlobalIPv6Address"], &there["GlobalIPv6PrefixLen"]), (&json!(own), &json!(64)));
+    let ingress = &container["NetworkSettings"]["Networks"]["ingress"];
+    assert_eq!((&ingress["GlobalIPv6Address"], &ingress["GlobalIPv6PrefixLen"]), (&json!(""), &json!(0)));
+    let tasks = node.get("/tasks").await.json();
+    let attached = tasks[0]["NetworksAttachments"].as_array().unwrap();
+    let there = attached.iter().find(|a| a["Network"]["Spec"]["Name"] == "net").unwrap();
+    assert_eq!(
+        (there["Addresses"].as_array().unwrap().len(), &there["Addresses"][1]),
+        (2, &json!(format!("{own}/64")))
+    );
+    assert_eq!(there["Network"]["IPAMOptions"]["Configs"], config);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn where_old_clients_put_networks_counts_when_they_are_nowhere_else() {
     let node = Node::manager().await;
     for name in ["a", "b"] {
@@ -100,9 +135,48 @@ async fn where_old_clients_put_networks_counts_when_they_are_nowhere_else() {
 }
 
 #[tokio::test]
-async fn networks_that_cannot_be_say_what_to_do() {
+async fn addresses_that_cannot_be_say_what_to_do() {
     let node = Node::manager().await;
     let two = |other: &str| json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24" }, { "Subnet": other }] } });
+    for (more, status, fragment) in [
+        (two("10.8.0.0/24"), 400, "one IPv4 subnet"),
+        (
+            json!({ "IPAM": { "Config": [{ "Subnet": "fd00::/64" }, { "Subnet": "fd01::/64" }] } }),
+            400,
+            "one IPv6 subnet: leave the others out",
+        ),
+        (
+            json!({ "IPAM": { "Config": [{ "Subnet": "fd00::/64", "IPRange": "fd00::/80" }] } }),
+            501,
+            "give --ip-range a part of the IPv4 subnet",
+        ),
+        (
+            json!({ "IPAM": { "Config": [{ "Subnet": "fd00::/64", "Gateway": "10.9.0.1" }] } }),
+            400,
+            "10.9.0.1 is no address of the subnet fd00::/64",
+        ),
+        (json!({ "IPAM": { "Config": [{ "Subnet": "x" }] } }), 400, "a network, like 10.9.0.0/24 or 2001:db8:9::/64"),
+        (
+            json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "Gateway": "x" }] } }),
+            400,
+            "an address, like 10.9.0.1 or 2001:db8:9::1",
+        ),
+        (
+            json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "AuxiliaryAddresses": { "a": "10.9.0.5" } }] } }),
+            501,
+            "--ip-range",
+        ),
+    ] {
+        let answer = node.request("POST", "/networks/create", &network(&more)).await;
+        assert_eq!(answer.status, status, "{more}: {}", answer.message());
+        assert!(answer.message().contains(fragment), "{more}: {}", answer.message());
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn networks_that_cannot_be_say_what_to_do() {
+    let node = Node::manager().await;
     for (more, status, fragment) in [
         (json!({ "Name": "" }), 400, "needs a name"),
         (json!({ "Driver": "bridge" }), 501, "--driver overlay"),
@@ -117,21 +191,7 @@ async fn networks_that_cannot_be_say_what_to_do() {
             "numbers its networks itself",
         ),
         (json!({ "IPAM": { "Driver": "dhcp" } }), 501, "leave --ipam-driver and --ipam-opt out"),
-        (json!({ "IPAM": { "Config": [{ "Subnet": "fd00::/64" }] } }), 501, "they are made of their IPv4 ones"),
-        (two("fd00:1::/64"), 501, "\"fd00:1::/64\" is IPv6"),
-        (two("10.8.0.0/24"), 400, "one subnet"),
         (json!({ "Options": { "com.docker.network.driver.mtu": "100" } }), 400, "no size of a packet in bytes"),
-        (json!({ "IPAM": { "Config": [{ "Subnet": "x" }] } }), 400, "a network, like 10.9.0.0/24"),
-        (
-            json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "Gateway": "x" }] } }),
-            400,
-            "an address, like 10.9.0.1",
-        ),
-        (
-            json!({ "IPAM": { "Config": [{ "Subnet": "10.9.0.0/24", "AuxiliaryAddresses": { "a": "10.9.0.5" } }] } }),
-            501,
-            "--ip-range",
-        ),
         (json!({ "Ingress": true, "Internal": true }), 400, "neither internal nor attachable"),
         (json!({ "Name": "second", "Ingress": true }), 409, "is already present"),
         (json!({ "Name": "ingress" }), 409, "network with name ingress already exists"),

@@ -1,6 +1,6 @@
 //! Why the managers refuse.
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use skep_ca::CaError;
 use skep_model::{NetworkId, NodeId, ServiceId, TaskId};
 use skep_store::{ProposeError, UpdateError};
@@ -148,10 +148,10 @@ pub enum ControlError {
     RouteCollision {
         /// The network's name.
         network: String,
-        /// Its pool.
-        subnet: Ipv4Net,
+        /// Its addresses.
+        subnet: IpNet,
         /// The node's route.
-        route: Ipv4Net,
+        route: IpNet,
         /// What can be done about the network.
         way_out: &'static str,
     },

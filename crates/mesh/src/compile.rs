@@ -1,12 +1,12 @@
 //! The compiler from the swarm's words to what the data plane looks up. Pure: the same [`Desired`] always gives the same [`Tables`].
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 use skep_model::{
-    Balance, EndpointKey, EndpointState, ListenOn, NetworkId, NodeId, PortOptions, PublishMode, PublishOptions,
-    PublishedPort, ServiceEntry, ServiceId, mesh_ipv6,
+    Balance, EndpointKey, EndpointState, ListenOn, NetworkId, NodeId, PortOptions, Prefix6, PublishMode,
+    PublishOptions, PublishedPort, ServiceEntry, ServiceId, mesh_ipv6,
 };
 
 use crate::desired::{Desired, LocalTask, LocatedEndpoint, Network, NetworkKind};
@@ -49,9 +49,6 @@ pub fn compile(desired: &Desired) -> Tables {
 /// The number that endpoints have on the network that all tasks are on.
 const HOME: u32 = 0;
 
-/// Bits of IPv6 addresses inside the mesh that are the same in all of them.
-const MESH_BITS: u8 = 96;
-
 /// The swarm's networks, as a node's tasks are on them.
 struct Networks<'a> {
     ingress: Option<&'a NetworkId>,
@@ -83,6 +80,11 @@ impl<'a> Networks<'a> {
         self.near.get(network).and_then(|network| self.overlays.get(network)).map(|network| network.number)
     }
 
+    /// How its IPv6 addresses begin.
+    fn prefix6(&self, network: &NetworkId) -> Prefix6 {
+        self.overlays.get(network).map_or(Prefix6::MESH, |network| network.prefix6())
+    }
+
     /// A task of the node is a backend on each of its networks.
     fn here(&self, task: &LocalTask) -> Vec<(EndpointKey, Backend)> {
         let place = Place::Here { ifindex: task.host_ifindex, mac: task.mac, ipv6: task.ipv6 };
@@ -93,16 +95,18 @@ impl<'a> Networks<'a> {
         let others = task.networks.iter().map(|(network, addr)| (network, *addr, self.number(network)));
         let backend = |(network, addr, number): (&NetworkId, _, Option<u32>)| {
             let key = EndpointKey { network: network.clone(), task: task.task.clone() };
-            Some((key, Backend { addr, network: number?, egress, place, state: state(task.state) }))
+            let prefix6 = self.prefix6(network);
+            Some((key, Backend { addr, network: number?, prefix6, egress, place, state: state(task.state) }))
         };
         home.chain(others).filter_map(backend).collect()
     }
 }
 
-/// The addresses of all networks. All IPv6 ones begin alike.
+/// The addresses of all networks, those that only go with others too.
 fn subnets(desired: &Desired) -> BTreeMap<IpNet, u32> {
-    let mesh = Ipv6Net::new(mesh_ipv6(Ipv4Addr::UNSPECIFIED), MESH_BITS).map(|net| (IpNet::from(net), 0)).ok();
-    desired.networks.iter().map(|n| (IpNet::from(n.subnet), n.number)).chain(mesh).collect()
+    let of = |n: &Network| [Some(IpNet::from(n.subnet)), n.subnet6.map(IpNet::from)].map(|net| Some((net?, n.number)));
+    let mesh = (IpNet::from(Prefix6::MESH.all()), 0);
+    desired.networks.iter().flat_map(of).flatten().chain([mesh]).collect()
 }
 
 fn node(desired: &Desired) -> NodeFacts {
@@ -214,7 +218,8 @@ fn own_addresses(desired: &Desired, networks: &Networks<'_>, admitted: &Admitted
         for vip in service.virtual_ips.iter().filter(|vip| networks.near.contains(&vip.network)) {
             let Some(network) = networks.number(&vip.network) else { continue };
             let group = GroupKey::Vip(service.id.clone(), vip.network.clone());
-            tables.vips.insert(vip.addr.addr(), Vip { network, group: group.clone() });
+            let prefix6 = networks.prefix6(&vip.network);
+            tables.vips.insert(vip.addr.addr(), Vip { network, prefix6, group: group.clone() });
             tables.share(group, admitted.get(&(&service.id, &vip.network)));
         }
     }
@@ -306,7 +311,8 @@ impl Tables {
             let Some(number) = networks.number(network).filter(|n| *n != HOME || published.contains(service)) else {
                 continue;
             };
-            if self.admit(endpoint, number, &desired.node.id, nodes) {
+            let on = (number, networks.prefix6(network));
+            if self.admit(endpoint, on, &desired.node.id, nodes) {
                 let weights = admitted.entry((service, network)).or_default();
                 weights.insert(endpoint.key.clone(), endpoint.record.weight);
             }
@@ -319,7 +325,7 @@ impl Tables {
     fn admit(
         &mut self,
         endpoint: &LocatedEndpoint,
-        network: u32,
+        (network, prefix6): (u32, Prefix6),
         own: &NodeId,
         nodes: &BTreeMap<&NodeId, IpAddr>,
     ) -> bool {
@@ -333,7 +339,7 @@ impl Tables {
             return false;
         }
         let place = Place::There(underlay);
-        let backend = Backend { addr: endpoint.record.addr, network, egress: false, place, state };
+        let backend = Backend { addr: endpoint.record.addr, network, prefix6, egress: false, place, state };
         // A task that runs here is not elsewhere, whatever an old record says.
         self.backends.entry(key.clone()).or_insert(backend);
         true

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use skep_model::{
-    EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, PortOptions, Protocol, PublishedPort,
-    ServiceEntry, TaskId,
+    EndpointKey, EndpointRecord, EndpointState, Member, NetworkId, NodeId, PortOptions, Prefix6, Protocol,
+    PublishedPort, ServiceEntry, TaskId,
 };
 
 use crate::table::Way;
@@ -49,8 +49,18 @@ pub struct Network {
     pub number: u32,
     /// All of its addresses.
     pub subnet: Ipv4Net,
+    /// All of its IPv6 addresses, if they do not go with those by the mesh's own prefix.
+    pub subnet6: Option<Ipv6Net>,
     /// What it is for.
     pub kind: NetworkKind,
+}
+
+impl Network {
+    /// How its IPv6 addresses begin.
+    #[must_use]
+    pub fn prefix6(&self) -> Prefix6 {
+        self.subnet6.and_then(Prefix6::of).unwrap_or(Prefix6::MESH)
+    }
 }
 
 /// What a network is for.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use skep_model::{EndpointKey, NetworkId, Protocol, PublishMode, ServiceId};
+use skep_model::{EndpointKey, NetworkId, Prefix6, Protocol, PublishMode, ServiceId};
 
 /// What a client asks for, on any address of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,6 +113,8 @@ pub enum BackendState {
 pub struct Vip {
     /// The network's number: only its tasks may ask.
     pub network: u32,
+    /// How the network's IPv6 addresses begin.
+    pub prefix6: Prefix6,
     /// The tasks behind it.
     pub group: GroupKey,
 }
@@ -124,6 +126,8 @@ pub struct Backend {
     pub addr: Ipv4Addr,
     /// The network's number: tasks of the same network talk to each other. 0 for the routing mesh's own, where they do not.
     pub network: u32,
+    /// How the network's IPv6 addresses begin.
+    pub prefix6: Prefix6,
     /// Whether it may talk to the world outside; only said of tasks of this node.
     pub egress: bool,
     /// Where it runs.

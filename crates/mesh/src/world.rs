@@ -272,7 +272,7 @@ fn option((protocol, port): Port, which: u8) -> Option<PortOptions> {
     Some(PortOptions { protocol, published: (8000 + port).try_into().unwrap(), options, answers: which != 7 })
 }
 
-/// Network 0 is the routing mesh's.
+/// Network 0 is the routing mesh's; the last has an IPv6 subnet of its own.
 fn network(n: u8) -> Network {
     let kind = match n {
         0 => NetworkKind::Ingress,
@@ -280,7 +280,8 @@ fn network(n: u8) -> Network {
         _ => NetworkKind::Internal,
     };
     let subnet = format!("10.{n}.0.0/16").parse().unwrap();
-    Network { id: id(n.into()), number: 4096 + u32::from(n), subnet, kind }
+    let subnet6 = (n == NETWORKS).then(|| "2001:db8:9::/64".parse().unwrap());
+    Network { id: id(n.into()), number: 4096 + u32::from(n), subnet, subnet6, kind }
 }
 
 /// Those besides that of the routing mesh. The last service is on none.

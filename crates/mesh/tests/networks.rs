@@ -21,14 +21,21 @@ struct Networks {
 
 impl Networks {
     fn new() -> Self {
-        Self::of(NetworkKind::Open)
+        Self::of(NetworkKind::Open, [None; 2])
     }
 
-    fn of(kind: NetworkKind) -> Self {
+    /// Once with IPv6 addresses as on all networks, and once with subnets of their own.
+    fn each() -> impl Iterator<Item = Self> {
+        [[None; 2], OWN.map(Some)].into_iter().map(|subnets| Self::of(NetworkKind::Open, subnets))
+    }
+
+    fn of(kind: NetworkKind, subnets: [Option<&str>; 2]) -> Self {
         let mut lab = Lab::new(2);
         let service = lab.service(&[ingress(Protocol::Tcp, 8080, 80)], &[0, 0, 1, 1]);
         let app = lab.network("10.1.0.0/24", kind);
+        subnets[0].iter().for_each(|subnet| lab.own_subnet6(subnet));
         let other = lab.network("10.2.0.0/24", NetworkKind::Internal);
+        subnets[1].iter().for_each(|subnet| lab.own_subnet6(subnet));
         for task in [0, 1, 2] {
             lab.join(task, &app);
         }
@@ -43,14 +50,24 @@ impl Networks {
         self.lab.tasks[task].networks.iter().find(|(id, _)| id == network).unwrap().1
     }
 
+    /// An address on a network, in both families.
+    fn both(&self, network: &NetworkId, addr: Ipv4Addr) -> [IpAddr; 2] {
+        let network = self.lab.networks.iter().find(|n| n.id == *network).unwrap();
+        [addr.into(), network.prefix6().with(addr).into()]
+    }
+
+    /// Those of a task.
+    fn addrs(&self, task: usize, network: &NetworkId) -> [IpAddr; 2] {
+        self.both(network, self.addr(task, network))
+    }
+
     fn drops(&self, node: usize, reason: DropReason) -> u64 {
         self.lab.nodes[node].bpf().counters().unwrap().drops[&reason]
     }
 }
 
-fn both(addr: Ipv4Addr) -> [IpAddr; 2] {
-    [addr.into(), mesh_ipv6(addr).into()]
-}
+/// Subnets of networks' own. The bits between the prefix and what is IPv4's are no zeros of necessity.
+const OWN: [&str; 2] = ["2001:db8:1::/64", "fd00:2:3:4:5:6::/96"];
 
 fn pings(ns: &Netns, to: IpAddr, options: &str) -> bool {
     let mut ping = ns.command(&format!("busybox ping -c 1 -W 2 {options} {to}"));
@@ -59,35 +76,37 @@ fn pings(ns: &Netns, to: IpAddr, options: &str) -> bool {
 
 #[test]
 fn tasks_of_one_network_talk_to_each_other_here_and_there() {
-    let n = Networks::new();
-    for (from, to) in [(0, 1), (0, 2), (2, 0), (1, 2)] {
-        let ns = &n.lab.tasks[from].ns;
-        for (own, peer) in both(n.addr(from, &n.app)).into_iter().zip(both(n.addr(to, &n.app))) {
-            for _ in 0..3 {
-                let answer = ns.run(|| ask_tcp(peer, 80)).unwrap_or_else(|e| panic!("{from} {to} {peer}: {e}"));
-                assert_eq!(answer.peer_ip(), own, "{from} {to}");
+    for n in Networks::each() {
+        for (from, to) in [(0, 1), (0, 2), (2, 0), (1, 2)] {
+            let ns = &n.lab.tasks[from].ns;
+            for (own, peer) in n.addrs(from, &n.app).into_iter().zip(n.addrs(to, &n.app)) {
+                for _ in 0..3 {
+                    let answer = ns.run(|| ask_tcp(peer, 80)).unwrap_or_else(|e| panic!("{from} {to} {peer}: {e}"));
+                    assert_eq!(answer.peer_ip(), own, "{from} {to}");
+                }
+                // With more than fits into one packet, too.
+                for length in [10, 4000, 20_000] {
+                    let answer =
+                        ns.run(|| ask_udp(peer, 80, length)).unwrap_or_else(|e| panic!("{from} {to} {length}: {e}"));
+                    assert_eq!(answer.peer_ip(), own, "{from} {to}");
+                }
+                assert!(pings(ns, peer, ""), "{from} {to} {peer}");
+                assert!(pings(ns, peer, "-s 3000"), "{from} {to} {peer}, in pieces");
             }
-            // With more than fits into one packet, too.
-            for length in [10, 4000, 20_000] {
-                let answer =
-                    ns.run(|| ask_udp(peer, 80, length)).unwrap_or_else(|e| panic!("{from} {to} {length}: {e}"));
-                assert_eq!(answer.peer_ip(), own, "{from} {to}");
-            }
-            assert!(pings(ns, peer, ""), "{from} {to} {peer}");
-            assert!(pings(ns, peer, "-s 3000"), "{from} {to} {peer}, in pieces");
         }
     }
 }
 
 #[test]
 fn tasks_that_do_not_listen_refuse_themselves() {
-    let n = Networks::new();
-    for to in [1, 2] {
-        for peer in both(n.addr(to, &n.app)) {
-            n.lab.tasks[0].ns.run(|| {
-                assert!(is_refused(&ask_tcp(peer, 81)), "{peer}");
-                assert!(is_refused(&ask_udp(peer, 81, 10)), "{peer}");
-            });
+    for n in Networks::each() {
+        for to in [1, 2] {
+            for peer in n.addrs(to, &n.app) {
+                n.lab.tasks[0].ns.run(|| {
+                    assert!(is_refused(&ask_tcp(peer, 81)), "{peer}");
+                    assert!(is_refused(&ask_udp(peer, 81, 10)), "{peer}");
+                });
+            }
         }
     }
 }
@@ -105,62 +124,68 @@ fn a_task_that_starts_or_drains_talks_and_is_talked_to() {
 
 #[test]
 fn nothing_goes_from_one_network_to_another() {
-    let n = Networks::new();
-    let [here, there] = [n.addr(2, &n.other), n.addr(3, &n.other)];
-    let nobody = Ipv4Addr::new(10, 2, 0, 99);
-    let ingress = n.lab.tasks[3].addr;
-    for peer in [here, there, nobody, ingress].into_iter().flat_map(both) {
-        let before = n.drops(0, DropReason::OtherNetwork);
-        n.lab.tasks[0].ns.run(|| {
-            assert!(is_refused(&ask_tcp(peer, 80)), "{peer}");
-            assert!(is_refused(&ask_udp(peer, 80, 10)), "{peer}");
+    for n in Networks::each() {
+        let [here, there] = [n.addr(2, &n.other), n.addr(3, &n.other)];
+        let nobody = Ipv4Addr::new(10, 2, 0, 99);
+        let ingress = n.lab.tasks[3].addr;
+        let others = [here, there, nobody].into_iter().flat_map(|addr| n.both(&n.other, addr));
+        // What would be its addresses on networks without subnets of their own is nobody's, too.
+        let plain =
+            [ingress, here, n.addr(1, &n.app)].into_iter().flat_map(|addr| [addr.into(), mesh_ipv6(addr).into()]);
+        for peer in others.chain(plain).filter(|peer| !n.addrs(1, &n.app).contains(peer)) {
+            let before = n.drops(0, DropReason::OtherNetwork);
+            n.lab.tasks[0].ns.run(|| {
+                assert!(is_refused(&ask_tcp(peer, 80)), "{peer}");
+                assert!(is_refused(&ask_udp(peer, 80, 10)), "{peer}");
+            });
+            assert!(!pings(&n.lab.tasks[0].ns, peer, ""), "{peer}");
+            assert!(n.drops(0, DropReason::OtherNetwork) >= before + 3, "{peer}");
+        }
+        // Who is on both talks to both.
+        assert!(n.lab.tasks[2].ns.run(|| ask_tcp(there, 80)).is_ok());
+        assert!(n.lab.tasks[3].ns.run(|| ask_tcp(here, 80)).is_ok());
+        // But not by the address of one with the other.
+        n.lab.tasks[2].ns.run(|| {
+            let socket = UdpSocket::bind((n.addr(2, &n.app), 0)).unwrap();
+            socket.connect((there, 80)).unwrap();
+            assert!(lab::ask_udp_on(&socket, 10).is_err());
         });
-        assert!(!pings(&n.lab.tasks[0].ns, peer, ""), "{peer}");
-        assert!(n.drops(0, DropReason::OtherNetwork) >= before + 3, "{peer}");
     }
-    // Who is on both talks to both.
-    assert!(n.lab.tasks[2].ns.run(|| ask_tcp(there, 80)).is_ok());
-    assert!(n.lab.tasks[3].ns.run(|| ask_tcp(here, 80)).is_ok());
-    // But not by the address of one with the other.
-    n.lab.tasks[2].ns.run(|| {
-        let socket = UdpSocket::bind((n.addr(2, &n.app), 0)).unwrap();
-        socket.connect((there, 80)).unwrap();
-        assert!(lab::ask_udp_on(&socket, 10).is_err());
-    });
 }
 
 #[test]
 fn a_service_has_an_address_of_its_own() {
-    let mut n = Networks::new();
-    let vip = n.lab.own_address(&n.service, &n.app);
-    n.lab.apply();
-    let tasks: BTreeSet<_> = [0, 1, 2].map(|task| n.addr(task, &n.app)).into();
-    for task in [0, 2] {
-        let ns = &n.lab.tasks[task].ns;
-        for (own, vip) in both(n.addr(task, &n.app)).into_iter().zip(both(vip)) {
-            let tcp: Vec<_> = (0..30).map(|_| ns.run(|| ask_tcp(vip, 80)).unwrap()).collect();
-            let udp: Vec<_> = (0..30).map(|_| ns.run(|| ask_udp(vip, 80, 2000)).unwrap()).collect();
-            for answers in [tcp, udp] {
-                let servers: BTreeSet<_> = answers.iter().map(|a| a.server).collect();
-                assert_eq!(servers, tasks, "{task} {vip}");
-                // Who is answered by itself sees its node instead.
-                let seen = |a: &&lab::Answer| tasks.contains(&a.server) && IpAddr::from(a.server) != own;
-                let others = answers.iter().filter(seen).filter(|a| a.server != n.addr(task, &n.app));
-                assert!(others.clone().all(|a| a.peer_ip() == own), "{task} {vip} {answers:?}");
+    for mut n in Networks::each() {
+        let vip = n.lab.own_address(&n.service, &n.app);
+        n.lab.apply();
+        let tasks: BTreeSet<_> = [0, 1, 2].map(|task| n.addr(task, &n.app)).into();
+        for task in [0, 2] {
+            let ns = &n.lab.tasks[task].ns;
+            for (own, vip) in n.addrs(task, &n.app).into_iter().zip(n.both(&n.app, vip)) {
+                let tcp: Vec<_> = (0..30).map(|_| ns.run(|| ask_tcp(vip, 80)).unwrap()).collect();
+                let udp: Vec<_> = (0..30).map(|_| ns.run(|| ask_udp(vip, 80, 2000)).unwrap()).collect();
+                for answers in [tcp, udp] {
+                    let servers: BTreeSet<_> = answers.iter().map(|a| a.server).collect();
+                    assert_eq!(servers, tasks, "{task} {vip}");
+                    // Who is answered by itself sees its node instead.
+                    let seen = |a: &&lab::Answer| tasks.contains(&a.server) && IpAddr::from(a.server) != own;
+                    let others = answers.iter().filter(seen).filter(|a| a.server != n.addr(task, &n.app));
+                    assert!(others.clone().all(|a| a.peer_ip() == own), "{task} {vip} {answers:?}");
+                }
+                assert!(pings(ns, vip, ""), "{task} {vip}");
+                assert!(is_refused(&ns.run(|| ask_tcp(vip, 81))), "no task listens there");
             }
-            assert!(pings(ns, vip, ""), "{task} {vip}");
-            assert!(is_refused(&ns.run(|| ask_tcp(vip, 81))), "no task listens there");
         }
+        let stranger = &n.lab.tasks[3].ns;
+        for vip in n.both(&n.app, vip) {
+            assert!(is_refused(&stranger.run(|| ask_tcp(vip, 80))), "{vip}");
+            assert!(!pings(stranger, vip, ""), "{vip}");
+        }
+        // When nobody is ready any more.
+        n.lab.tasks.iter_mut().for_each(|task| task.state = skep_model::EndpointState::Starting);
+        n.lab.apply();
+        assert!(is_refused(&n.lab.tasks[0].ns.run(|| ask_tcp(vip, 80))));
     }
-    let stranger = &n.lab.tasks[3].ns;
-    for vip in both(vip) {
-        assert!(is_refused(&stranger.run(|| ask_tcp(vip, 80))), "{vip}");
-        assert!(!pings(stranger, vip, ""), "{vip}");
-    }
-    // When nobody is ready any more.
-    n.lab.tasks.iter_mut().for_each(|task| task.state = skep_model::EndpointState::Starting);
-    n.lab.apply();
-    assert!(is_refused(&n.lab.tasks[0].ns.run(|| ask_tcp(vip, 80))));
 }
 
 #[test]
@@ -232,7 +257,7 @@ fn a_task_asks_its_own_node() {
 
 #[test]
 fn a_task_of_internal_networks_stays_inside() {
-    let n = Networks::of(NetworkKind::Internal);
+    let n = Networks::of(NetworkKind::Internal, [None; 2]);
     let node = &n.lab.nodes[0];
     serve(&n.lab.client, CLIENT, 443);
     serve(&node.ns, node.underlay, 443);

@@ -26,6 +26,7 @@ mod name;
 mod network;
 mod node;
 mod port;
+mod prefix;
 mod publish;
 mod registry;
 pub mod seen;
@@ -53,15 +54,16 @@ pub use labels::{BadLabel, publish_options};
 pub use meta::{Meta, Timestamp, Version};
 pub use name::{BadName, ServiceName};
 pub use network::{
-    IpamConfig, Network, NetworkAttachment, NetworkSpec, NewNetwork, OptionError, ServiceNetwork, VirtualIp,
-    mtu as network_mtu,
+    IpamConfig, Ipv6Subnet, Network, NetworkAttachment, NetworkSpec, NewNetwork, OptionError, ServiceNetwork,
+    VirtualIp, mtu as network_mtu,
 };
 pub use node::{
     Availability, EngineDescription, ManagerStatus, Node, NodeDescription, NodeResources, NodeSpec, NodeState,
     NodeStatus, NodeTls, Platform, PortConflict, Reachability, Role,
 };
 pub use port::{PortConfig, Protocol, PublishMode, PublishedPort, UnknownProtocol};
-pub use publish::{Balance, ListenOn, MESH_PREFIX, PortOptions, PublishOptions, mesh_ipv6};
+pub use prefix::{Prefix6, mesh_ipv6};
+pub use publish::{Balance, ListenOn, PortOptions, PublishOptions};
 pub use registry::RegistryAuth;
 pub use service::{
     Endpoint, EndpointMode, EndpointSpec, FailureAction, Service, ServiceMode, ServiceSpec, UpdateConfig, UpdateOrder,

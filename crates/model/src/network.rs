@@ -1,12 +1,12 @@
 //! Networks that tasks are attached to.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::{Meta, NetworkId};
+use crate::{Meta, NetworkId, Prefix6};
 
 /// A stored network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +48,7 @@ pub struct NetworkSpec {
     /// Whether containers that are started by hand may be attached to it.
     #[serde(default)]
     pub attachable: bool,
-    /// Whether the person asked for IPv6. Tasks have an IPv6 address either way: it is made of their IPv4 one.
+    /// Whether the person asked for IPv6. Tasks have an IPv6 address either way: it is made of their IPv4 one ([`Self::ipv6_of`]).
     #[serde(default)]
     pub ipv6: bool,
     /// Options of the driver, as the person wrote them.
@@ -81,6 +81,33 @@ impl NetworkSpec {
     pub fn mtu(&self) -> Option<u32> {
         mtu(&self.options).ok().flatten()
     }
+
+    /// How IPv6 addresses on the network begin.
+    #[must_use]
+    pub fn prefix6(&self) -> Prefix6 {
+        self.ipam.ipv6.and_then(|ipv6| Prefix6::of(ipv6.subnet)).unwrap_or(Prefix6::MESH)
+    }
+
+    /// All IPv6 addresses of the network: its own subnet, or those that go with its IPv4 addresses.
+    #[must_use]
+    pub fn subnet6(&self) -> Ipv6Net {
+        self.ipam.ipv6.map_or_else(|| Prefix6::MESH.net(self.ipam.subnet), |ipv6| ipv6.subnet)
+    }
+
+    /// The IPv6 address that goes with an IPv4 address on the network, with the length of the network's prefix.
+    #[must_use]
+    pub fn ipv6_of(&self, address: Ipv4Addr) -> Ipv6Net {
+        Ipv6Net::new_assert(self.prefix6().with(address), self.subnet6().prefix_len())
+    }
+
+    /// Whether the address is one of the network's.
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.ipam.subnet.contains(&address),
+            IpAddr::V6(address) => self.subnet6().contains(&address),
+        }
+    }
 }
 
 /// What the options of a network say about the size of packets.
@@ -111,6 +138,10 @@ pub struct NewNetwork {
     pub gateway: Option<Ipv4Addr>,
     /// The part of the pool that addresses are given from.
     pub range: Option<Ipv4Net>,
+    /// An IPv6 subnet of its own.
+    pub subnet6: Option<Ipv6Net>,
+    /// The gateway in that.
+    pub gateway6: Option<Ipv6Addr>,
     /// As [`NetworkSpec::ingress`].
     pub ingress: bool,
     /// As [`NetworkSpec::internal`].
@@ -133,6 +164,18 @@ pub struct IpamConfig {
     /// The part of the pool that addresses are given from; `None` is all of it.
     #[serde(default)]
     pub range: Option<Ipv4Net>,
+    /// The IPv6 subnet of its own, if the person chose one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Subnet>,
+}
+
+/// An IPv6 subnet of a network's own. Addresses in it are made of IPv4 ones ([`NetworkSpec::ipv6_of`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Subnet {
+    /// The subnet: a prefix of at most 96 bits.
+    pub subnet: Ipv6Net,
+    /// Its gateway: no task's address.
+    pub gateway: Ipv6Addr,
 }
 
 /// A network that a service is on, and the names that it answers to there besides its own.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use crate::{GenericResources, Meta, NodeId, Protocol};
@@ -98,6 +98,8 @@ pub struct NodeDescription {
     pub engine: EngineDescription,
     /// Where its routes lead, skep's own and default routes apart: networks of the swarm must lie elsewhere.
     pub routes: Vec<Ipv4Net>,
+    /// Those of IPv6.
+    pub routes6: Vec<Ipv6Net>,
     /// Its certificate, and whom it trusts.
     pub tls: Option<NodeTls>,
 }

@@ -1,7 +1,7 @@
 //! How a published port behaves, beyond what a port in a service's spec can say: the options that service labels set.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
@@ -84,27 +84,4 @@ pub struct PortOptions {
     pub options: PublishOptions,
     /// Whether the node that this is said to is one of those that answer ([`PublishOptions::nodes`]).
     pub answers: bool,
-}
-
-/// The first 96 bits of every IPv6 address inside the mesh (RFC 4193). No packet outside a tunnel carries it, so it need not be unique
-/// among swarms.
-pub const MESH_PREFIX: [u16; 6] = [0xfd73, 0x6b65, 0x7000, 0, 0, 0];
-
-/// The IPv6 address that goes with an address of a task or of a node inside the mesh: [`MESH_PREFIX`] and the IPv4 address. Nobody has
-/// to give it out or tell it to others.
-#[must_use]
-pub fn mesh_ipv6(address: Ipv4Addr) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = MESH_PREFIX;
-    let [w, x, y, z] = address.octets();
-    Ipv6Addr::new(a, b, c, d, e, f, u16::from_be_bytes([w, x]), u16::from_be_bytes([y, z]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_of_the_mesh_has_two_families() {
-        assert_eq!(mesh_ipv6([10, 0, 1, 2].into()).to_string(), "fd73:6b65:7000::a00:102");
-    }
 }

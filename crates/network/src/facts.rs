@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::error::NetworkError;
 use crate::node::MacAddr;
@@ -75,15 +75,22 @@ pub struct Way {
 const TOLD_ROUTES: usize = 256;
 
 impl Facts {
-    /// The IPv4 routes that lead somewhere in particular, the widest first, and no more of them than a manager should have to keep.
+    /// The routes of each family that lead somewhere in particular, the widest first, and no more of them than a manager should have to keep.
     #[must_use]
-    pub fn telling_routes(&self) -> Vec<Ipv4Net> {
-        let ipv4 =
-            self.routes.iter().filter_map(|route| if let IpNet::V4(route) = route { Some(*route) } else { None });
-        // Two halves are a default route too.
-        let mut telling: Vec<_> = ipv4.filter(|route| route.prefix_len() > 1).collect();
-        telling.sort_by_key(|route| (route.prefix_len(), *route));
-        telling.truncate(TOLD_ROUTES);
+    pub fn telling_routes(&self) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
+        let mut telling = (Vec::new(), Vec::new());
+        for route in &self.routes {
+            match route {
+                // Two halves are a default route too, and so is all of what the Internet has.
+                IpNet::V4(route) if route.prefix_len() > 1 => telling.0.push(*route),
+                IpNet::V6(route) if route.prefix_len() > 3 => telling.1.push(*route),
+                _ => (),
+            }
+        }
+        telling.0.sort_by_key(|route| (route.prefix_len(), *route));
+        telling.1.sort_by_key(|route| (route.prefix_len(), *route));
+        telling.0.truncate(TOLD_ROUTES);
+        telling.1.truncate(TOLD_ROUTES);
         telling
     }
 
@@ -230,16 +237,16 @@ mod tests {
     fn routes_that_say_something_are_told_the_widest_first_and_not_without_end() {
         let mut facts = facts(Vec::new());
         let net = |text: &str| text.parse::<IpNet>().unwrap();
-        facts.routes = ["0.0.0.0/0", "128.0.0.0/1", "10.9.0.0/24", "10.8.0.0/16", "fd00::/64"].map(net).to_vec();
-        assert_eq!(
-            facts.telling_routes().iter().map(ToString::to_string).collect::<Vec<_>>(),
-            ["10.8.0.0/16", "10.9.0.0/24"]
-        );
+        facts.routes =
+            ["0.0.0.0/0", "128.0.0.0/1", "10.9.0.0/24", "10.8.0.0/16", "fd01::/64", "2000::/3", "::/0", "fd00::/56"]
+                .map(net)
+                .to_vec();
+        let (routes, routes6) = facts.telling_routes();
+        assert_eq!(routes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.8.0.0/16", "10.9.0.0/24"]);
+        assert_eq!(routes6.iter().map(ToString::to_string).collect::<Vec<_>>(), ["fd00::/56", "fd01::/64"]);
         facts.routes.extend((0..1000).map(|n| net(&format!("10.{}.{}.0/24", n / 256, n % 256))));
-        assert_eq!(
-            (facts.telling_routes().len(), facts.telling_routes()[0].to_string()),
-            (256, "10.8.0.0/16".to_owned())
-        );
+        let (routes, _) = facts.telling_routes();
+        assert_eq!((routes.len(), routes[0].to_string()), (256, "10.8.0.0/16".to_owned()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use skep_model::TaskId;
 
 use crate::changes::Changes;
@@ -112,10 +112,12 @@ pub struct Attachment {
 /// A task's address on one of its networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskAddress {
-    /// The address. [`skep_model::mesh_ipv6`] says which IPv6 address goes with it.
+    /// The address.
     pub ip: Ipv4Addr,
     /// All addresses of the network: to them the task talks by this address.
     pub subnet: Ipv4Net,
+    /// Its IPv6 address, with the length of the network's prefix: to all that begin so the task talks by it.
+    pub ipv6: Ipv6Net,
     /// Bytes that a packet to them may have, where that is less than what the link has room for.
     pub mtu: Option<u32>,
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use skep_model::{Protocol, TaskId, mesh_ipv6};
+use skep_model::{Prefix6, Protocol, TaskId, mesh_ipv6};
 use skep_network::{
     Attachment, Facts, HOST_MAC, KernelNetwork, Listeners, Namespace, NetworkError, NodeNetwork, Overlay, TaskAddress,
     TaskLink, Wiring,
@@ -94,7 +94,9 @@ fn set_sysctl(inside: &Namespace, name: &str, value: &str) {
 }
 
 fn on(ip: [u8; 4], subnet: &str) -> TaskAddress {
-    TaskAddress { ip: ip.into(), subnet: subnet.parse().unwrap(), mtu: None }
+    let subnet: ipnet::Ipv4Net = subnet.parse().unwrap();
+    let ipv6 = Prefix6::MESH.net(ipnet::Ipv4Net::new_assert(ip.into(), subnet.prefix_len()));
+    TaskAddress { ip: ip.into(), subnet, ipv6, mtu: None }
 }
 
 /// By which address a namespace talks to somebody, and through whom.
@@ -185,8 +187,10 @@ fn a_task_talks_by_the_address_of_the_network_that_it_talks_to() {
     let mut task = Task::new(&net);
     task.wanted.addresses.push(on([10, 0, 1, 9], "10.0.1.0/24"));
     task.wanted.addresses.push(on([10, 8, 0, 3], "10.8.0.0/16"));
+    let own = "2001:db8:9::a07:3/64".parse().unwrap();
+    task.wanted.addresses.push(TaskAddress { ipv6: own, ..on([10, 7, 0, 3], "10.7.0.0/16") });
     net.attach(&task.wanted);
-    assert_eq!(task.addresses().len(), 6, "{:?}", task.addresses());
+    assert_eq!(task.addresses().len(), 8, "{:?}", task.addresses());
     let expected = [
         ("192.0.2.1", "10.0.0.7"),
         ("10.0.0.200", "10.0.0.7"),
@@ -196,6 +200,9 @@ fn a_task_talks_by_the_address_of_the_network_that_it_talks_to() {
         ("fd73:6b65:7000::a00:c8", "fd73:6b65:7000::a00:7"),
         ("fd73:6b65:7000::a00:1c8", "fd73:6b65:7000::a00:109"),
         ("fd73:6b65:7000::a08:c801", "fd73:6b65:7000::a08:3"),
+        ("2001:db8:9::a07:c801", "2001:db8:9::a07:3"),
+        ("2001:db8:9:0:1::1", "2001:db8:9::a07:3"),
+        ("fd73:6b65:7000::a07:c801", "fd73:6b65:7000::a00:7"),
     ];
     for (to, by) in expected {
         let gateway = if to.contains(':') { "fe80::1" } else { "169.254.1.1" };

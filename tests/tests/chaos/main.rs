@@ -45,6 +45,15 @@ impl Blow {
     }
 }
 
+/// Tells those who work meanwhile to stop, when it is dropped.
+struct Stopped<'a>(&'a AtomicBool);
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn seconds() -> u64 {
     std::env::var("SKEP_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
@@ -138,6 +147,8 @@ fn a_swarm_that_is_beaten_loses_nothing() {
     let (struck, stop, blows) = (AtomicU8::new(0), AtomicBool::new(false), Mutex::new(Vec::new()));
     let load = Load::begin(&swarm, Server::Checker, &[SPARED], PORT);
     let ((known, refused, slowest), looks) = thread::scope(|scope| {
+        // Also when something goes wrong: the scope ends only with all that were begun in it.
+        let stopped = Stopped(&stop);
         let watching = scope.spawn(|| unique::watch(&swarm, &struck, &stop));
         let writing = scope.spawn(|| write(&swarm, &struck, &stop));
         let until = Instant::now() + Duration::from_secs(seconds());
@@ -156,7 +167,7 @@ fn a_swarm_that_is_beaten_loses_nothing() {
                 said.ok && !said.out.contains("Down") && !said.out.contains("Unreachable")
             });
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopped);
         (writing.join().expect("it keeps account"), watching.join().expect("nothing is given out twice"))
     });
     swarm.until("all tasks to run", || swarm.running("web").len() == 4);

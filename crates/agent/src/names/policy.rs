@@ -47,10 +47,8 @@ pub(super) fn unknown(task: &Task, all: &Networks, netns: &Path, node: &Arc<Forw
 /// A resolver within the task, or on a network of it, is asked from there: the node may not have a way to it.
 fn upstream(text: &str, task: &Task, all: &Networks, netns: &Path) -> Option<Upstream> {
     let upstream = Upstream::named(text, None)?;
-    let inside = match upstream.address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback() || of(task, all).any(|network| network.spec.ipam.subnet.contains(&ip)),
-        IpAddr::V6(ip) => ip.is_loopback(),
-    };
+    let ip = upstream.address.ip();
+    let inside = ip.is_loopback() || of(task, all).any(|network| network.spec.covers(ip));
     Some(Upstream { netns: inside.then(|| netns.to_owned()), ..upstream })
 }
 
@@ -87,6 +85,7 @@ mod tests {
                     subnet: format!("10.0.{third}.0/24").parse().unwrap(),
                     gateway: Ipv4Addr::new(10, 0, third, 1),
                     range: None,
+                    ipv6: None,
                 },
                 ingress: digit == 'i',
                 internal: digit == 'c',
@@ -128,9 +127,11 @@ mod tests {
         assert_eq!(asked(&[], &[]), None, "the node's resolvers");
         assert_eq!(asked(&['o', 'c'], &[]), None);
         assert_eq!(asked(&['c'], &[]), shown(&[]), "no way out");
-        let given = ["192.0.2.1", "10.0.2.7", "127.0.0.1", "127.0.0.11", "nonsense"];
-        assert_eq!(asked(&['c'], &given), shown(&["10.0.2.7:53 within", "127.0.0.1:53 within"]));
-        assert_eq!(asked(&['o'], &given), shown(&["192.0.2.1:53", "10.0.2.7:53", "127.0.0.1:53 within"]));
+        let given = ["192.0.2.1", "10.0.2.7", "127.0.0.1", "127.0.0.11", "nonsense", "fd73:6b65:7000::a00:207"];
+        let twin = "[fd73:6b65:7000::a00:207]:53";
+        let within = ["10.0.2.7:53 within", "127.0.0.1:53 within", &format!("{twin} within")];
+        assert_eq!(asked(&['c'], &given), shown(&within));
+        assert_eq!(asked(&['o'], &given), shown(&["192.0.2.1:53", "10.0.2.7:53", "127.0.0.1:53 within", twin]));
     }
 
     fn shown(upstream: &Upstream) -> String {

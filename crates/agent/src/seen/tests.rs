@@ -122,8 +122,13 @@ impl Rig {
         let endpoints = vec![endpoint(&tasks[0], 1, 1), endpoint(&tasks[1], 2, 2), endpoint(&tasks[2], 2, 3)];
         let members = vec![member(1), member(2)];
         let (member_addresses, services, local_tasks) = ([].into(), vec![web], vec![local]);
-        let ingress =
-            Network { id: id("net"), number: 4096, subnet: "10.0.0.0/16".parse().unwrap(), kind: NetworkKind::Ingress };
+        let ingress = Network {
+            id: id("net"),
+            number: 4096,
+            subnet: "10.0.0.0/16".parse().unwrap(),
+            subnet6: None,
+            kind: NetworkKind::Ingress,
+        };
         let networks = vec![ingress];
         let desired = Desired { node, devices, members, member_addresses, services, networks, endpoints, local_tasks };
         Self { desired, counters: Counters::default(), flows: Vec::new(), passed_over: [].into(), tasks }

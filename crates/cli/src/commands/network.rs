@@ -61,7 +61,7 @@ pub struct CreateFlags {
     /// The kind of network; there is one
     #[arg(short, long, default_value = "overlay")]
     driver: String,
-    /// Its addresses: 10.9.0.0/24; chosen from the swarm's pools when left out
+    /// Its addresses: 10.9.0.0/24; chosen from the swarm's pools when left out. With --ipv6 also an IPv6 one: 2001:db8:9::/64
     #[arg(long)]
     subnet: Vec<String>,
     /// The part of the subnet that addresses are given from
@@ -151,19 +151,9 @@ fn created(flags: &CreateFlags) -> Value {
     let map = |pairs: &[String]| -> Map<String, Value> {
         pairs.iter().map(|pair| key_value(pair)).map(|(key, value)| (key, json!(value))).collect()
     };
-    let configs = flags.subnet.len().max(flags.ip_range.len()).max(flags.gateway.len());
-    let config = |at: usize| {
-        let mut config = Map::new();
-        for (field, given) in [("Subnet", &flags.subnet), ("IPRange", &flags.ip_range), ("Gateway", &flags.gateway)] {
-            if let Some(text) = given.get(at) {
-                config.insert(field.to_owned(), json!(text));
-            }
-        }
-        Value::Object(config)
-    };
     let mut request = json!({
         "Name": flags.name, "Driver": flags.driver, "Scope": flags.scope.as_deref().unwrap_or_default(),
-        "IPAM": { "Driver": "default", "Options": {}, "Config": (0..configs).map(config).collect::<Vec<_>>() },
+        "IPAM": { "Driver": "default", "Options": {}, "Config": configs(flags) },
         "Internal": flags.internal, "Attachable": flags.attachable, "Ingress": flags.ingress,
         "ConfigOnly": false, "ConfigFrom": null, "Options": map(&flags.opt), "Labels": map(&flags.label),
     });
@@ -171,6 +161,25 @@ fn created(flags: &CreateFlags) -> Value {
         request["EnableIPv6"] = json!(ipv6);
     }
     request
+}
+
+/// One for each subnet; ranges and gateways go with those of their family.
+fn configs(flags: &CreateFlags) -> Vec<Map<String, Value>> {
+    let entry = |field: &str, text: &String| Map::from_iter([(field.to_owned(), json!(text))]);
+    let mut configs: Vec<_> = flags.subnet.iter().map(|subnet| entry("Subnet", subnet)).collect();
+    for (field, given) in [("IPRange", &flags.ip_range), ("Gateway", &flags.gateway)] {
+        for text in given {
+            let same_family = |subnet: &Value| subnet.as_str().unwrap_or_default().contains(':') == text.contains(':');
+            let fits = |config: &&mut Map<String, Value>| {
+                config.get("Subnet").is_some_and(same_family) && !config.contains_key(field)
+            };
+            match configs.iter_mut().find(fits) {
+                Some(config) => config.extend(entry(field, text)),
+                None => configs.push(entry(field, text)),
+            }
+        }
+    }
+    configs
 }
 
 async fn ls(session: &mut Session, list: &ListFlags, no_trunc: bool) -> anyhow::Result<()> {
@@ -232,5 +241,20 @@ mod tests {
             {"Subnet":"10.50.0.0/24","Gateway":"10.50.0.1"}]},"Internal":false,"Attachable":true,"Ingress":false,
             "ConfigOnly":false,"ConfigFrom":null,"Options":{"x":""},"Labels":{"a":"b"},"Name":"ov2"});
         assert_eq!(created(&flags), want);
+    }
+
+    #[test]
+    fn gateways_and_ranges_go_with_subnets_of_their_family() {
+        let words = "skep create --ipv6 --gateway 2001:db8:9::1 --gateway 10.9.0.1 --subnet 10.9.0.0/24 --subnet 2001:db8:9::/64 \
+                     --ip-range 10.9.0.64/26 --ip-range fd00::/64 --ip-range fd01::/64 x";
+        let Command::Create(flags) = Line::try_parse_from(words.split_whitespace()).unwrap().command else {
+            panic!("another")
+        };
+        let want = json!([
+            { "Subnet": "10.9.0.0/24", "IPRange": "10.9.0.64/26", "Gateway": "10.9.0.1" },
+            { "Subnet": "2001:db8:9::/64", "IPRange": "fd00::/64", "Gateway": "2001:db8:9::1" },
+            { "IPRange": "fd01::/64" },
+        ]);
+        assert_eq!(created(&flags)["IPAM"]["Config"], want);
     }
 }

@@ -1,12 +1,13 @@
 //! What each question is answered with: the table of `docs/dns.md`.
 
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use crate::world::{World, ask, id, query, text, told, with_room};
 use hickory_proto::op::{MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
 use skep_dns::{Question, Received};
-use skep_model::EndpointState;
+use skep_model::{EndpointState, Ipv6Subnet};
 
 use RecordType::{A, AAAA, ANY, HTTPS, MX, PTR, SRV, TXT};
 
@@ -152,6 +153,25 @@ fn a_network_with_ipv6_names_both_addresses() {
     assert_eq!(told("web", AAAA), ["AAAA fd73:6b65:7000::a01:2"]);
     assert_eq!(told("web", ANY), ["A 10.1.0.2", "AAAA fd73:6b65:7000::a01:2"]);
     assert_eq!(told("tasks.web", AAAA), ["AAAA fd73:6b65:7000::a01:b", "AAAA fd73:6b65:7000::a01:c"]);
+}
+
+#[test]
+fn an_ipv6_subnet_of_its_own_is_where_a_networks_names_lead() {
+    let mut world = World::new();
+    let spec = &mut world.networks[0].spec;
+    let (subnet, gateway) = ("2001:db8:9::/64".parse().unwrap(), Ipv6Addr::UNSPECIFIED);
+    (spec.ipv6, spec.ipam.ipv6) = (true, Some(Ipv6Subnet { subnet, gateway }));
+    let scope = world.scope(&['n'], None);
+    let asked = |name, kind| told(&ask(&scope, name, kind).unwrap());
+    assert_eq!(asked("web", AAAA), ["AAAA 2001:db8:9::a01:2"]);
+    assert_eq!(asked("web", ANY), ["A 10.1.0.2", "AAAA 2001:db8:9::a01:2"]);
+    let back = |address: Ipv6Addr| ask(&scope, &Name::from(address).to_string(), PTR);
+    let web = back("2001:db8:9::a01:2".parse().unwrap()).unwrap();
+    assert_eq!(told(&web), ["PTR web.app."]);
+    let nobody = back("2001:db8:9::1:2:3".parse().unwrap()).unwrap();
+    assert_eq!((told(&nobody), nobody.response_code), (Vec::new(), ResponseCode::NXDomain));
+    // What would be its address without the subnet is nobody's here, and others may be asked.
+    assert!(back(skep_model::mesh_ipv6([10, 1, 0, 2].into())).is_none());
 }
 
 #[test]

@@ -28,7 +28,12 @@ pub(crate) fn network(digit: char, name: &str, subnet: &str) -> Network {
         spec: NetworkSpec {
             name: name.to_owned(),
             labels: BTreeMap::new(),
-            ipam: IpamConfig { subnet: subnet.parse().unwrap(), gateway: Ipv4Addr::UNSPECIFIED, range: None },
+            ipam: IpamConfig {
+                subnet: subnet.parse().unwrap(),
+                gateway: Ipv4Addr::UNSPECIFIED,
+                range: None,
+                ipv6: None,
+            },
             ingress: false,
             internal: false,
             attachable: false,

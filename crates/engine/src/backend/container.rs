@@ -2,7 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{ContainerSpec, Health, HealthConfig, NetworkAttachment, PublishedPort, ResourceLimits, Timestamp};
+use ipnet::Ipv6Net;
+use skep_model::{
+    ContainerSpec, Health, HealthConfig, Network, NetworkAttachment, PublishedPort, ResourceLimits, Timestamp,
+};
+
+/// A container's place on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerNetwork {
+    /// The network's name.
+    pub name: String,
+    /// The network, and the address there.
+    pub attachment: NetworkAttachment,
+    /// The IPv6 address there, if the network was made with IPv6.
+    pub ipv6: Option<Ipv6Net>,
+}
+
+impl ContainerNetwork {
+    /// On a network that may not be known any more.
+    #[must_use]
+    pub fn of(attachment: &NetworkAttachment, network: Option<&Network>) -> Self {
+        let with_ipv6 = network.filter(|network| network.spec.ipv6);
+        Self {
+            name: network.map_or_else(|| attachment.network.to_string(), |network| network.spec.name.clone()),
+            attachment: attachment.clone(),
+            ipv6: with_ipv6.map(|network| network.spec.ipv6_of(attachment.addr.addr())),
+        }
+    }
+}
 
 /// One container.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +52,8 @@ pub struct ContainerInfo {
     pub labels: BTreeMap<String, String>,
     /// Ports that its image or its service knows of.
     pub ports: Vec<ContainerPort>,
-    /// Its place on networks, with the network's name.
-    pub networks: Vec<(String, NetworkAttachment)>,
+    /// Its place on networks.
+    pub networks: Vec<ContainerNetwork>,
     /// Volumes that are mounted into it.
     pub volumes: Vec<ContainerVolume>,
     /// What was asked for.

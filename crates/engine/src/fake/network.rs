@@ -4,10 +4,18 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use skep_model::{IpamConfig, Network, NetworkId, NetworkSpec, NewNetwork, Service};
+use skep_model::{IpamConfig, Ipv6Subnet, Network, NetworkId, NetworkSpec, NewNetwork, Prefix6, Service};
 
 use super::state::State;
 use crate::error::{Error, ErrorKind};
+
+fn ipv6(new: &NewNetwork, gateway: Ipv4Addr) -> Option<Ipv6Subnet> {
+    let subnet = new.subnet6?;
+    Some(Ipv6Subnet {
+        subnet,
+        gateway: new.gateway6.unwrap_or_else(|| Prefix6::of(subnet).unwrap_or_default().with(gateway)),
+    })
+}
 
 impl State {
     pub(super) fn create_network(&mut self, new: NewNetwork) -> Result<NetworkId, Error> {
@@ -20,10 +28,11 @@ impl State {
         let number = u8::try_from(view.networks.len()).unwrap_or(u8::MAX);
         let subnet = new.subnet.unwrap_or_else(|| Ipv4Net::new_assert(Ipv4Addr::new(10, 0, number, 0), 24));
         let gateway = new.gateway.unwrap_or_else(|| Ipv4Addr::from(u32::from(subnet.network()) + 1));
+        let ipv6 = ipv6(&new, gateway);
         let spec = NetworkSpec {
             name: new.name,
             labels: new.labels,
-            ipam: IpamConfig { subnet, gateway, range: new.range },
+            ipam: IpamConfig { subnet, gateway, range: new.range, ipv6 },
             ingress: new.ingress,
             internal: new.internal,
             attachable: new.attachable,

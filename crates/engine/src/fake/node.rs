@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use skep_model::{ImageRef, TaskState, Timestamp};
 
 use super::state::State;
-use crate::backend::container::{ContainerInfo, ContainerPort, ContainerState};
+use crate::backend::container::{ContainerInfo, ContainerNetwork, ContainerPort, ContainerState};
 use crate::backend::image::{ImageConfig, ImageInfo};
 use crate::backend::node::{NodeInfo, SwarmInfo};
 use crate::error::{Error, ErrorKind};
@@ -86,9 +86,7 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
         let running = task.status.state == TaskState::Running;
         let at = task.status.timestamp;
         let name = format!("{}.{}", task.display_name(), task.id);
-        let called = |a: &skep_model::NetworkAttachment| {
-            view.networks.get(&a.network).map(|n| n.spec.name.clone()).unwrap_or_default()
-        };
+        let on = |a| ContainerNetwork::of(a, view.networks.get(&a.network).map(AsRef::as_ref));
         let label = |key: &str, value: &str| (format!("com.docker.swarm.{key}"), value.to_owned());
         Some(ContainerInfo {
             id: status.id.clone(),
@@ -107,7 +105,7 @@ pub(super) fn containers(state: &State) -> Vec<ContainerInfo> {
                 label("task.name", &name),
             ]),
             ports: vec![ContainerPort::Exposed("80/tcp".to_owned())],
-            networks: task.attachments.iter().map(|a| (called(a), a.clone())).collect(),
+            networks: task.attachments.iter().map(on).collect(),
             volumes: Vec::new(),
             spec: task.spec.container.clone(),
             limits: task.spec.resources.limits,

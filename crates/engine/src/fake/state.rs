@@ -88,6 +88,7 @@ impl State {
                     subnet: Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 24),
                     gateway: Ipv4Addr::new(10, 0, 0, 1),
                     range: None,
+                    ipv6: None,
                 },
                 ingress: true,
                 internal: false,
@@ -150,6 +151,7 @@ impl State {
                 resources: NodeResources { nano_cpus: 2_000_000_000, memory: 1 << 30, ..NodeResources::default() },
                 engine: EngineDescription { version: env!("CARGO_PKG_VERSION").to_owned(), labels: BTreeMap::new() },
                 routes: Vec::new(),
+                routes6: Vec::new(),
                 tls: None,
             }),
             status: NodeStatus {

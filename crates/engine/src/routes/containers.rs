@@ -45,7 +45,8 @@ pub(super) async fn list(State(app): Shared, params: Params) -> Answer {
             && filters.labels("label", &c.labels)
             && filters.any("ancestor", |a| c.image == *a || c.image_id.starts_with(a.trim_start_matches("sha256:")))
             && filters.any("volume", |v| c.volumes.iter().any(|used| used.name == *v || used.target == *v))
-            && filters.any("network", |n| c.networks.iter().any(|(name, a)| name == n || a.network.as_str() == n))
+            && filters
+                .any("network", |n| c.networks.iter().any(|on| on.name == *n || on.attachment.network.as_str() == n))
     });
     let limit = params.text("limit").parse::<usize>().ok().filter(|n| *n > 0).unwrap_or(usize::MAX);
     let shown: Vec<_> = containers.iter().take(limit).map(|c| running::summary(c, now)).collect();

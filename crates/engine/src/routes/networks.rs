@@ -38,7 +38,7 @@ impl Known {
             SwarmState::Worker => {
                 let containers = app.backend.containers().await?;
                 let used: BTreeSet<&NetworkId> =
-                    containers.iter().flat_map(|c| &c.networks).map(|(_, attachment)| &attachment.network).collect();
+                    containers.iter().flat_map(|c| &c.networks).map(|place| &place.attachment.network).collect();
                 let mut networks = app.backend.known_networks().await;
                 networks.retain(|n| !n.retired && (n.spec.ingress || used.contains(&n.id)));
                 Ok(Self::Here(networks))

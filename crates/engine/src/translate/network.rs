@@ -3,13 +3,15 @@
 mod create;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::{IpNet, Ipv4Net};
 use skep_model::{Network, NetworkAttachment, Node, NodeId, Service, Task, TaskState};
 
 pub use self::create::create_from_wire;
 use crate::backend::cluster::ClusterView;
-use crate::backend::container::ContainerInfo;
+use crate::backend::container::{ContainerInfo, ContainerNetwork};
 use crate::types::meta::{Driver, ObjectVersion, StringMap};
 use crate::types::network as wire;
 use crate::types::task::{AttachedNetwork, AttachedNetworkSpec, IpamOptions, NetworkAttachment as WireAttachment};
@@ -22,13 +24,17 @@ fn options(network: &Network) -> StringMap {
     options
 }
 
-fn ipam(network: &Network) -> wire::IpamConfig {
-    wire::IpamConfig {
-        subnet: network.spec.ipam.subnet.to_string(),
-        gateway: network.spec.ipam.gateway.to_string(),
-        ip_range: network.spec.ipam.range.map(|range| range.to_string()).unwrap_or_default(),
+fn ipam(network: &Network) -> Vec<wire::IpamConfig> {
+    let ipam = &network.spec.ipam;
+    let config = |subnet: IpNet, gateway: IpAddr, range: Option<Ipv4Net>| wire::IpamConfig {
+        subnet: subnet.to_string(),
+        gateway: gateway.to_string(),
+        ip_range: range.map(|range| range.to_string()).unwrap_or_default(),
         ..wire::IpamConfig::default()
-    }
+    };
+    let ipv4 = config(ipam.subnet.into(), ipam.gateway.into(), ipam.range);
+    let ipv6 = ipam.ipv6.map(|ipv6| config(ipv6.subnet.into(), ipv6.gateway.into(), None));
+    [ipv4].into_iter().chain(ipv6).collect()
 }
 
 /// Writes a network as lists show it: without who is on it.
@@ -40,7 +46,7 @@ pub fn to_wire(network: &Network) -> wire::Network {
         created: network.meta.created.into(),
         scope: "swarm".to_owned(),
         driver: "overlay".to_owned(),
-        ipam: wire::Ipam { driver: "default".to_owned(), options: None, config: vec![ipam(network)] },
+        ipam: wire::Ipam { driver: "default".to_owned(), options: None, config: ipam(network) },
         enable_ipv6: network.spec.ipv6,
         internal: network.spec.internal,
         attachable: network.spec.attachable,
@@ -57,8 +63,8 @@ pub fn with_containers(network: &Network, containers: &[ContainerInfo]) -> wire:
     let mut wire = to_wire(network);
     let mut attached = BTreeMap::new();
     for container in containers {
-        for (_, attachment) in container.networks.iter().filter(|(_, a)| a.network == network.id) {
-            attached.insert(container.id.clone(), endpoint(network, container, attachment));
+        for place in container.networks.iter().filter(|place| place.attachment.network == network.id) {
+            attached.insert(container.id.clone(), endpoint(container, place));
         }
     }
     wire.containers = Some(attached);
@@ -114,20 +120,22 @@ fn service_info(network: &Network, service: &Service, view: &ClusterView) -> wir
     }
 }
 
-fn endpoint(network: &Network, container: &ContainerInfo, attachment: &NetworkAttachment) -> wire::EndpointResource {
-    let ipv6 = || skep_model::mesh_ipv6(attachment.addr.addr()).to_string();
+fn endpoint(container: &ContainerInfo, place: &ContainerNetwork) -> wire::EndpointResource {
     wire::EndpointResource {
         name: container.name.clone(),
         endpoint_id: container.id.clone(),
         mac_address: String::new(),
-        ipv4_address: attachment.addr.to_string(),
-        ipv6_address: if network.spec.ipv6 { ipv6() } else { String::new() },
+        ipv4_address: place.attachment.addr.to_string(),
+        ipv6_address: place.ipv6.map(|ipv6| ipv6.to_string()).unwrap_or_default(),
     }
 }
 
 /// Writes a task's place on a network.
 #[must_use]
 pub fn attachment_to_wire(attachment: &NetworkAttachment, network: &Network) -> WireAttachment {
+    // Who wants only one takes the first.
+    let ipv6 = network.spec.ipv6.then(|| network.spec.ipv6_of(attachment.addr.addr()).to_string());
+    let addresses = [attachment.addr.to_string()].into_iter().chain(ipv6);
     let driver = |name: &str| Driver { name: name.to_owned(), options: StringMap::new() };
     WireAttachment {
         network: AttachedNetwork {
@@ -147,8 +155,8 @@ pub fn attachment_to_wire(attachment: &NetworkAttachment, network: &Network) -> 
                 scope: "swarm".to_owned(),
             },
             driver_state: Driver { name: "overlay".to_owned(), options: options(network) },
-            ipam_options: Some(IpamOptions { driver: driver("default"), configs: vec![ipam(network)] }),
+            ipam_options: Some(IpamOptions { driver: driver("default"), configs: ipam(network) }),
         },
-        addresses: vec![attachment.addr.to_string()],
+        addresses: addresses.collect(),
     }
 }

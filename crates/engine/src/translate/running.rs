@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use skep_model::{LOCAL_DRIVER, MountKind, NetworkAttachment, Timestamp};
+use skep_model::{LOCAL_DRIVER, MountKind, Timestamp};
 
 use super::{container, health, image, signed, text};
-use crate::backend::container::{ContainerInfo, ContainerPort, ContainerState, ContainerVolume};
+use crate::backend::container::{ContainerInfo, ContainerNetwork, ContainerPort, ContainerState, ContainerVolume};
 use crate::types::container as wire;
 use crate::types::image::{GraphDriver, ImageConfig};
 use crate::types::meta::Time;
@@ -67,7 +67,8 @@ fn port(port: &ContainerPort) -> Option<wire::Port> {
     }
 }
 
-fn endpoint(attachment: &NetworkAttachment, id: &str) -> wire::EndpointSettings {
+fn endpoint(place: &ContainerNetwork, id: &str) -> wire::EndpointSettings {
+    let attachment = &place.attachment;
     let address = attachment.addr.addr().to_string();
     wire::EndpointSettings {
         ipam_config: Some(wire::EndpointIpam { ipv4_address: address.clone() }),
@@ -75,12 +76,14 @@ fn endpoint(attachment: &NetworkAttachment, id: &str) -> wire::EndpointSettings 
         endpoint_id: id.to_owned(),
         ip_address: address,
         ip_prefix_len: attachment.addr.prefix_len(),
+        global_ipv6_address: place.ipv6.map(|ipv6| ipv6.addr().to_string()).unwrap_or_default(),
+        global_ipv6_prefix_len: place.ipv6.map(|ipv6| ipv6.prefix_len()).unwrap_or_default(),
         ..wire::EndpointSettings::default()
     }
 }
 
 fn networks(info: &ContainerInfo) -> BTreeMap<String, wire::EndpointSettings> {
-    info.networks.iter().map(|(name, a)| (name.clone(), endpoint(a, &info.id))).collect()
+    info.networks.iter().map(|place| (place.name.clone(), endpoint(place, &info.id))).collect()
 }
 
 fn mounts(info: &ContainerInfo) -> Vec<wire::MountPoint> {

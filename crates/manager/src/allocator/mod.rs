@@ -4,6 +4,7 @@ mod addresses;
 mod ports;
 mod retired;
 mod subnet;
+mod subnet6;
 #[cfg(test)]
 mod tests;
 mod vni;

@@ -1,6 +1,6 @@
 //! Which addresses the swarm's own networks are cut from.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -8,6 +8,7 @@ use skep_model::{Cluster, IpamConfig, Network, NewNetwork, Node};
 use skep_store::Tables;
 
 use super::retired::is_unused;
+use super::subnet6::ipv6;
 
 /// Prefix length of the routing mesh's network: room for 65,000 nodes, services and tasks.
 const INGRESS_PREFIX: u8 = 16;
@@ -32,7 +33,7 @@ pub enum SubnetError {
         /// What was tried.
         subnet: Ipv4Net,
         /// What the node has.
-        route: Ipv4Net,
+        route: IpNet,
     },
     /// There is no pool to choose from.
     #[error("there is no address pool: give one with --default-addr-pool")]
@@ -53,7 +54,7 @@ pub enum SubnetError {
     )]
     Overlaps {
         /// What was asked for.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// Who has them.
         holder: Holder,
     },
@@ -61,7 +62,7 @@ pub enum SubnetError {
     #[error("the subnet {subnet} cannot be used: {why}")]
     Unusable {
         /// What was asked for.
-        subnet: Ipv4Net,
+        subnet: IpNet,
         /// What is wrong.
         why: &'static str,
     },
@@ -69,10 +70,28 @@ pub enum SubnetError {
     #[error("the gateway {gateway} is no host's address in {subnet}: choose another --gateway, or leave it out")]
     Gateway {
         /// What was asked for.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
         /// The network's addresses.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
+    /// A gateway that would be a task.
+    #[error(
+        "the gateway {gateway} goes with {task}, which a task may have, for tasks' IPv6 addresses end in their IPv4 ones: choose another --gateway, or leave it out"
+    )]
+    GatewayOfTask {
+        /// What was asked for.
+        gateway: IpAddr,
+        /// The IPv4 address.
+        task: Ipv4Addr,
+    },
+    /// An IPv6 subnet of a network that is to have no IPv6.
+    #[error("the subnet {0} is IPv6, and the network is to be without: add --ipv6, or leave the subnet out")]
+    WithoutIpv6(IpNet),
+    /// The routing mesh's network has the addresses of nodes, too.
+    #[error(
+        "the subnet {0} cannot be that of the ingress network: clients reach published ports by IPv6 without it; leave it out"
+    )]
+    OfIngress(IpNet),
     /// A range that is no part of the subnet.
     #[error("the range {range} is not within {subnet}: choose another --ip-range, or leave it out")]
     Range {
@@ -98,7 +117,7 @@ pub enum Holder {
         /// Its name.
         name: String,
         /// Its addresses.
-        subnet: Ipv4Net,
+        subnet: IpNet,
     },
     /// What was the routing mesh's network.
     #[error(
@@ -112,7 +131,7 @@ pub enum Holder {
     #[error("the route to {route} of node {node}")]
     Route {
         /// Where it leads.
-        route: Ipv4Net,
+        route: IpNet,
         /// The node's host name.
         node: String,
     },
@@ -120,7 +139,7 @@ pub enum Holder {
     #[error("the address {addr} of node {node}")]
     Node {
         /// The address.
-        addr: Ipv4Addr,
+        addr: IpAddr,
         /// The node's host name.
         node: String,
     },
@@ -146,12 +165,20 @@ pub fn ingress_subnet(pools: &[Ipv4Net], routes: &[IpNet]) -> Result<Ipv4Net, Su
     Err(refused.unwrap_or(SubnetError::NoPool))
 }
 
-/// The route that shares addresses with `subnet`. Default routes, also when they come as two halves, lead everywhere and say nothing; nor
-/// do those of IPv6, whose addresses inside the mesh are nobody else's ([`skep_model::MESH_PREFIX`]).
-pub(crate) fn collision(subnet: Ipv4Net, routes: &[IpNet]) -> Option<Ipv4Net> {
-    let ipv4 = routes.iter().filter_map(|route| if let IpNet::V4(route) = route { Some(*route) } else { None });
-    let telling = ipv4.filter(|route| route.prefix_len() > 1);
-    telling.into_iter().find(|route| overlap(route, &subnet))
+/// The route that shares addresses with `subnet`. Default routes, also when they come in parts, lead everywhere and say nothing.
+pub(crate) fn collision<N: Into<IpNet>>(subnet: N, routes: &[IpNet]) -> Option<IpNet> {
+    let subnet = subnet.into();
+    routes.iter().filter(|route| is_telling(route)).find(|route| shares(route, &subnet)).copied()
+}
+
+/// Whether a route leads somewhere in particular.
+pub(super) fn is_telling(route: &IpNet) -> bool {
+    route.prefix_len() > if route.addr().is_ipv4() { 1 } else { 3 }
+}
+
+/// Whether there are addresses that both have.
+pub(super) fn shares(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
 }
 
 fn overlap(a: &Ipv4Net, b: &Ipv4Net) -> bool {
@@ -170,13 +197,15 @@ pub(crate) fn ipam(tables: &Tables, cluster: &Cluster, new: &NewNetwork) -> Resu
     };
     let inside = |addr: Ipv4Addr| subnet.contains(&addr) && addr != subnet.network() && addr != subnet.broadcast();
     let gateway = match new.gateway {
-        Some(gateway) if !inside(gateway) => return Err(SubnetError::Gateway { gateway, subnet }),
+        Some(gateway) if !inside(gateway) => {
+            return Err(SubnetError::Gateway { gateway: gateway.into(), subnet: subnet.into() });
+        }
         Some(gateway) => gateway,
         None => Ipv4Addr::from(u32::from(subnet.network()) + 1),
     };
     match new.range.map(|range| range.trunc()) {
         Some(range) if !subnet.contains(&range) => Err(SubnetError::Range { range, subnet }),
-        range => Ok(IpamConfig { subnet, gateway, range }),
+        range => Ok(IpamConfig { subnet, gateway, range, ipv6: ipv6(tables, new, (subnet, gateway))? }),
     }
 }
 
@@ -196,10 +225,10 @@ fn asked_for(tables: &Tables, new: &NewNetwork, subnet: Ipv4Net) -> Result<Ipv4N
         () => None,
     };
     if let Some(why) = why {
-        return Err(SubnetError::Unusable { subnet, why });
+        return Err(SubnetError::Unusable { subnet: subnet.into(), why });
     }
     match holders(tables, new.ingress).find(|(held, _)| overlap(held, &subnet)) {
-        Some((_, holder)) => Err(SubnetError::Overlaps { subnet, holder: holder() }),
+        Some((_, holder)) => Err(SubnetError::Overlaps { subnet: subnet.into(), holder: holder() }),
         None => Ok(subnet),
     }
 }
@@ -214,20 +243,20 @@ fn holders(tables: &Tables, for_ingress: bool) -> impl Iterator<Item = Held<'_>>
         let subnet = network.spec.ipam.subnet;
         let holder = move || match network.retired {
             true => Holder::Retired { subnet },
-            false => Holder::Network { name: network.spec.name.clone(), subnet },
+            false => Holder::Network { name: network.spec.name.clone(), subnet: subnet.into() },
         };
         (subnet, Box::new(holder) as Box<dyn Fn() -> Holder>)
     });
     let routes = tables.all::<Node>().flat_map(|node| {
         let routes = node.description.iter().flat_map(|description| &description.routes);
         routes.filter(|route| route.prefix_len() > 1).map(move |route| {
-            let holder = move || Holder::Route { route: *route, node: node.hostname().to_owned() };
+            let holder = move || Holder::Route { route: (*route).into(), node: node.hostname().to_owned() };
             (*route, Box::new(holder) as Box<dyn Fn() -> Holder>)
         })
     });
     let nodes = tables.all::<Node>().filter_map(|node| {
-        let Some(std::net::IpAddr::V4(addr)) = node.status.addr else { return None };
-        let holder = move || Holder::Node { addr, node: node.hostname().to_owned() };
+        let Some(IpAddr::V4(addr)) = node.status.addr else { return None };
+        let holder = move || Holder::Node { addr: addr.into(), node: node.hostname().to_owned() };
         Some((Ipv4Net::from(addr), Box::new(holder) as Box<dyn Fn() -> Holder>))
     });
     networks.chain(routes).chain(nodes)

@@ -120,6 +120,69 @@ fn a_subnet_that_cannot_be_had_names_who_has_it() {
 }
 
 #[test]
+fn an_ipv6_subnet_of_its_own_is_checked_like_the_other() {
+    let mut sim = Sim::new(1);
+    let worker = sim.nodes().into_iter().find(|id| sim.tables.get::<Node>(id).unwrap().manager.is_none()).unwrap();
+    sim.node(&worker, |node| {
+        let description = node.description.get_or_insert_default();
+        description.hostname = "w0".to_owned();
+        description.routes6 = ["::/0", "2000::/3", "2001:db8:1::/64"].map(|route| route.parse().unwrap()).to_vec();
+    });
+    let wanted = |name: &str, subnet6: &str, gateway6: Option<&str>| NewNetwork {
+        name: name.to_owned(),
+        subnet: Some(net(if name == "x" { "10.9.0.0/24" } else { "10.8.0.0/24" })),
+        subnet6: Some(subnet6.parse().unwrap()),
+        gateway6: gateway6.map(|gateway| gateway.parse().unwrap()),
+        ipv6: true,
+        ..Default::default()
+    };
+    sim.network(wanted("other", "2001:db8:2::/64", None)).unwrap();
+    for (subnet, gateway, fragment) in [
+        ("2001:db8::/32", None, "2001:db8::/32 shares addresses with the network other (2001:db8:2::/64)"),
+        ("2001:db8:1::/80", None, "the route to 2001:db8:1::/64 of node w0"),
+        ("2001:db8:3::/97", None, "choose a /96 or larger, such as a /64"),
+        ("2001:db8:3::1/64", None, "bits beyond its prefix"),
+        ("fd00::/8", None, "it is too large"),
+        ("::ffff:0:0/96", None, "mean something else to every machine"),
+        ("fe80::/64", None, "mean something else to every machine"),
+        ("ff05::/64", None, "mean something else to every machine"),
+        ("fd73:6b65::/32", None, "skep itself has fd73:6b65:7000::/96"),
+        ("2001:db8:3::/64", Some("2001:db8:4::1"), "the gateway 2001:db8:4::1 is no host's address in 2001:db8:3::/64"),
+        ("2001:db8:3::/64", Some("2001:db8:3::"), "no host's address"),
+        ("2001:db8:3::/64", Some("2001:db8:3::a09:7"), "goes with 10.9.0.7, which a task may have"),
+    ] {
+        let refused = sim.network(wanted("x", subnet, gateway)).unwrap_err().to_string();
+        assert!(refused.contains(fragment), "{subnet} {gateway:?}: {refused}");
+    }
+    let with = |change: fn(&mut NewNetwork)| {
+        let mut new = wanted("x", "2001:db8:3::/64", Some("2001:db8:3::1"));
+        change(&mut new);
+        sim_refuses(&mut Sim::new(1), new)
+    };
+    assert!(with(|new| new.ipv6 = false).contains("add --ipv6, or leave the subnet out"));
+    assert!(with(|new| new.subnet6 = None).contains("need a --subnet that they are part of"));
+    let ingress = sim.tables.ingress().unwrap().id.clone();
+    let changes = crate::control::network::remove(&sim.tables, &ingress).unwrap();
+    sim.apply(changes);
+    let refused = sim_refuses(&mut sim, NewNetwork { ingress: true, ..wanted("x", "2001:db8:3::/64", None) });
+    assert!(refused.contains("cannot be that of the ingress network"), "{refused}");
+    let made = |sim: &mut Sim, new| {
+        let id = sim.network(new).unwrap();
+        sim.tables.get::<Network>(&id).unwrap().spec.clone()
+    };
+    let spec = made(&mut sim, wanted("x", "2001:db8:3::/64", None));
+    assert_eq!(spec.ipam.ipv6.unwrap().gateway.to_string(), "2001:db8:3::a09:1", "what goes with the IPv4 one");
+    assert_eq!(spec.ipv6_of([10, 9, 0, 7].into()).to_string(), "2001:db8:3::a09:7/64");
+    // Stack files are written like that.
+    let chosen = NewNetwork { subnet: None, ..wanted("z", "2001:db8:5::/64", Some("2001:db8:5::1")) };
+    assert_eq!(made(&mut sim, chosen).ipam.ipv6.unwrap().gateway.to_string(), "2001:db8:5::1");
+}
+
+fn sim_refuses(sim: &mut Sim, new: NewNetwork) -> String {
+    sim.network(new).unwrap_err().to_string()
+}
+
+#[test]
 fn gateway_and_range_are_parts_of_the_subnet() {
     let mut sim = Sim::new(0);
     let ask = |gateway: Option<&str>, range: Option<&str>| NewNetwork {

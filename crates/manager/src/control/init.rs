@@ -86,7 +86,7 @@ fn ingress(subnet: Ipv4Net, gateway: Ipv4Addr, last: Ipv4Addr, now: Timestamp) -
         spec: NetworkSpec {
             name: "ingress".to_owned(),
             labels: BTreeMap::new(),
-            ipam: IpamConfig { subnet, gateway, range: None },
+            ipam: IpamConfig { subnet, gateway, range: None, ipv6: None },
             ingress: true,
             internal: false,
             attachable: false,

@@ -65,10 +65,18 @@ pub(crate) fn join(tables: &Tables, joining: Joining, now: Timestamp) -> Result<
 /// Addresses of the swarm's networks must not lead elsewhere on a node.
 fn check_routes(tables: &Tables, routes: &[IpNet]) -> Result<(), ControlError> {
     for network in tables.all::<Network>() {
-        let subnet = network.spec.ipam.subnet;
-        if let Some(route) = collision(subnet, routes) {
-            let way_out = if network.spec.ingress { START_ELSEWHERE } else { REPLACE };
-            return Err(ControlError::RouteCollision { network: network.spec.name.clone(), subnet, route, way_out });
+        let ipam = &network.spec.ipam;
+        let subnets = [Some(IpNet::from(ipam.subnet)), ipam.ipv6.map(|ipv6| ipv6.subnet.into())];
+        for subnet in subnets.into_iter().flatten() {
+            if let Some(route) = collision(subnet, routes) {
+                let way_out = if network.spec.ingress { START_ELSEWHERE } else { REPLACE };
+                return Err(ControlError::RouteCollision {
+                    network: network.spec.name.clone(),
+                    subnet,
+                    route,
+                    way_out,
+                });
+            }
         }
     }
     Ok(())

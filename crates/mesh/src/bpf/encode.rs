@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use skep_model::{EndpointKey, Protocol, PublishMode};
+use skep_model::{EndpointKey, Prefix6, Protocol, PublishMode};
 
 use super::PROBE_PORT;
 use super::layout::{
     ADDRESS_DIRECT, ADDRESS_MEMBER, ADDRESS_OWN, ADDRESS_TRUSTED, Addr, Address, FRONTEND_AFFINITY, FRONTEND_HOST,
-    FRONTEND_SILENT, Frontend, FrontendKey, IDLE_AT_ONCE, LAYOUT, LIST_OVERLAYS, LocalKey, NO_PORT, NODE_REPLY_DIRECT,
-    Network, Node, PortBits, Table, Vip, Way,
+    FRONTEND_PREFIX, FRONTEND_SILENT, Frontend, FrontendKey, IDLE_AT_ONCE, LAYOUT, LIST_OVERLAYS, LocalKey, NO_PORT,
+    NODE_REPLY_DIRECT, Network, Node, PortBits, Table, Vip, Way,
 };
 use super::maps::{NetworkKey, WayKey};
 use crate::datapath::DatapathError;
@@ -101,11 +101,19 @@ pub(super) fn vips(tables: &Tables) -> BTreeMap<Vip, Frontend> {
         listen: 0,
         network: vip.network,
         target: [0; 2],
-        flags: 0,
+        flags: if vip.prefix6 == Prefix6::MESH { 0 } else { FRONTEND_PREFIX },
         idle: 0,
         pad: 0,
     };
     tables.vips.iter().map(|(addr, vip)| (Vip(addr.octets()), encode(vip))).collect()
+}
+
+/// How IPv6 addresses begin on networks where that is not as on all others, by their numbers.
+pub(super) fn prefixes(tables: &Tables) -> BTreeMap<u32, Addr> {
+    let backends = tables.backends.values().map(|backend| (backend.network, backend.prefix6));
+    let all = backends.chain(tables.vips.values().map(|vip| (vip.network, vip.prefix6)));
+    let own = all.filter(|(_, prefix)| *prefix != Prefix6::MESH);
+    own.map(|(network, prefix)| (network, IpAddr::from(prefix.with(Ipv4Addr::UNSPECIFIED)).into())).collect()
 }
 
 /// The node's routes; the most general ones when they do not all fit.

@@ -78,6 +78,7 @@ pub(super) struct FrontendKey {
 pub(super) const FRONTEND_HOST: u16 = 1;
 pub(super) const FRONTEND_SILENT: u16 = 2;
 pub(super) const FRONTEND_AFFINITY: u16 = 4;
+pub(super) const FRONTEND_PREFIX: u16 = 8;
 
 pub(super) const IDLE_AT_ONCE: u16 = 0xffff;
 
@@ -127,6 +128,7 @@ pub(super) const BACKEND_STARTING: u8 = 3;
 /// Of its flags: its kernel has no IPv6; it may talk to the world outside.
 pub(super) const BACKEND_NO_IPV6: u8 = 1;
 pub(super) const BACKEND_EGRESS: u8 = 2;
+pub(super) const BACKEND_PREFIX: u8 = 4;
 
 /// Entry of `backends`.
 #[repr(C)]

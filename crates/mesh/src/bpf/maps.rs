@@ -21,6 +21,7 @@ pub(super) struct Maps {
     pub(super) networks: LpmTrie<MapData, Network, u32>,
     pub(super) frontends: HashMap<MapData, FrontendKey, Frontend>,
     pub(super) vips: HashMap<MapData, Vip, Frontend>,
+    pub(super) prefixes: HashMap<MapData, u32, Addr>,
     pub(super) ways: LpmTrie<MapData, Addr, Way>,
     pub(super) tables: HashMap<MapData, u32, Table>,
     pub(super) backends: Array<MapData, Backend>,
@@ -49,6 +50,7 @@ impl Maps {
             networks: open(pins, "networks")?,
             frontends: open(pins, "frontends")?,
             vips: open(pins, "vips")?,
+            prefixes: open(pins, "prefixes")?,
             ways: open(pins, "ways")?,
             tables: open(pins, "tables")?,
             backends: open(pins, "backends")?,
@@ -70,6 +72,7 @@ impl Maps {
             frontends: self.frontends.entries().map_err(in_map("frontends"))?,
             frontends_room: self.port_counters.len(),
             vips: self.vips.entries().map_err(in_map("vips"))?,
+            prefixes: self.prefixes.entries().map_err(in_map("prefixes"))?,
             ways: self.ways.entries().map_err(in_map("ways"))?,
             addresses: self.addresses.entries().map_err(in_map("addresses"))?,
             locals: self.locals.entries().map_err(in_map("locals"))?,
@@ -90,6 +93,7 @@ impl Maps {
                 reset(&mut self.counters, "counters", slots.flat_map(|slot| [slot * 2, slot * 2 + 1]))?;
                 reset(&mut self.port_counters, "port_counters", update.fresh_frontends.iter().copied())
             }
+            Step::PutPrefixes => update.prefixes.put(&mut self.prefixes, applied),
             Step::WriteBackends => self.write_backends(&update.backends.write, applied),
             Step::PutLocals => update.locals.put(&mut self.locals, applied),
             Step::PutAddresses => update.addresses.put(&mut self.addresses, applied),
@@ -107,6 +111,7 @@ impl Maps {
             Step::DeleteLocals => update.locals.delete(&mut self.locals, applied),
             Step::DeleteAddresses => update.addresses.delete(&mut self.addresses, applied),
             Step::RetireBackends => self.write_backends(&update.backends.retire, applied),
+            Step::DeletePrefixes => update.prefixes.delete(&mut self.prefixes, applied),
         }
     }
 

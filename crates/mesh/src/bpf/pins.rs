@@ -20,6 +20,7 @@ pub(super) const MAPS: [&str; 22] = [
     "networks",
     "frontends",
     "vips",
+    "prefixes",
     "ways",
     "tables",
     "backends",

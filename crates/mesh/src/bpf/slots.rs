@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use skep_model::{EndpointKey, TaskId};
+use skep_model::{EndpointKey, Prefix6, TaskId};
 
 use super::layout::{
-    self, Addr, BACKEND_DRAINING, BACKEND_EGRESS, BACKEND_GONE, BACKEND_NO_IPV6, BACKEND_READY, BACKEND_STARTING,
+    self, Addr, BACKEND_DRAINING, BACKEND_EGRESS, BACKEND_GONE, BACKEND_NO_IPV6, BACKEND_PREFIX, BACKEND_READY,
+    BACKEND_STARTING,
 };
 use crate::maglev;
 use crate::table::{Backend, BackendState, Place};
@@ -114,7 +115,7 @@ fn encode(key: &EndpointKey, backend: &Backend, peers: &BTreeMap<IpAddr, u32>) -
             BackendState::Draining => BACKEND_DRAINING,
         },
         mac,
-        flags,
+        flags: flags | flag(backend.prefix6 != Prefix6::MESH, BACKEND_PREFIX),
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
 
     fn backend(ifindex: u32, state: BackendState) -> Backend {
         let place = Place::Here { ifindex, mac: [2; 6], ipv6: true };
-        Backend { addr: [10, 0, 0, 9].into(), network: 0, egress: true, place, state }
+        Backend { addr: [10, 0, 0, 9].into(), network: 0, prefix6: Prefix6::MESH, egress: true, place, state }
     }
 
     fn wanted(list: &[(char, u32, BackendState)]) -> BTreeMap<EndpointKey, Backend> {

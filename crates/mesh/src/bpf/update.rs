@@ -18,6 +18,7 @@ pub(super) struct Found {
     pub(super) frontends: BTreeMap<FrontendKey, Frontend>,
     pub(super) frontends_room: u32,
     pub(super) vips: BTreeMap<Vip, Frontend>,
+    pub(super) prefixes: BTreeMap<u32, Addr>,
     pub(super) ways: BTreeMap<WayKey, Way>,
     pub(super) addresses: BTreeMap<Addr, Address>,
     pub(super) locals: BTreeMap<LocalKey, u32>,
@@ -35,6 +36,7 @@ pub(super) struct Update {
     pub(super) fresh_frontends: Vec<u32>,
     pub(super) frontends: Changes<FrontendKey, Frontend>,
     pub(super) vips: Changes<Vip, Frontend>,
+    pub(super) prefixes: Changes<u32, Addr>,
     pub(super) ways: Changes<WayKey, Way>,
     pub(super) addresses: Changes<Addr, Address>,
     pub(super) locals: Changes<LocalKey, u32>,
@@ -46,6 +48,7 @@ pub(super) struct Update {
 pub(super) enum Step {
     Node,
     ResetCounters,
+    PutPrefixes,
     WriteBackends,
     PutLocals,
     PutAddresses,
@@ -63,12 +66,14 @@ pub(super) enum Step {
     DeleteLocals,
     DeleteAddresses,
     RetireBackends,
+    DeletePrefixes,
 }
 
 /// What others refer to comes first, and goes last: whenever the daemon is killed, nothing refers to what is not there.
-pub(super) const ORDER: [Step; 19] = [
+pub(super) const ORDER: [Step; 21] = [
     Step::Node,
     Step::ResetCounters,
+    Step::PutPrefixes,
     Step::WriteBackends,
     Step::PutLocals,
     Step::PutAddresses,
@@ -86,6 +91,7 @@ pub(super) const ORDER: [Step; 19] = [
     Step::DeleteLocals,
     Step::DeleteAddresses,
     Step::RetireBackends,
+    Step::DeletePrefixes,
 ];
 
 impl Update {
@@ -105,6 +111,7 @@ impl Update {
             wanted_frontends: ports.entries,
             fresh_frontends: ports.fresh,
             vips: Changes::between("vips", &found.vips, encode::vips(tables)),
+            prefixes: Changes::between("prefixes", &found.prefixes, encode::prefixes(tables)),
             ways: Changes::between("ways", &found.ways, encode::ways(tables)),
             addresses: Changes::between("addresses", &found.addresses, encode::addresses(tables)),
             locals: Changes::between("locals", &found.locals, locals),

@@ -1,6 +1,7 @@
 use skep_model::{
     EndpointRecord, Member, NetworkId, Protocol, ServiceEntry, ServiceId, ServiceNetwork, TaskId, Version, VirtualIp,
 };
+use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 
@@ -61,7 +62,7 @@ fn endpoint(task: char, service: char, owner: char, n: u8) -> LocatedEndpoint {
 }
 
 fn network(id_digit: char, number: u32, subnet: &str, kind: NetworkKind) -> Network {
-    Network { id: id(id_digit), number, subnet: subnet.parse().unwrap(), kind }
+    Network { id: id(id_digit), number, subnet: subnet.parse().unwrap(), subnet6: None, kind }
 }
 
 /// A task's entry on the network of the routing mesh.
@@ -376,6 +377,21 @@ fn all_addresses_of_the_swarm_are_known_and_the_ways_out() {
         ["10.0.0.0/16 4096", "10.1.0.0/24 4097", "10.2.0.0/24 4098", "10.3.0.0/24 4099", "fd73:6b65:7000::/96 0"];
     assert_eq!(subnets, want);
     assert_eq!(tables.ways, with_networks().devices.ways);
+}
+
+#[test]
+fn an_ipv6_subnet_of_its_own_is_part_of_what_is_known_of_a_network() {
+    let mut desired = with_networks();
+    let own = "2001:db8:9::/64".parse().unwrap();
+    desired.networks.iter_mut().find(|n| n.id == id('o')).unwrap().subnet6 = Some(own);
+    let tables = compile(&desired);
+    assert_eq!(tables.subnets[&IpNet::from(own)], 4097, "nothing for all of it leaves by an uplink");
+    let prefixes: BTreeMap<_, _> = tables.backends.iter().map(|(key, b)| (key.clone(), b.prefix6)).collect();
+    for (key, prefix) in prefixes {
+        let want = if key.network == id('o') { Prefix6::of(own).unwrap() } else { Prefix6::MESH };
+        assert_eq!(prefix, want, "{key:?}");
+    }
+    assert_eq!(tables.vips[&Ipv4Addr::new(10, 1, 0, 2)].prefix6, Prefix6::of(own).unwrap());
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl Lab {
         let nodes =
             (1..=count).map(|n| Node::new(n, &bridge, dir.path().join(format!("n{n}")), attach, sizes)).collect();
         let id = NetworkId::random();
-        let ingress = Network { id, number: 4096, subnet: "10.0.0.0/16".parse().unwrap(), kind: NetworkKind::Ingress };
+        let subnet = "10.0.0.0/16".parse().unwrap();
+        let ingress = Network { id, number: 4096, subnet, subnet6: None, kind: NetworkKind::Ingress };
         let (networks, kept) = (vec![ingress], std::sync::Mutex::default());
         let mut lab = Self { bridge, client, nodes, tasks: vec![], services: vec![], networks, kept, made: 0, dir };
         lab.apply();
@@ -235,27 +236,34 @@ impl Lab {
     pub fn network(&mut self, subnet: &str, kind: NetworkKind) -> NetworkId {
         let id = NetworkId::random();
         let number = 4096 + u32::try_from(self.networks.len()).unwrap();
-        self.networks.push(Network { id: id.clone(), number, subnet: subnet.parse().unwrap(), kind });
+        self.networks.push(Network { id: id.clone(), number, subnet: subnet.parse().unwrap(), subnet6: None, kind });
         id
+    }
+
+    /// Gives the last network an IPv6 subnet of its own. Nobody may be on it yet.
+    pub fn own_subnet6(&mut self, subnet: &str) {
+        self.networks.last_mut().unwrap().subnet6 = Some(subnet.parse().unwrap());
     }
 
     /// Gives a task an address on a network, with the way to its other tasks, and servers on port 80; not applied yet.
     pub fn join(&mut self, task: usize, network: &NetworkId) -> Ipv4Addr {
-        let net = self.networks.iter().find(|n| n.id == *network).unwrap().subnet;
+        let network = self.networks.iter().find(|n| n.id == *network).unwrap();
+        let net = network.subnet;
         let own = u8::try_from(10 + task).unwrap();
         let addr = net.hosts().nth(usize::from(own) - 1).unwrap();
         let task = &mut self.tasks[task];
         let (host, ns) = (&self.nodes[task.node].ns, &task.ns);
-        let (addr6, net6) = (mesh_ipv6(addr), mesh_ipv6(net.network()));
+        let addr6 = network.prefix6().with(addr);
+        let net6 = network.subnet6.unwrap_or_else(|| network.prefix6().net(net));
         ns.ip(&format!("addr add {addr}/32 dev eth0"));
         ns.ip(&format!("route add {net} via 169.254.1.1 dev eth0 src {addr}"));
         ns.ip(&format!("addr add {addr6}/128 dev eth0 nodad"));
-        ns.ip(&format!("-6 route add {net6}/{} via fe80::1 dev eth0 src {addr6}", 96 + net.prefix_len()));
+        ns.ip(&format!("-6 route add {net6} via fe80::1 dev eth0 src {addr6}"));
         ns.ip(&format!("-6 route replace default via fe80::1 dev eth0 src {}", mesh_ipv6(task.addr)));
         host.ip(&format!("route add {addr}/32 dev {}", task.veth));
         serve(ns, addr, 80);
         serve_at(ns, addr, addr6.into(), 80);
-        task.networks.push((network.clone(), addr));
+        task.networks.push((network.id.clone(), addr));
         addr
     }
 

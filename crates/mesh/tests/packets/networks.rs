@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use skep_mesh::{DropReason, Event, Network, NetworkKind};
-use skep_model::{EndpointKey, NetworkId, VirtualIp};
+use skep_model::{EndpointKey, NetworkId, Prefix6, VirtualIp};
 
 use super::rig::{FAR_TASK, REDIRECT, Rig, Via, client, inside, parcel};
 use super::wire::{ACK, FIN, Packet, RST, SYN, Seen, TCP, UDP, error};
@@ -18,11 +18,16 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 99);
 
 /// Both tasks of the node are on one network, with one elsewhere; nobody knows of another one.
 fn rig(kind: NetworkKind) -> Rig {
+    rig_with(kind, None, ONE)
+}
+
+/// The network may have an IPv6 subnet of its own; the service's address leads to the task at `served`.
+fn rig_with(kind: NetworkKind, subnet6: Option<Ipv6Net>, served: Ipv4Addr) -> Rig {
     let mut rig = Rig::new();
     let network = NetworkId::random();
     rig.apply(|desired| {
         let subnet = "10.1.0.0/24".parse().unwrap();
-        desired.networks.push(Network { id: network.clone(), number: 4097, subnet, kind });
+        desired.networks.push(Network { id: network.clone(), number: 4097, subnet, subnet6, kind });
         for (local, addr) in desired.local_tasks.iter_mut().zip([ONE, TWO]) {
             local.networks = vec![(network.clone(), addr)];
         }
@@ -32,7 +37,7 @@ fn rig(kind: NetworkKind) -> Rig {
             let is = |e: &&skep_mesh::LocatedEndpoint| e.key.task == desired.local_tasks[task].task;
             more.push((desired.endpoints.iter().find(is).unwrap().clone(), addr));
         }
-        let service = more[1].0.record.service.clone();
+        let service = more.iter().find(|(_, addr)| *addr == served).unwrap().0.record.service.clone();
         for (mut endpoint, addr) in more {
             endpoint.key = EndpointKey { network: network.clone(), task: endpoint.key.task };
             endpoint.record.addr = addr;
@@ -211,4 +216,72 @@ fn through_the_tunnel_goes_the_packet_alone() {
     let rig = rig(NetworkKind::Open);
     let (_, out) = rig.run(Via::Task(0), &Packet::new(UDP, at(ONE, false, 1), at(FAR, false, 2)).frame());
     assert_eq!(parcel(&out), (Ipv4Addr::UNSPECIFIED, 0));
+}
+
+/// Networks' own IPv6 subnets; the bits between the prefix and what is IPv4's need not be zeros.
+const OWN: [&str; 2] = ["2001:db8:9::/64", "fd00:1:2:3:4:5::/96"];
+
+fn own_rigs(served: Ipv4Addr) -> impl Iterator<Item = (Rig, Prefix6)> {
+    let nets = OWN.map(|net| net.parse::<Ipv6Net>().unwrap());
+    nets.into_iter().map(move |net| (rig_with(NetworkKind::Open, Some(net), served), Prefix6::of(net).unwrap()))
+}
+
+#[test]
+fn tasks_have_the_addresses_of_a_subnet_of_their_networks_own() {
+    for (rig, prefix) in own_rigs(ONE) {
+        let at = |addr: Ipv4Addr, port: u16| SocketAddr::new(prefix.with(addr).into(), port);
+        for to in [TWO, FAR] {
+            for packet in [
+                Packet::new(TCP, at(ONE, 40_000), at(to, 80)).frame(),
+                Packet::new(UDP, at(ONE, 80), at(to, 1)).around(47, &[1; 30]),
+            ] {
+                let (verdict, out) = rig.run(Via::Task(0), &packet);
+                assert_eq!((verdict, &out[12..]), (REDIRECT, &packet[12..]), "{to}");
+            }
+        }
+        // Nobody has the addresses of networks without subnets, nor those that would go with another network's.
+        let (ingress, plain) = (rig.lab.tasks[1].addr, inside);
+        for to in [plain(TWO, true), plain(FAR, true), prefix.with(ingress).into(), prefix.with(NOBODY).into()] {
+            let packet = Packet::new(UDP, at(ONE, 1), SocketAddr::new(to, 1));
+            rig.is_told(Via::Task(0), &packet.frame(), DropReason::OtherNetwork, (1, 4));
+        }
+        for from in [plain(ONE, true), prefix.with(rig.lab.tasks[0].addr).into(), prefix.with(TWO).into()] {
+            let packet = Packet::new(UDP, SocketAddr::new(from, 1), at(FAR, 1)).frame();
+            rig.is_dropped(Via::Task(0), &packet, DropReason::Spoofed, "not its own");
+        }
+        // The way out is by the node's address.
+        let out = rig.goes_out(Via::Task(0), &Packet::new(UDP, at(ONE, 1), client(true, 53)).frame(), "asks");
+        let (seen, _) = rig.passes(Via::Uplink, &Packet::new(UDP, out.to, out.from));
+        assert_eq!((seen.from, seen.to), (client(true, 53), at(ONE, 1)));
+    }
+}
+
+#[test]
+fn a_services_own_address_is_in_the_subnet_too() {
+    for (rig, prefix) in own_rigs(ONE) {
+        let at = |addr: Ipv4Addr, port: u16| SocketAddr::new(prefix.with(addr).into(), port);
+        for proto in [TCP, UDP] {
+            let packet = Packet::new(proto, at(TWO, 40_000), at(VIP, 80));
+            let (seen, _) = rig.passes(Via::Task(1), &packet);
+            assert_eq!((seen.from, seen.to), (packet.from, at(ONE, 80)));
+            assert_eq!(rig.passes(Via::Task(1), &packet).0.to, at(ONE, 80), "again, by its entry");
+            let answer = Packet::new(proto, seen.to, seen.from).flags(SYN | ACK);
+            assert_eq!(rig.passes(Via::Task(0), &answer).0.from, packet.to);
+            // Its error comes back as one of the service.
+            let got = Packet::new(proto, packet.from, seen.to).frame();
+            let told = error(prefix.with(ONE).into(), prefix.with(TWO).into(), 1, 4, &got[14..]);
+            let (verdict, out) = rig.run(Via::Task(0), &told);
+            assert_eq!((verdict, Seen::right(&out).from.ip()), (REDIRECT, at(VIP, 0).ip()));
+        }
+        let plain = Packet::new(TCP, at(TWO, 1), SocketAddr::new(inside(VIP, true), 80));
+        assert_eq!(Seen::right(&rig.run(Via::Task(1), &plain.frame()).1).flags, RST | ACK, "nobody's address");
+    }
+    for (rig, prefix) in own_rigs(FAR) {
+        // Another node is told by which prefix its task was asked, and nothing is rewritten.
+        let at = |addr: Ipv4Addr, port: u16| SocketAddr::new(prefix.with(addr).into(), port);
+        let packet = Packet::new(TCP, at(ONE, 40_001), at(VIP, 80));
+        let (seen, out) = rig.passes(Via::Task(0), &packet);
+        assert_eq!((seen.from, seen.to, parcel(&out)), (packet.from, packet.to, (FAR, 80)));
+        assert_eq!(out[7] & 2, 2, "by its own prefix");
+    }
 }

@@ -4,18 +4,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv6Net};
-use skep_model::mesh_ipv6;
 
 use crate::driver::Netlink;
 use crate::error::NetworkError;
 use crate::namespace::Namespace;
-use crate::node::{Attachment, GATEWAY, GATEWAY6, HOST_MAC, TaskAddress, TaskLink, host_link_name, task_mac};
+use crate::node::{Attachment, GATEWAY, GATEWAY6, HOST_MAC, TaskLink, host_link_name, task_mac};
 use crate::sysctl;
 
 const TASK_SIDE: &str = "eth0";
-
-/// Bits of an IPv6 address inside the mesh before the IPv4 address in it.
-const MESH_BITS: u8 = 96;
 
 /// What every IPv6 link has room for (RFC 8200).
 const IPV6_LEAST: u32 = 1280;
@@ -69,17 +65,13 @@ async fn is_connected(node: &Netlink, inside: &Netlink, name: &str) -> Result<bo
 /// All addresses of the task in both families; the first of each is for everybody.
 fn addresses(wanted: &Attachment, ipv6: bool) -> Vec<Own> {
     let nets = (0..).zip(&wanted.addresses).flat_map(|(n, address)| {
-        let to = |net: Option<IpNet>| net.filter(|_| n > 0);
-        let v4 = Own { address: address.ip.into(), to: to(Some(address.subnet.into())), mtu: address.mtu };
+        let to = |net: IpNet| Some(net).filter(|_| n > 0);
+        let v4 = Own { address: address.ip.into(), to: to(address.subnet.into()), mtu: address.mtu };
         let mtu = address.mtu.map(|mtu| mtu.max(IPV6_LEAST));
-        let v6 = Own { address: mesh_ipv6(address.ip).into(), to: to(subnet6(address).map(IpNet::from)), mtu };
+        let v6 = Own { address: address.ipv6.addr().into(), to: to(address.ipv6.trunc().into()), mtu };
         [v4].into_iter().chain(ipv6.then_some(v6))
     });
     nets.collect()
-}
-
-fn subnet6(address: &TaskAddress) -> Option<Ipv6Net> {
-    Ipv6Net::new(mesh_ipv6(address.subnet.network()), MESH_BITS + address.subnet.prefix_len()).ok()
 }
 
 /// Gives the task's side these addresses, and no others, and a way out by each.

@@ -275,6 +275,7 @@ impl LocalNode {
     /// What the node says of itself to managers.
     pub(super) fn description(&self, facts: &Facts) -> Result<NodeDescription> {
         let host = Host::read();
+        let (routes, routes6) = facts.telling_routes();
         Ok(NodeDescription {
             hostname: host.hostname,
             platform: Platform { architecture: host.architecture, os: "linux".to_owned() },
@@ -287,7 +288,8 @@ impl LocalNode {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 labels: self.flags.label_map()?,
             },
-            routes: facts.telling_routes(),
+            routes,
+            routes6,
             // Who shows a certificate says so.
             tls: None,
         })

@@ -82,7 +82,12 @@ fn ingress() -> Network {
         spec: NetworkSpec {
             name: "ingress".to_owned(),
             labels: BTreeMap::new(),
-            ipam: IpamConfig { subnet: "10.0.1.0/24".parse().unwrap(), gateway: [10, 0, 1, 254].into(), range: None },
+            ipam: IpamConfig {
+                subnet: "10.0.1.0/24".parse().unwrap(),
+                gateway: [10, 0, 1, 254].into(),
+                range: None,
+                ipv6: None,
+            },
             ingress: true,
             internal: false,
             attachable: false,

@@ -1,9 +1,10 @@
 //! Requests for a network.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
-use skep_model::{NewNetwork, mesh_ipv6};
+use ipnet::IpNet;
+use skep_model::NewNetwork;
 
 use super::VXLAN_ID;
 use crate::error::Error;
@@ -38,14 +39,7 @@ pub fn create_from_wire(request: &wire::CreateRequest) -> Result<NewNetwork, Err
             "skep gives out addresses itself: leave --ipam-driver and --ipam-opt out",
         ));
     }
-    match ipam.config.as_slice() {
-        [] => {}
-        [one] => addresses_from_wire(&mut new, one)?,
-        several => {
-            several.iter().try_for_each(|one| ipv4::<Ipv4Net>("Subnet", &one.subnet).map(drop))?;
-            return Err(Error::invalid("IPAM.Config: a network has one subnet: leave the others out"));
-        }
-    }
+    ipam.config.iter().try_for_each(|config| addresses_from_wire(&mut new, config))?;
     Ok(new)
 }
 
@@ -93,6 +87,7 @@ fn options_from_wire(options: &StringMap) -> Result<StringMap, Error> {
     Ok(options.clone())
 }
 
+/// One subnet of each family.
 fn addresses_from_wire(new: &mut NewNetwork, config: &wire::IpamConfig) -> Result<(), Error> {
     if !config.aux_address.is_empty() {
         return Err(unsupported(
@@ -100,29 +95,50 @@ fn addresses_from_wire(new: &mut NewNetwork, config: &wire::IpamConfig) -> Resul
             "skep sets no single addresses aside: keep tasks in a part of the subnet with --ip-range",
         ));
     }
-    new.subnet = ipv4("Subnet", &config.subnet)?;
-    new.range = ipv4("IPRange", &config.ip_range)?;
-    new.gateway = ipv4("Gateway", &config.gateway)?;
+    let subnet = read("Subnet", &config.subnet)?;
+    let range = read("IPRange", &config.ip_range)?;
+    let gateway: Option<IpAddr> = read("Gateway", &config.gateway)?;
+    match subnet {
+        Some(IpNet::V6(subnet)) if new.subnet6.replace(subnet).is_some() => return Err(several("IPv6")),
+        Some(IpNet::V4(subnet)) if new.subnet.replace(subnet).is_some() => return Err(several("IPv4")),
+        _ => (),
+    }
+    match range {
+        Some(IpNet::V4(range)) => new.range = Some(range),
+        Some(IpNet::V6(range)) => {
+            let why = format!(
+                "{range} is IPv6, and tasks' IPv6 addresses are made of their IPv4 ones: give --ip-range a part of the IPv4 subnet"
+            );
+            return Err(unsupported("IPAM.Config.IPRange", &why));
+        }
+        None => (),
+    }
+    match (gateway, subnet) {
+        (Some(gateway), Some(subnet)) if gateway.is_ipv4() != subnet.addr().is_ipv4() => {
+            return Err(Error::invalid(format!(
+                "IPAM.Config.Gateway: {gateway} is no address of the subnet {subnet}: give each subnet its own"
+            )));
+        }
+        (Some(IpAddr::V4(gateway)), _) => new.gateway = Some(gateway),
+        (Some(IpAddr::V6(gateway)), _) => new.gateway6 = Some(gateway),
+        (None, _) => (),
+    }
     Ok(())
 }
 
-fn ipv4<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, Error> {
-    match (text, text.parse()) {
-        ("", _) => Ok(None),
-        (_, Ok(value)) => Ok(Some(value)),
-        (text, Err(_)) if text.contains(':') => Err(unsupported(
-            &format!("IPAM.Config.{field}"),
-            &format!(
-                "{text:?} is IPv6, and tasks' IPv6 addresses cannot be chosen: they are made of their IPv4 ones, as {}; leave it out, --ipv6 is fine without",
-                mesh_ipv6([10, 9, 0, 2].into()),
-            ),
-        )),
-        (text, Err(_)) => Err(Error::invalid(format!(
-            "IPAM.Config.{field}: {text:?} is none: write {}",
-            match field {
-                "Gateway" => "an address, like 10.9.0.1",
-                _ => "a network, like 10.9.0.0/24",
-            }
-        ))),
+fn several(family: &str) -> Error {
+    Error::invalid(format!("IPAM.Config: a network has one {family} subnet: leave the others out"))
+}
+
+fn read<T: FromStr>(field: &str, text: &str) -> Result<Option<T>, Error> {
+    if text.is_empty() {
+        return Ok(None);
     }
+    let example = match field {
+        "Gateway" => "an address, like 10.9.0.1 or 2001:db8:9::1",
+        _ => "a network, like 10.9.0.0/24 or 2001:db8:9::/64",
+    };
+    text.parse()
+        .map(Some)
+        .map_err(|_| Error::invalid(format!("IPAM.Config.{field}: {text:?} is none: write {example}")))
 }

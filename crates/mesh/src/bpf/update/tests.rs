@@ -8,7 +8,7 @@ use skep_model::{EndpointState, Protocol, TaskId};
 
 use super::*;
 use crate::bpf::PROBE_PORT;
-use crate::bpf::layout::{BACKEND_GONE, Table};
+use crate::bpf::layout::{BACKEND_GONE, BACKEND_PREFIX, FRONTEND_PREFIX, Table};
 use crate::compile::compile;
 use crate::world::{Change, TASKS, World, change, id};
 
@@ -69,6 +69,8 @@ impl Picture {
             Step::PutAddresses => return put(self, |p| &mut p.found.addresses, &update.addresses.put, seen),
             Step::PutNetworks => return put(self, |p| &mut p.found.networks, &update.networks.put, seen),
             Step::PutWays => return put(self, |p| &mut p.found.ways, &update.ways.put, seen),
+            Step::PutPrefixes => return put(self, |p| &mut p.found.prefixes, &update.prefixes.put, seen),
+            Step::DeletePrefixes => return delete(self, |p| &mut p.found.prefixes, &update.prefixes.delete, seen),
             Step::PutVips => return put(self, |p| &mut p.found.vips, &update.vips.put, seen),
             Step::DeleteVips => return delete(self, |p| &mut p.found.vips, &update.vips.delete, seen),
             Step::DeleteWays => return delete(self, |p| &mut p.found.ways, &update.ways.delete, seen),
@@ -134,6 +136,12 @@ impl Picture {
         }
         for (key, vip) in &self.found.vips {
             assert!(self.tables.contains_key(&vip.table), "{key:?} has no table");
+            let prefixed = vip.flags & FRONTEND_PREFIX != 0;
+            assert!(!prefixed || self.found.prefixes.contains_key(&vip.network), "{key:?} has no prefix");
+        }
+        for entry in self.found.backends.iter().filter(|entry| entry.state != BACKEND_GONE) {
+            let prefixed = entry.flags & BACKEND_PREFIX != 0;
+            assert!(!prefixed || self.found.prefixes.contains_key(&entry.network), "{entry:?} has no prefix");
         }
         for (number, table) in &self.tables {
             let slots: BTreeSet<u16> = table.slots.iter().take(table.count as usize).copied().collect();
@@ -189,6 +197,7 @@ impl Picture {
             backends: backends.map(|e| ((e.task, e.network), Backend { generation: 0, ..*e })).collect(),
             vips: self.found.vips.iter().map(|(key, vip)| (*key, (choices(vip.table), *vip))).collect(),
             networks: self.found.networks.iter().filter(|((_, net), _)| net.list == 0).map(|(k, v)| (*k, *v)).collect(),
+            prefixes: self.found.prefixes.clone(),
             ways: self.found.ways.clone(),
             locals: self
                 .found
@@ -211,6 +220,7 @@ struct Lookups {
     backends: BTreeMap<(u64, u32), Backend>,
     vips: BTreeMap<Vip, (Vec<Option<TaskId>>, Frontend)>,
     networks: BTreeMap<NetworkKey, u32>,
+    prefixes: BTreeMap<u32, Addr>,
     ways: BTreeMap<WayKey, Way>,
     locals: BTreeMap<LocalKey, Option<TaskId>>,
 }
@@ -308,7 +318,7 @@ proptest! {
             let again = Update::plan(&picture.found, &tables).unwrap();
             prop_assert!(again.backends.write.is_empty() && again.backends.retire.is_empty(), "nothing is left to do");
             prop_assert!(again.frontends.put.is_empty() && again.locals.put.is_empty() && again.networks.put.is_empty());
-            prop_assert!(again.vips.put.is_empty() && again.ways.put.is_empty());
+            prop_assert!(again.vips.put.is_empty() && again.ways.put.is_empty() && again.prefixes.put.is_empty());
             let mut scratch = Picture::new();
             apply(&mut scratch, &tables, &Between::of([&tables, &tables]), usize::MAX);
             prop_assert_eq!(picture.lookups(&names), scratch.lookups(&names));

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use skep_agent::{Assignments, container_id, expanded};
-use skep_engine::backend::container::{ContainerInfo, ContainerPort, ContainerState, ContainerVolume};
+use skep_engine::backend::container::{
+    ContainerInfo, ContainerNetwork, ContainerPort, ContainerState, ContainerVolume,
+};
 use skep_engine::backend::log::{LogLine, LogOptions, LogOrigin, LogStream};
 use skep_engine::{Error, ErrorKind};
 use skep_model::usage::{ContainerProcess, ContainerUsage};
-use skep_model::{ContainerSpec, Health, HealthConfig, NetworkAttachment, PublishedPort, ResourceLimits, Task, TaskId};
+use skep_model::{ContainerSpec, Health, HealthConfig, PublishedPort, ResourceLimits, Task, TaskId};
 use skep_runtime::images::ImageConfig;
 use skep_runtime::{self as runtime, ContainerId};
 use tokio_stream::wrappers::ReceiverStream;
@@ -118,11 +120,8 @@ fn ports(task: Option<&Task>, image: Option<&ImageConfig>) -> Vec<ContainerPort>
     published.into_iter().map(ContainerPort::Published).chain(exposed).collect()
 }
 
-fn networks(task: &Task, known: &Assignments) -> Vec<(String, NetworkAttachment)> {
-    let name = |attachment: &NetworkAttachment| {
-        known.networks.get(&attachment.network).map_or_else(|| attachment.network.to_string(), |n| n.spec.name.clone())
-    };
-    task.attachments.iter().map(|a| (name(a), a.clone())).collect()
+fn networks(task: &Task, known: &Assignments) -> Vec<ContainerNetwork> {
+    task.attachments.iter().map(|a| ContainerNetwork::of(a, known.networks.get(&a.network))).collect()
 }
 
 /// Removes a container by its id.

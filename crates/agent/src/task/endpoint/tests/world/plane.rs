@@ -88,6 +88,7 @@ fn desired(side: Side, view: &View, local: Option<LocalTask>) -> Desired {
             id: Owner.key().network.clone(),
             number: 4096,
             subnet: "10.0.0.0/16".parse().unwrap(),
+            subnet6: None,
             kind: NetworkKind::Ingress,
         }],
         endpoints: view
