@@ -13,7 +13,7 @@ use super::layout::{self, LAYOUT};
 use crate::datapath::DatapathError;
 
 /// Every map by its name in the object.
-pub(super) const MAPS: [&str; 22] = [
+pub(super) const MAPS: [&str; 23] = [
     "node",
     "ports",
     "addresses",
