@@ -14,6 +14,11 @@ impl Fault {
         self.0.get_or_init(|| error).clone()
     }
 
+    /// Whether the disk is well.
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.get().is_none()
+    }
+
     /// The error as text, or else what openraft says.
     pub(crate) fn or(&self, other: &impl ToString) -> String {
         self.0.get().map_or_else(|| other.to_string(), ToString::to_string)

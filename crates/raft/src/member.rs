@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use openraft::error::{ClientWriteError, InitializeError, RaftError as CoreError};
+use openraft::error::{ClientWriteError, Fatal, InitializeError, RaftError as CoreError};
 use openraft::{BasicNode, ChangeMembers, Config, ServerState, SnapshotPolicy};
 use skep_model::Version;
 use skep_rpc::NodeIdentity;
@@ -215,6 +215,23 @@ impl Raft {
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.0.leadership.clone()
+    }
+
+    /// Returns once the member has stopped although its disk is well and nobody told it to; otherwise never. openraft gives up a leader that is
+    /// outvoted at the moment at which it begins to send a snapshot (0.9.25: "replication channel closed"). Nothing is lost by it: the
+    /// member can be started again on what is on its disk.
+    pub async fn gave_up(&self) {
+        let mut leadership = self.leadership();
+        // An error means that whoever follows the member has gone, which says nothing.
+        let stopped = leadership.wait_for(|now| matches!(now, Leadership::Stopped(_))).await.is_ok();
+        if !stopped || !self.has_given_up() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub(crate) fn has_given_up(&self) -> bool {
+        let state = self.0.core.metrics().borrow().running_state.clone();
+        self.0.fault.is_none() && matches!(state, Err(Fatal::StorageError(_) | Fatal::Panicked))
     }
 
     /// The member's number.

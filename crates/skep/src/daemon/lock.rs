@@ -69,7 +69,7 @@ impl LocalNode {
             Some(skep_raft::RaftError::WrongUnlockKey) => Error::new(ErrorKind::Unauthenticated, e.to_string()),
             _ => unknown(e),
         })?;
-        self.take_seat(member, opened.manage(self.tunnels()));
+        self.take_seat(member, opened.manage(self.tunnels(), self.again.clone()));
         info!("unlocked");
         Ok(())
     }

@@ -21,13 +21,14 @@ mod role;
 mod seat;
 
 use std::fs;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use skep_engine::{Listeners, Server};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::info;
 
 use self::backend::NodeBackend;
@@ -48,12 +49,35 @@ pub(crate) fn main(flags: Flags, host: Option<String>) -> Result<ExitCode> {
         fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
     }
     let default_pidfile = flags.exec_root.join("skep.pid");
-    let _pidfile = Pidfile::take(flags.pidfile.as_ref().unwrap_or(&default_pidfile))?;
+    let pidfile = Pidfile::take(flags.pidfile.as_ref().unwrap_or(&default_pidfile))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
-    runtime.block_on(run(flags, host))?;
+    let ended = runtime.block_on(run(flags, host))?;
     // What still blocks on a disk must not hold up the end.
     runtime.shutdown_background();
-    Ok(ExitCode::SUCCESS)
+    match ended {
+        Ended::Told => Ok(ExitCode::SUCCESS),
+        Ended::Again => Err(again(pidfile)),
+    }
+}
+
+/// Why the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// It was told to.
+    Told,
+    /// Something in it has stopped that only a new start brings back.
+    Again,
+}
+
+/// Puts the same program with the same arguments in this process's place. Returns only when that fails.
+fn again(pidfile: Pidfile) -> anyhow::Error {
+    drop(pidfile);
+    let mut arguments = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    anyhow::Error::new(command.args(arguments).exec()).context("cannot start again")
 }
 
 /// Enough that a slow request does not hold up a heartbeat; the data plane needs none of them.
@@ -65,7 +89,7 @@ const FILES: u64 = 1 << 18;
 /// Requests of other managers that may wait to be taken.
 const TUNNELS: usize = 16;
 
-async fn run(flags: Flags, host: Option<String>) -> Result<()> {
+async fn run(flags: Flags, host: Option<String>) -> Result<Ended> {
     let address = host.unwrap_or_else(|| format!("unix://{}", flags.exec_root.join("skep.sock").display()));
     let metrics = flags.metrics_addr.into_iter().collect();
     let listeners = Listeners { metrics, ..listeners(&address)? };
@@ -74,12 +98,17 @@ async fn run(flags: Flags, host: Option<String>) -> Result<()> {
     node.resume().await?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let (why, told) = watch::channel(Ended::Told);
+    let again = node.again.clone();
     let ended = async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => info!("told to end: tasks and traffic go on"),
+            _ = interrupt.recv() => info!("told to end: tasks and traffic go on"),
+            () = again.notified() => {
+                info!("starting again: tasks and traffic go on");
+                why.send_replace(Ended::Again);
+            }
         }
-        info!("told to end: tasks and traffic go on");
     };
     let server = Server::bind(&listeners).await?.with_tunnels(passed_on);
     for at in server.metrics_addrs() {
@@ -88,7 +117,8 @@ async fn run(flags: Flags, host: Option<String>) -> Result<()> {
     info!(%address, "listening");
     server.serve(Arc::new(NodeBackend::new(node.clone())), ended).await?;
     node.suspend().await;
-    Ok(())
+    let ended = *told.borrow();
+    Ok(ended)
 }
 
 /// Where `-H` says that the API answers.

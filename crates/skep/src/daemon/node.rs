@@ -17,7 +17,7 @@ use skep_rpc::{NodeIdentity, TunnelIo};
 use skep_runtime::images::Images;
 use skep_runtime::{Embedded, EmbeddedConfig, NodeEvents, OciRuntime, Runtime, Shim, Volumes};
 use skep_store::Store;
-use tokio::sync::{RwLock, mpsc, watch};
+use tokio::sync::{Notify, RwLock, mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
@@ -65,6 +65,8 @@ pub(crate) struct LocalNode {
     pub(super) finder: Mutex<Option<LeaderFinder>>,
     /// Whoever serves the API takes what other managers pass on from the other end.
     tunnels: mpsc::Sender<TunnelIo>,
+    /// Told when the daemon has to start again.
+    pub(super) again: Arc<Notify>,
 }
 
 /// What a member of a swarm has.
@@ -115,6 +117,7 @@ impl LocalNode {
             store: watch::Sender::new(None),
             finder: Mutex::default(),
             tunnels,
+            again: Arc::default(),
             flags,
         })
     }
@@ -182,7 +185,7 @@ impl LocalNode {
         opened: Option<Opened>,
     ) -> Result<Member> {
         // First, for the agent turns to it.
-        let seat = opened.map(|opened| opened.manage(self.tunnels()));
+        let seat = opened.map(|opened| opened.manage(self.tunnels(), self.again.clone()));
         let agent = self.start_agent(&membership, identity.clone()).await?;
         let locked = membership.manager.is_some() && seat.is_none();
         self.set_state(if locked { SwarmState::Locked } else { SwarmState::Worker });

@@ -49,7 +49,7 @@ impl LocalNode {
         membership.managers = member.agent.managers().borrow().clone();
         self.file.store(&membership)?;
         member.membership = membership;
-        self.take_seat(member, opened.manage(self.tunnels()));
+        self.take_seat(member, opened.manage(self.tunnels(), self.again.clone()));
         info!("promoted: this node becomes a manager");
         Ok(())
     }

@@ -53,7 +53,7 @@ impl LocalNode {
         membership.manager = Some(seat);
         self.store_membership(&membership).map_err(unknown)?;
         member.membership = membership;
-        self.take_seat(member, opened.manage(self.tunnels()));
+        self.take_seat(member, opened.manage(self.tunnels(), self.again.clone()));
         info!("this manager goes on alone: the other managers of before are workers from now on");
         Ok(())
     }
@@ -61,7 +61,7 @@ impl LocalNode {
     async fn reopen(&self, member: &mut Member, unlock_key: Option<UnlockKey>) {
         let Some(seat) = member.membership.manager.clone() else { return };
         match Opened::new(&self.flags.data_root, &seat, member.identity.clone(), Begin::AsBefore(unlock_key)).await {
-            Ok(opened) => self.take_seat(member, opened.manage(self.tunnels())),
+            Ok(opened) => self.take_seat(member, opened.manage(self.tunnels(), self.again.clone())),
             Err(e) => warn!("this manager does not manage any more until its daemon is restarted: {e:#}"),
         }
     }

@@ -17,7 +17,7 @@ use skep_raft::{Leadership, Raft, RaftConfig, RaftError, Reachability};
 use skep_rpc::{NodeIdentity, Services, TunnelIo};
 use skep_store::{Store, Writer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -39,6 +39,8 @@ pub(crate) struct Seat {
     server: JoinHandle<()>,
     /// Keeps what is on the disk locked as the swarm says.
     _lock: AbortOnDropHandle<()>,
+    /// Sees whether the member of the group gives up.
+    _watch: AbortOnDropHandle<()>,
 }
 
 /// A member of the Raft group that is started and does not manage yet: the moment in which a new swarm is written.
@@ -116,8 +118,8 @@ impl Opened {
         Ok(written.await?)
     }
 
-    /// Begins to manage. What other managers pass on comes out of the other end of `tunnels`.
-    pub(crate) fn manage(self, tunnels: mpsc::Sender<TunnelIo>) -> Seat {
+    /// Begins to manage. What other managers pass on comes out of the other end of `tunnels`; `again` is told when the daemon has to start again.
+    pub(crate) fn manage(self, tunnels: mpsc::Sender<TunnelIo>, again: Arc<Notify>) -> Seat {
         let addr = self.seat.advertise;
         let manager = Manager::start(ManagerConfig {
             node: self.identity.node().clone(),
@@ -151,7 +153,13 @@ impl Opened {
         let finder = LeaderFinder::new(self.raft.clone(), self.store.clone(), self.identity);
         let lock = lock::follow(self.store.clone(), self.raft.vault().clone());
         let _lock = AbortOnDropHandle::new(tokio::spawn(lock));
-        Seat { raft: self.raft, manager, store: self.store, finder, stop, server, _lock }
+        let raft = self.raft.clone();
+        let _watch = AbortOnDropHandle::new(tokio::spawn(async move {
+            raft.gave_up().await;
+            error!("this manager's member of the Raft group has given up, with its disk intact");
+            again.notify_one();
+        }));
+        Seat { raft: self.raft, manager, store: self.store, finder, stop, server, _lock, _watch }
     }
 }
 

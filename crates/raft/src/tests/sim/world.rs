@@ -113,8 +113,16 @@ impl World {
         });
     }
 
+    /// Members that openraft has given up are on their way to another life, as a daemon sees to it.
+    fn bury(&mut self) {
+        let gave_up = |member: &Member| member.alive.as_ref().is_some_and(|(alive, _)| alive.raft.has_given_up());
+        let given_up: Vec<usize> = (0..self.members.len()).filter(|at| gave_up(&self.members[*at])).collect();
+        given_up.into_iter().for_each(|at| self.crash(at));
+    }
+
     /// Something bad happens, or something gets better for a while.
     pub(super) async fn misfortune(&mut self, rng: &mut StdRng) {
+        self.bury();
         for member in &mut self.members {
             if let Some((_, events)) = &mut member.alive {
                 drain(events, &mut self.seen);
@@ -177,9 +185,8 @@ impl World {
         let deadline = Instant::now() + PATIENCE;
         // Whoever asked for another group has an answer, or gives up.
         while self.asking.join_next().await.is_some() {}
-        let all = self.alive();
-        assert!(all.iter().all(|alive| !alive.raft.metrics().contains("Panicked")), "{}", describe(&all));
         let (version, group) = loop {
+            let all = self.all_again().await;
             assert!(Instant::now() < deadline, "somebody should commit by now\n{}", describe(&all));
             tokio::time::sleep(Duration::from_millis(20)).await;
             let nothing = Proposal { changes: Vec::new(), ..rig::proposal(&rig::node()) };
@@ -190,13 +197,25 @@ impl World {
                 break (version, self.group(leader));
             }
         };
-        for alive in &group {
-            while alive.store.view(Tables::version) < version {
-                assert!(Instant::now() < deadline, "all should know {version:?} by now\n{}", describe(&all));
-                tokio::time::sleep(Duration::from_millis(20)).await;
+        let members: BTreeSet<u64> = group.iter().map(|alive| alive.raft.raft_id()).collect();
+        self.agreed = loop {
+            let all = self.all_again().await;
+            let group: Vec<Alive> = all.iter().filter(|a| members.contains(&a.raft.raft_id())).cloned().collect();
+            if group.iter().all(|alive| alive.store.view(Tables::version) >= version) {
+                break group;
             }
-        }
-        self.agreed = group;
+            assert!(Instant::now() < deadline, "all should know {version:?} by now\n{}", describe(&all));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+    }
+
+    /// All members, once those that openraft has given up are started again. A panic in it is no giving up.
+    async fn all_again(&mut self) -> Vec<Alive> {
+        let all = self.alive();
+        assert!(all.iter().all(|alive| !alive.raft.metrics().contains("Panicked")), "{}", describe(&all));
+        self.bury();
+        self.revive(|_| true).await;
+        self.alive()
     }
 
     /// Ends it; what the members have applied.
