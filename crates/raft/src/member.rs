@@ -229,9 +229,11 @@ impl Raft {
         }
     }
 
+    /// Only that: anything else would happen again after each start.
     pub(crate) fn has_given_up(&self) -> bool {
-        let state = self.0.core.metrics().borrow().running_state.clone();
-        self.0.fault.is_none() && matches!(state, Err(Fatal::StorageError(_) | Fatal::Panicked))
+        let metrics = self.0.core.metrics();
+        let outvoted = |fatal: &Fatal<u64>| matches!(fatal, Fatal::StorageError(error) if error.to_string().contains("replication channel closed"));
+        self.0.fault.is_none() && metrics.borrow().running_state.as_ref().is_err_and(outvoted)
     }
 
     /// The member's number.
